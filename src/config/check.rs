@@ -1,0 +1,138 @@
+//! Settings that are right alone but not together. Called by `load` for what must not start, and
+//! by the commands, through `Config::warnings`, for what an operator should know.
+//!
+//! Invariant: whoever can reach the api from another machine needs a key.
+
+use std::collections::HashSet;
+
+use toml::Value;
+
+use super::error::ConfigError;
+use super::value::webhook_key;
+use super::{ApiListen, Config, PublicUrlSetting};
+
+/// What Standard Webhooks asks of a signing secret.
+const WEBHOOK_SECRET_BYTES: usize = 24;
+
+/// Refuses what must not start.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    let keys = config.api.keys.iter().map(|key| key.name.as_str());
+    unique_names("api.keys", keys)?;
+    let targets = config.relay.targets.iter().map(|target| target.name.as_str());
+    unique_names("relay.targets", targets)?;
+    unique_keys(config)?;
+    guarded_api(config)
+}
+
+fn unique_names<'a>(list: &str, names: impl Iterator<Item = &'a str>) -> Result<(), ConfigError> {
+    let mut seen = HashSet::new();
+    for (index, name) in names.enumerate() {
+        if !seen.insert(name) {
+            return Err(ConfigError::invalid(
+                &format!("{list}[{index}].name"),
+                &Value::String(name.to_owned()),
+                "is the name of an earlier one too: give each its own",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Two names for one key would leave it to chance which scopes hold.
+fn unique_keys(config: &Config) -> Result<(), ConfigError> {
+    let mut seen = HashSet::new();
+    for (index, key) in config.api.keys.iter().enumerate() {
+        if !seen.insert(key.digest) {
+            return Err(ConfigError::Mismatch(format!(
+                "api.keys[{index}] ({:?}) has the same key as an earlier one: give each its own",
+                key.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn guarded_api(config: &Config) -> Result<(), ConfigError> {
+    if !config.api.keys.is_empty() {
+        return Ok(());
+    }
+    let (listen, danger) = match config.api.listen {
+        ApiListen::Same => (
+            "same".to_owned(),
+            "shares the callbacks listener, which the internet reaches: \
+             add a key, or give the api an address of its own on 127.0.0.1",
+        ),
+        ApiListen::Address(address) if config.merged() => (
+            address.to_string(),
+            "is the callbacks listener too, which the internet reaches: \
+             add a key, or give the api another port",
+        ),
+        ApiListen::Address(address) if !address.ip().to_canonical().is_loopback() => (
+            address.to_string(),
+            "is reachable from other machines: add a key, or listen on 127.0.0.1",
+        ),
+        ApiListen::Address(_) => return Ok(()),
+    };
+    Err(ConfigError::Mismatch(format!("api.keys is empty, but api.listen = \"{listen}\" {danger}")))
+}
+
+/// What may be meant, but should be known; one line each.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |line: String| warnings.push(line);
+
+    if let PublicUrlSetting::Fixed(url) = &config.callbacks.public_url
+        && url.scheme() == "http"
+    {
+        warn(format!(
+            "callbacks.public_url = \"{url}\" is plain http: \
+             results and callback signatures can be read on their way; use https"
+        ));
+    }
+    let auth = &config.engine.auth;
+    if auth.token_url.is_some() && (auth.client_id.is_empty() || auth.client_secret.is_none()) {
+        warn(
+            "engine.auth.client_id or engine.auth.client_secret is empty, so no token can be \
+             had and no job submitted: set both, or empty engine.auth.token_url"
+                .to_owned(),
+        );
+    }
+    if config.spool.size != 0 && config.spool.size < config.callbacks.max_body as u64 {
+        warn(
+            "spool.size is smaller than callbacks.max_body, so the largest callbacks \
+             find no room in it: make it larger"
+                .to_owned(),
+        );
+    }
+    if config.reconcile.give_up <= config.reconcile.after {
+        warn(
+            "reconcile.give_up is not longer than reconcile.after, so no job is looked up \
+             before it is given up: make it longer"
+                .to_owned(),
+        );
+    }
+    let relay = &config.relay;
+    if relay.secret.is_none() && !relay.allowed_hosts.is_empty() {
+        warn(
+            "relay.secret is empty, so relays to a job's own finishWebhook go unsigned: \
+             set one, so that receivers can tell them from forged ones"
+                .to_owned(),
+        );
+    }
+    for (index, target) in relay.targets.iter().enumerate() {
+        if target.secrets.is_empty() {
+            warn(format!(
+                "relay.targets[{index}] ({:?}) has no secret, so its relays go unsigned: set one",
+                target.name
+            ));
+        }
+    }
+    let secrets = relay.targets.iter().flat_map(|target| &target.secrets);
+    if secrets.chain(&relay.secret).any(|secret| webhook_key(secret).len() < WEBHOOK_SECRET_BYTES) {
+        warn(format!(
+            "a secret under relay has fewer than {WEBHOOK_SECRET_BYTES} bytes and can be guessed: \
+             make one with `echo whsec_$(openssl rand -base64 24)`"
+        ));
+    }
+    warnings
+}

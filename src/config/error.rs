@@ -1,0 +1,194 @@
+//! What is wrong with the settings, as the one line an operator reads. Made while they are loaded.
+//!
+//! Invariant: the line never holds a secret, and never a line break.
+
+use std::fmt::Display;
+
+use toml::Value;
+
+/// A longer value is cut: the line is for reading.
+const LONGEST_VALUE: usize = 120;
+const REDACTED: &str = "[redacted]";
+/// Keys whose values are never shown, nor anything below them.
+const SECRET_KEYS: [&str; 6] =
+    ["client_secret", "inbox_secret", "key", "key_sha256", "secret", "secrets"];
+/// Lists of entries with secrets: a bare text in them is likely the secret itself.
+const SECRET_LISTS: [&str; 2] = ["keys", "targets"];
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that is not there, may not be read, or is not UTF-8.
+    #[error("{file} cannot be read: {reason}")]
+    Unreadable {
+        /// Its path.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// Not TOML.
+    #[error("{file}, line {line}, column {column}: {problem}")]
+    Syntax {
+        /// Its path.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What the parser says.
+        problem: String,
+    },
+    /// A key there is no setting for.
+    #[error("{key} is not a setting{hint}")]
+    Unknown {
+        /// The dotted key, or the environment variable.
+        key: String,
+        /// `: did you mean …?`, or empty.
+        hint: String,
+    },
+    /// A value that cannot be right.
+    #[error("{key} = {value} {problem}{origin}")]
+    Invalid {
+        /// The dotted key.
+        key: String,
+        /// The value, redacted.
+        value: String,
+        /// What would be right.
+        problem: String,
+        /// The environment variable that set it, in brackets, or empty.
+        origin: String,
+    },
+    /// A value where a section belongs, or settings that do not go together.
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+impl ConfigError {
+    pub(super) fn unreadable(file: impl Display, reason: impl Display) -> Self {
+        Self::Unreadable {
+            file: one_line(&file.to_string()),
+            reason: one_line(&reason.to_string()),
+        }
+    }
+
+    /// `known` are the names that would be right, written as `key` is.
+    pub(super) fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let hint = match nearest(key, known) {
+            Some(name) => format!(": did you mean {name}?"),
+            None => ": config.example.toml lists them all".to_owned(),
+        };
+        Self::Unknown { key: one_line(key), hint }
+    }
+
+    pub(super) fn invalid(key: &str, value: &Value, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            key: one_line(key),
+            value: show(key, value),
+            problem: one_line(&problem.into()),
+            origin: String::new(),
+        }
+    }
+
+    /// Names the environment variable the value came from.
+    pub(super) fn set_by(mut self, variable: &str) -> Self {
+        if let Self::Invalid { origin, .. } = &mut self {
+            *origin = format!(" (set by {variable})");
+        }
+        self
+    }
+}
+
+/// The value as an operator wrote it, without its secrets.
+fn show(key: &str, value: &Value) -> String {
+    let names = || key.split('.').map(|part| part.split('[').next().unwrap_or(part));
+    let bare = !matches!(value, Value::Array(_) | Value::Table(_));
+    let in_secret_list = names().next_back().is_some_and(|name| SECRET_LISTS.contains(&name));
+    if names().any(|name| SECRET_KEYS.contains(&name)) || bare && in_secret_list {
+        return REDACTED.to_owned();
+    }
+    match value {
+        Value::String(text) => {
+            let text = redact_url(text);
+            match text.char_indices().nth(LONGEST_VALUE) {
+                Some((end, _)) => format!("{:?}…", &text[..end]),
+                None => format!("{text:?}"),
+            }
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| show(key, item)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        // Its other keys may be anything, so only the name is shown.
+        Value::Table(entry) => match entry.get("name").and_then(Value::as_str) {
+            Some(name) => format!("{{ name = {name:?}, … }}"),
+            None => "{ … }".to_owned(),
+        },
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(boolean) => boolean.to_string(),
+        Value::Datetime(time) => time.to_string(),
+    }
+}
+
+/// Hides the user and what follows "?" or "#". Works on text, because what does not parse as a
+/// URL may hold a password all the same.
+fn redact_url(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => (format!("{REDACTED}@"), rest),
+        None => (String::new(), rest),
+    };
+    match rest.find(['?', '#']) {
+        Some(end) => format!("{scheme}{user}{}{REDACTED}", &rest[..=end]),
+        None => format!("{scheme}{user}{rest}"),
+    }
+}
+
+/// The text without line breaks and other control characters.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// The name that was likely meant: a slip of the pen away, or the same key in another section.
+fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let leaf = |name: &str| {
+        let name = name.rsplit('.').next().unwrap_or(name);
+        name.rsplit("__").next().unwrap_or(name).to_owned()
+    };
+    let wrong = leaf(key);
+    let allowed = (wrong.chars().count() / 3).clamp(1, 3);
+    known
+        .filter_map(|name| {
+            let steps = distance(key, name);
+            (steps <= allowed || leaf(name) == wrong).then_some((steps, name))
+        })
+        .min_by_key(|(steps, _)| *steps)
+        .map(|(_, name)| name)
+}
+
+/// How many characters must be put in, taken out or replaced to make `from` into `to`.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, character) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for column in 1..row.len() {
+            let replaced = diagonal + usize::from(to[column - 1] != character);
+            diagonal = row[column];
+            row[column] = replaced.min(diagonal + 1).min(row[column - 1] + 1);
+        }
+    }
+    row[to.len()]
+}

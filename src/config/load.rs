@@ -1,0 +1,301 @@
+//! From defaults, file and environment to one checked `Config`. Called once by each command that
+//! needs the settings, and by tests.
+//!
+//! Invariant: nothing is passed over in silence; what is not understood stops the load.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde_path_to_error::Segment;
+use toml::{Table, Value};
+
+use super::error::{ConfigError, one_line};
+use super::{Config, EXAMPLE, check};
+
+/// Where the settings are looked for when no file is named.
+const DEFAULT_FILE: &str = "finishline.toml";
+const ENVIRONMENT_PREFIX: &str = "FINISHLINE__";
+
+const BOOLEAN: &str = "is not a boolean: write true or false";
+const LIST: &str = r#"is not a list: write it in brackets, like ["…", "…"]"#;
+const JSON_LIST: &str = r#"is not a JSON list: write it like ["…", "…"] or [{"name": "…"}]"#;
+
+static DEFAULTS: LazyLock<Table> = LazyLock::new(|| {
+    EXAMPLE.parse().expect("config.example.toml is part of the program and a test reads it")
+});
+
+/// `finishline.toml` in the working directory, where it exists.
+pub fn default_file() -> Option<PathBuf> {
+    let file = PathBuf::from(DEFAULT_FILE);
+    // A file that cannot be looked at is named to `load`, which says why.
+    (!matches!(file.try_exists(), Ok(false))).then_some(file)
+}
+
+/// The process's environment for [`load`]. Unlike `std::env::vars` it does not panic when some
+/// variable is not Unicode; a setting that is not is refused by `load`.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
+        (text(name), text(value))
+    })
+}
+
+/// The settings: defaults < `file` < `environment`, checked. A file that is named must exist; of
+/// the environment only names that begin with `FINISHLINE__` count.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let mut settings = DEFAULTS.clone();
+    if let Some(file) = file {
+        overlay(&mut settings, read_file(file)?, "")?;
+    }
+    let mut origins = BTreeMap::new();
+    // Sorted, so that of two mistakes the same one is reported each time.
+    let mut environment: Vec<_> =
+        environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+    environment.sort();
+    for (variable, text) in environment {
+        let key = set(&mut settings, &variable, &text)?;
+        origins.insert(key, variable);
+    }
+    build(settings).map_err(|error| with_origin(error, &origins))
+}
+
+/// Every dotted key, of settings and of sections.
+fn known_keys() -> Vec<String> {
+    fn collect(table: &Table, prefix: &str, keys: &mut Vec<String>) {
+        for (name, value) in table {
+            let key = join(prefix, name);
+            if let Value::Table(section) = value {
+                collect(section, &key, keys);
+            }
+            keys.push(key);
+        }
+    }
+    let mut keys = Vec::new();
+    collect(&DEFAULTS, "", &mut keys);
+    keys
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+}
+
+fn variable_of(key: &str) -> String {
+    format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
+}
+
+fn read_file(file: &Path) -> Result<Table, ConfigError> {
+    let bytes = fs::read(file).map_err(|reason| ConfigError::unreadable(file.display(), reason))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        ConfigError::unreadable(
+            file.display(),
+            format!("line {line} is not UTF-8: save it as UTF-8"),
+        )
+    })?;
+    text.parse::<Table>().map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or(&text);
+        ConfigError::Syntax {
+            file: one_line(&file.display().to_string()),
+            line: 1 + before.matches('\n').count(),
+            column: 1 + before.chars().rev().take_while(|it| *it != '\n').count(),
+            problem: one_line(error.message()),
+        }
+    })
+}
+
+/// Puts a file's tables over the defaults. Sections stay sections; the values' types are left to
+/// the sections' own types, which can say what would be right.
+fn overlay(settings: &mut Table, layer: Table, prefix: &str) -> Result<(), ConfigError> {
+    for (name, value) in layer {
+        let key = join(prefix, &name);
+        match (settings.get_mut(&name), value) {
+            (None, _) => {
+                let known = known_keys();
+                return Err(ConfigError::unknown(&key, known.iter().map(String::as_str)));
+            }
+            (Some(Value::Table(section)), Value::Table(layer)) => overlay(section, layer, &key)?,
+            (Some(Value::Table(_)), value) => return Err(not_a_section(&key, &value)),
+            (Some(setting), value) => *setting = value,
+        }
+    }
+    Ok(())
+}
+
+/// The value is left out: where no value belongs, a secret may have been put.
+fn not_a_section(key: &str, value: &Value) -> ConfigError {
+    ConfigError::Mismatch(format!(
+        "{key} is a section, not a single value ({}): write its settings under [{key}]",
+        value.type_str()
+    ))
+}
+
+/// Puts one environment variable over the settings; returns the key it set.
+fn set(settings: &mut Table, variable: &str, text: &str) -> Result<String, ConfigError> {
+    let keys = known_keys();
+    let Some(key) = keys.iter().find(|key| variable_of(key) == variable) else {
+        return Err(unknown_variable(variable, &keys));
+    };
+    let given = Value::String(text.to_owned());
+    let invalid = |problem: &str| Err(ConfigError::invalid(key, &given, problem).set_by(variable));
+    if text.contains(char::REPLACEMENT_CHARACTER) {
+        return invalid("is not UTF-8: set it to plain text");
+    }
+    let value = match find(&DEFAULTS, key) {
+        Some(Value::Table(_)) => {
+            return Err(ConfigError::Mismatch(format!(
+                "{variable} names the section {key}, which has no value of its own: \
+                 set {variable}__… for one of its settings"
+            )));
+        }
+        Some(Value::Boolean(_)) => match text {
+            "true" => Value::Boolean(true),
+            "false" => Value::Boolean(false),
+            _ => return invalid(BOOLEAN),
+        },
+        // serde_json's message may repeat a piece of the value, so it is not passed on.
+        Some(Value::Array(_)) => match serde_json::from_str::<Vec<Value>>(text) {
+            Ok(items) => Value::Array(items),
+            Err(_) => return invalid(JSON_LIST),
+        },
+        _ => given,
+    };
+    let (section, name) = match key.rsplit_once('.') {
+        Some((section, name)) => (section_mut(settings, section), name),
+        None => (settings, key.as_str()),
+    };
+    section.insert(name.to_owned(), value);
+    Ok(key.clone())
+}
+
+fn unknown_variable(variable: &str, keys: &[String]) -> ConfigError {
+    let inside_value = keys.iter().find(|key| {
+        variable.starts_with(&format!("{}__", variable_of(key)))
+            && !matches!(find(&DEFAULTS, key), Some(Value::Table(_)))
+    });
+    if let Some(key) = inside_value {
+        return ConfigError::Unknown {
+            key: one_line(variable),
+            hint: format!(": {key} is one value, set {} as a whole", variable_of(key)),
+        };
+    }
+    let known: Vec<_> = keys.iter().map(|key| variable_of(key)).collect();
+    ConfigError::unknown(variable, known.iter().map(String::as_str))
+}
+
+fn find<'a>(settings: &'a Table, key: &str) -> Option<&'a Value> {
+    let mut names = key.split('.');
+    let first = settings.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}
+
+fn section_mut<'a>(settings: &'a mut Table, key: &str) -> &'a mut Table {
+    key.split('.').fold(settings, |table, name| {
+        table
+            .get_mut(name)
+            .and_then(Value::as_table_mut)
+            .expect("the defaults hold every section, and no layer replaces one")
+    })
+}
+
+/// Reads `client_secret_file` into `client_secret`, the only one the sections know.
+fn take_secret_file(settings: &mut Table) -> Result<(), ConfigError> {
+    const KEY: &str = "engine.auth.client_secret_file";
+    let auth = section_mut(settings, "engine.auth");
+    let Some(given) = auth.remove("client_secret_file") else {
+        return Ok(());
+    };
+    let invalid = |problem: &str| Err(ConfigError::invalid(KEY, &given, problem));
+    let Value::String(file) = &given else {
+        return invalid("is not a path: write it like \"/run/secrets/client_secret\"");
+    };
+    if file.is_empty() {
+        return Ok(());
+    }
+    if auth.get("client_secret").and_then(Value::as_str) != Some("") {
+        return invalid("is given beside engine.auth.client_secret: leave one out");
+    }
+    let secret = match fs::read_to_string(file) {
+        Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
+        Err(reason) => return invalid(&format!("cannot be read: {reason}")),
+    };
+    if secret.is_empty() {
+        return invalid("is an empty file: put the client secret into it");
+    }
+    auth.insert("client_secret".to_owned(), Value::String(secret));
+    Ok(())
+}
+
+/// Turns the merged tables into sections.
+fn build(mut settings: Table) -> Result<Config, ConfigError> {
+    take_secret_file(&mut settings)?;
+    let config: Config = serde_path_to_error::deserialize(settings.clone())
+        .map_err(|error| explain(&settings, &error))?;
+    check::check(&config)?;
+    Ok(config)
+}
+
+/// serde's error in an operator's words, without the value serde may have put into it.
+fn explain(settings: &Table, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
+    let mut key = String::new();
+    let mut value = Some(Value::Table(settings.clone()));
+    let mut parent = String::new();
+    for segment in error.path() {
+        match segment {
+            Segment::Map { key: name } => {
+                parent.clone_from(&key);
+                key = join(&key, name);
+                value = value.and_then(|value| value.get(name).cloned());
+            }
+            Segment::Seq { index } => {
+                key = format!("{key}[{index}]");
+                value = value.and_then(|value| value.get(*index).cloned());
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    let message = error.inner().message();
+    if message.starts_with("unknown field") {
+        let names = message.rsplit_once("expected").map_or("", |(_, names)| names);
+        let known: Vec<_> =
+            names.split('`').skip(1).step_by(2).map(|name| join(&parent, name)).collect();
+        return ConfigError::unknown(&key, known.iter().map(String::as_str));
+    }
+    let value = value.unwrap_or_else(|| Value::String(String::new()));
+    ConfigError::invalid(&key, &value, problem(message))
+}
+
+/// serde's message as "is not …". Everything before its last "expected" may hold the value.
+fn problem(message: &str) -> String {
+    if let Some(field) = message.strip_prefix("missing field ") {
+        return format!("has no {}: add it", field.replace('`', ""));
+    }
+    let expected = match message.rsplit_once(", expected ") {
+        Some((_, expected)) if message.starts_with("invalid ") => expected,
+        _ => return message.to_owned(),
+    };
+    match expected {
+        "a boolean" => BOOLEAN.to_owned(),
+        "a sequence" => LIST.to_owned(),
+        form if form.starts_with("is not ") => form.to_owned(),
+        other => format!("is not {other}"),
+    }
+}
+
+/// Names the variable, when the environment set the key or what it is an entry of.
+fn with_origin(error: ConfigError, origins: &BTreeMap<String, String>) -> ConfigError {
+    let ConfigError::Invalid { key, .. } = &error else {
+        return error;
+    };
+    let setting = key.split('[').next().unwrap_or(key);
+    match origins.get(setting) {
+        Some(variable) => error.set_by(variable),
+        None => error,
+    }
+}

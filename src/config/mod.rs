@@ -1,0 +1,338 @@
+//! The settings: `config.example.toml` (compiled in) < file < environment, checked. Read by `app`
+//! and the commands, which hand each part of the program its own section.
+//!
+//! Invariant: a `Config` that exists is safe to start with, and its `Debug` output shows no secret.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+mod check;
+mod error;
+mod form;
+mod load;
+mod place;
+mod value;
+
+pub use error::ConfigError;
+pub use load::{default_file, load, process_environment};
+pub use value::{
+    ApiKeyConfig, ApiListen, LogFormat, PublicUrlSetting, RelayTarget, RunningSetting, Scope,
+    Secret,
+};
+
+/// Every key with its default and a comment, as a file to start from.
+pub const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// The newest Engine version whose route is `/generic-job`, as in `v2`.
+const LAST_GENERIC_VERSION: f64 = 2.0;
+
+/// All settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The process itself.
+    pub service: ServiceConfig,
+    /// The door the Engine calls back through.
+    pub callbacks: CallbacksConfig,
+    /// The door our own callers use.
+    pub api: ApiConfig,
+    /// The Relu Engine.
+    pub engine: EngineConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// The emergency spool.
+    pub spool: SpoolConfig,
+    /// The guard for foreign URLs.
+    pub outbound: OutboundConfig,
+    /// Looking up jobs that had no callback.
+    pub reconcile: ReconcileConfig,
+    /// Passing results on.
+    pub relay: RelayConfig,
+    /// Copying outputs.
+    pub mirror: MirrorConfig,
+    /// Erasing old jobs.
+    pub retention: RetentionConfig,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+impl Config {
+    /// Whether callbacks and api share one listener: `api.listen` is `"same"`, or both are the same
+    /// address with a port other than 0.
+    pub fn merged(&self) -> bool {
+        match self.api.listen {
+            ApiListen::Same => true,
+            ApiListen::Address(address) => address == self.callbacks.listen && address.port() != 0,
+        }
+    }
+
+    /// What may be meant, but an operator should know; one line each, without secrets.
+    pub fn warnings(&self) -> Vec<String> {
+        check::warnings(self)
+    }
+}
+
+/// The process itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// How long a stop waits for requests in flight; may be zero.
+    #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
+    pub shutdown_grace: Duration,
+}
+
+/// The door the Engine calls back through.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallbacksConfig {
+    /// The port may be 0 (any free one).
+    #[serde(deserialize_with = "form::one::<place::Address, _>")]
+    pub listen: SocketAddr,
+    /// Where the internet reaches that listener.
+    #[serde(deserialize_with = "form::one::<place::PublicUrl, _>")]
+    pub public_url: PublicUrlSetting,
+    /// The ngrok agent's own API; no query.
+    #[serde(deserialize_with = "form::one::<place::BaseUrl, _>")]
+    pub ngrok_api: Url,
+    /// The largest callback body in bytes, decoded.
+    #[serde(deserialize_with = "form::one::<form::BodyLimit, _>")]
+    pub max_body: usize,
+    /// Stands in the inbox's path as it is (only unreserved characters); `None`: no inbox.
+    #[serde(deserialize_with = "form::optional::<form::InboxSecret, _>")]
+    pub inbox_secret: Option<Secret>,
+}
+
+/// The door our own callers use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Where it listens.
+    #[serde(deserialize_with = "form::one::<place::ApiAddress, _>")]
+    pub listen: ApiListen,
+    /// Empty: open without a key, which `load` allows on loopback only.
+    pub keys: Vec<ApiKeyConfig>,
+}
+
+/// The Relu Engine.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Region and version; no user, query or fragment.
+    #[serde(deserialize_with = "form::one::<place::BaseUrl, _>")]
+    pub base_url: Url,
+    /// As written; [`EngineConfig::job_url`] knows what `None` means.
+    #[serde(deserialize_with = "form::optional::<place::Route, _>")]
+    pub job_path: Option<String>,
+    /// As written; [`EngineConfig::result_url`] knows what `None` means.
+    #[serde(deserialize_with = "form::optional::<place::ResultRoute, _>")]
+    pub result_path: Option<String>,
+    /// JSON pointers (RFC 6901), in the order to try.
+    #[serde(deserialize_with = "form::list::<place::JsonPointer, _>")]
+    pub job_id_pointers: Vec<String>,
+    /// How a polled job that still runs looks.
+    #[serde(deserialize_with = "form::one::<form::Running, _>")]
+    pub running: RunningSetting,
+    /// For one call, until its answer is there.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub timeout: Duration,
+    /// For trying a submission again within one call; zero: one try.
+    #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
+    pub retry_budget: Duration,
+    /// For jobs that name none.
+    #[serde(deserialize_with = "form::optional::<form::Text, _>")]
+    pub default_cloud_package: Option<String>,
+    /// For jobs that name none.
+    #[serde(deserialize_with = "form::optional::<form::Text, _>")]
+    pub default_end_user_id: Option<String>,
+    /// How to log in.
+    pub auth: AuthConfig,
+}
+
+impl EngineConfig {
+    /// Where jobs are submitted.
+    pub fn job_url(&self) -> Url {
+        self.url_below_base(self.job_route())
+    }
+
+    /// Where the job with the Engine's id `engine_job_id` is polled.
+    pub fn result_url(&self, engine_job_id: &str) -> Url {
+        let id = path_segment(engine_job_id);
+        match &self.result_path {
+            Some(route) => self.url_below_base(&route.replace("{id}", &id)),
+            None => {
+                self.url_below_base(&format!("{}/{id}", self.job_route().trim_end_matches('/')))
+            }
+        }
+    }
+
+    fn job_route(&self) -> &str {
+        match &self.job_path {
+            Some(route) => route,
+            None if self.has_generic_route() => "/generic-job",
+            None => "/job",
+        }
+    }
+
+    /// Whether the base URL ends in `v2`, `v1.5`, `v0` …; versions like `24.06` are newer.
+    fn has_generic_route(&self) -> bool {
+        let path = self.base_url.path().trim_end_matches('/');
+        let version = path.rsplit('/').next().unwrap_or(path);
+        version
+            .strip_prefix('v')
+            .filter(|number| number.starts_with(|character: char| character.is_ascii_digit()))
+            .and_then(|number| number.parse::<f64>().ok())
+            .is_some_and(|number| number <= LAST_GENERIC_VERSION)
+    }
+
+    fn url_below_base(&self, route: &str) -> Url {
+        let mut url = self.base_url.clone();
+        let path = format!("{}{route}", self.base_url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        url
+    }
+}
+
+/// The text as one segment of a path, whatever it holds.
+fn path_segment(text: &str) -> String {
+    // "." and ".." mean another path even when they are encoded, so a job of that name cannot be
+    // addressed; encoded twice they at least lead to none.
+    if matches!(text, "." | "..") {
+        return text.replace('.', "%252E");
+    }
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    segment
+}
+
+/// OAuth 2.0 client credentials.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// `None`: no token is sent.
+    #[serde(deserialize_with = "form::optional::<place::TokenUrl, _>")]
+    pub token_url: Option<Url>,
+    /// What the token is for.
+    #[serde(deserialize_with = "form::one::<form::Text, _>")]
+    pub audience: String,
+    /// Empty: not set, which `Config::warnings` tells.
+    #[serde(deserialize_with = "form::one::<form::Text, _>")]
+    pub client_id: String,
+    /// From `client_secret`, or from the file that `client_secret_file` names.
+    #[serde(deserialize_with = "form::optional::<form::Secret, _>")]
+    pub client_secret: Option<Secret>,
+}
+
+/// The database.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// The SQLite file; relative to the working directory unless it is a full path.
+    #[serde(rename = "url", deserialize_with = "form::one::<place::SqliteFile, _>")]
+    pub path: PathBuf,
+}
+
+/// The emergency spool.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolConfig {
+    /// `None`: beside the database.
+    #[serde(deserialize_with = "form::optional::<place::FilePath, _>")]
+    pub path: Option<PathBuf>,
+    /// In bytes; 0: no spool.
+    #[serde(deserialize_with = "form::one::<form::AnySize, _>")]
+    pub size: u64,
+    /// How long a busy database is waited for; may be zero.
+    #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
+    pub wait: Duration,
+}
+
+/// The guard for foreign URLs.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboundConfig {
+    /// Loopback, link-local and private addresses are allowed.
+    pub allow_private: bool,
+    /// Plain http is allowed.
+    pub allow_http: bool,
+}
+
+/// Looking up jobs that had no callback. None of the durations is zero.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileConfig {
+    /// Since the submission, until a job is due.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub after: Duration,
+    /// Between two looks for due jobs.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub every: Duration,
+    /// Since the submission, until a job is given up.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub give_up: Duration,
+}
+
+/// Passing results on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Addresses that get every result.
+    pub targets: Vec<RelayTarget>,
+    /// Signs the relay to a job's own `finishWebhook`: `whsec_` + standard base64; `None`: unsigned.
+    #[serde(deserialize_with = "form::optional::<form::WebhookSecret, _>")]
+    pub secret: Option<Secret>,
+    /// `host`, `host:port` or `*`; hosts in lower case, as `url::Url` spells them.
+    #[serde(deserialize_with = "form::list::<place::AllowedHost, _>")]
+    pub allowed_hosts: Vec<String>,
+    /// For one delivery.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub timeout: Duration,
+    /// The wait before each further try: n entries are n + 1 tries.
+    #[serde(deserialize_with = "form::list::<form::AnyDuration, _>")]
+    pub schedule: Vec<Duration>,
+}
+
+/// Copying outputs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorConfig {
+    /// `file:///…`, `s3://bucket/prefix` or (for tests) `memory:///`; `None`: no copies.
+    #[serde(deserialize_with = "form::optional::<place::StoreUrl, _>")]
+    pub store: Option<String>,
+    /// The largest file that is copied, in bytes.
+    #[serde(deserialize_with = "form::one::<form::PositiveSize, _>")]
+    pub max_file: u64,
+}
+
+/// Erasing old jobs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Since the job finished; `None`: never.
+    #[serde(deserialize_with = "form::optional::<form::PositiveDuration, _>")]
+    pub erase_after: Option<Duration>,
+    /// Between two looks for such jobs.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub every: Duration,
+}
+
+/// Logging.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// How lines are written.
+    #[serde(deserialize_with = "form::one::<form::LogStyle, _>")]
+    pub format: LogFormat,
+    /// Directives that `tracing_subscriber::EnvFilter` takes.
+    #[serde(deserialize_with = "form::one::<form::LogLevel, _>")]
+    pub level: String,
+}

@@ -1,0 +1,176 @@
+//! The forms of places: addresses, URLs, routes, paths, hosts. Called by serde for the sections'
+//! fields, through `form`.
+//!
+//! Invariant: as in `form`, a problem names what would be right and never repeats the text.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use url::{Host, Url};
+
+use super::form::{Form, form};
+use super::value::{ApiListen, PublicUrlSetting};
+
+form!(
+    /// An IP address and a port.
+    Address -> SocketAddr,
+    "is not an address to listen on: write an IP address (no host name) and a port, \
+     like \"127.0.0.1:8085\" or \"[::1]:8085\"",
+    |text| text.parse().map_err(|_| Self::PROBLEM)
+);
+
+form!(
+    /// `same`, or an address.
+    ApiAddress -> ApiListen,
+    "is not an address to listen on: write an IP address (no host name) and a port, \
+     like \"127.0.0.1:8086\", or \"same\" for the callbacks listener",
+    |text| match text {
+        "same" => Ok(ApiListen::Same),
+        _ => text.parse().map(ApiListen::Address).map_err(|_| Self::PROBLEM),
+    }
+);
+
+form!(
+    /// An http(s) URL, as it is written.
+    HttpUrl -> Url, "is not a URL: write it like \"https://app.example.com/path\"", |text| {
+        // The parser is lenient where a mistake is likelier: "https:host", stray spaces.
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        let plain = !text.contains(|character: char| character.is_whitespace() || character.is_control());
+        if !plain || !matches!(scheme.as_deref(), Some("http" | "https")) {
+            return Err(Self::PROBLEM);
+        }
+        Url::parse(text).map_err(|_| Self::PROBLEM)
+    }
+);
+
+form!(
+    /// An http(s) URL that others extend: no user, query or fragment.
+    BaseUrl -> Url, "is not a URL: write it like \"https://host.example.com/path\"", |text| {
+        let url = HttpUrl::parse(text).map_err(|_| Self::PROBLEM)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("holds a user or password: leave them out");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("holds a query or fragment: leave out what follows \"?\" or \"#\"");
+        }
+        Ok(url)
+    }
+);
+
+form!(
+    /// An http(s) URL that is called as it is: no user, no fragment.
+    TokenUrl -> Url, "is not a URL: write it like \"https://issuer.example.com/oauth/token\"", |text| {
+        let url = HttpUrl::parse(text).map_err(|_| Self::PROBLEM)?;
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Err("holds a user, password or fragment: leave them out");
+        }
+        Ok(url)
+    }
+);
+
+form!(
+    /// `ngrok`, or our own address on the internet.
+    PublicUrl -> PublicUrlSetting,
+    "is not a public URL: write \"ngrok\", or it like \"https://hooks.example.com\"",
+    |text| match text {
+        "ngrok" => Ok(PublicUrlSetting::Ngrok),
+        _ if HttpUrl::parse(text).is_err() => Err(Self::PROBLEM),
+        _ => BaseUrl::parse(text).map(PublicUrlSetting::Fixed),
+    }
+);
+
+form!(
+    /// The database's file.
+    SqliteFile -> PathBuf,
+    "is not a database: write \"sqlite://finishline.db\" (in the working directory) \
+     or \"sqlite:///var/lib/finishline/finishline.db\" (its full path)",
+    |text| {
+        let path = text.strip_prefix("sqlite://").ok_or(Self::PROBLEM)?;
+        if path.is_empty() || path.ends_with('/') || path.contains(['?', '#', '\0']) || path == ":memory:" {
+            return Err(Self::PROBLEM);
+        }
+        Ok(PathBuf::from(path))
+    }
+);
+
+form!(
+    /// A file's path.
+    FilePath -> PathBuf,
+    "is not a path: write it like \"/var/lib/finishline/finishline.spool\"",
+    |text| if text.contains('\0') { Err(Self::PROBLEM) } else { Ok(PathBuf::from(text)) }
+);
+
+form!(
+    /// A route below the Engine's base URL.
+    Route -> String, "is not a route: write it like \"/job\"", |text| {
+        if !text.starts_with('/') || text.contains(|character: char| "?#".contains(character) || character.is_whitespace()) {
+            return Err(Self::PROBLEM);
+        }
+        Ok(text.to_owned())
+    }
+);
+
+form!(
+    /// A route with the place of the Engine's job id.
+    ResultRoute -> String, "is not a route with the job's id: write it like \"/job/{id}\"", |text| {
+        let route = Route::parse(text).map_err(|_| Self::PROBLEM)?;
+        if route.matches("{id}").count() != 1 {
+            return Err(Self::PROBLEM);
+        }
+        Ok(route)
+    }
+);
+
+form!(
+    /// A JSON pointer (RFC 6901) to something inside the document.
+    JsonPointer -> String, "is not a JSON pointer: write it like \"/jobId\" or \"/job/id\"", |text| {
+        let escaped = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        if !text.starts_with('/') || !escaped {
+            return Err(Self::PROBLEM);
+        }
+        Ok(text.to_owned())
+    }
+);
+
+form!(
+    /// A host, a host and a port, or any; in lower case.
+    AllowedHost -> String,
+    "is not a host: write it like \"app.example.com\" or \"app.example.com:8443\", or \"*\" for any",
+    |text| {
+        if text == "*" {
+            return Ok(text.to_owned());
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        if host.contains(['*', '%']) {
+            return Err(Self::PROBLEM);
+        }
+        let host = Host::parse(host).map_err(|_| Self::PROBLEM)?;
+        let Some(port) = port else { return Ok(host.to_string()) };
+        let port: u16 = port.parse().map_err(|_| Self::PROBLEM)?;
+        Ok(format!("{host}:{port}"))
+    }
+);
+
+form!(
+    /// Where mirrored files go.
+    StoreUrl -> String,
+    "is not a file store: write \"file:///var/lib/finishline/files\" or \"s3://bucket/prefix\"",
+    |text| {
+        let url = Url::parse(text).map_err(|_| Self::PROBLEM)?;
+        let plain = url.query().is_none() && url.fragment().is_none() && !text.contains(['@', ' ']);
+        let known = match url.scheme() {
+            "file" => text.starts_with("file:///") && url.path().len() > 1,
+            "s3" => text.starts_with("s3://") && url.host_str().is_some_and(|bucket| !bucket.is_empty()),
+            // For tests: gone with the process, so not recommended to anyone.
+            "memory" => text == "memory:///",
+            _ => false,
+        };
+        if !plain || !known {
+            return Err(Self::PROBLEM);
+        }
+        Ok(text.to_owned())
+    }
+);

@@ -1,0 +1,221 @@
+//! The values settings are made of: secrets, keys, choices. Read by everyone who reads a section.
+//!
+//! Invariant: no `Debug` output of these types holds a secret.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{form, place};
+
+/// A text that must not be printed; not empty.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text itself, for the one place that sends it or signs with it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// Where the api listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiListen {
+    /// On the callbacks listener.
+    Same,
+    /// On a listener of its own. The port may be 0 (any free one).
+    Address(SocketAddr),
+}
+
+/// Where the internet reaches the callbacks listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicUrlSetting {
+    /// Ask the local ngrok agent.
+    Ngrok,
+    /// An http(s) URL, perhaps with a path prefix (with or without a slash at its end); no
+    /// user, query or fragment.
+    Fixed(Url),
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Submit jobs, upload and notify inputs.
+    Submit,
+    /// Read jobs, results, events, metrics.
+    Read,
+    /// Refresh jobs, send relays again.
+    Operate,
+    /// Erase jobs.
+    Erase,
+}
+
+impl Scope {
+    /// Every scope, which is what a key has unless it is narrowed.
+    pub const ALL: [Self; 4] = [Self::Submit, Self::Read, Self::Operate, Self::Erase];
+
+    /// The name in the settings and in problems.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Erase => "erase",
+        }
+    }
+}
+
+/// How a polled job that still runs looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunningSetting {
+    /// Any of: status 202; status 404; no `success` in the body; `success: false` with neither
+    /// outputs nor an error beside it.
+    Auto,
+    /// Status 202, and nothing else.
+    Status202,
+    /// Status 404, and nothing else.
+    Status404,
+    /// Status 200 without `success` in the body.
+    NoSuccess,
+    /// Status 200 with `success: false`, whatever stands beside it.
+    SuccessFalse,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One API key: who it belongs to and what it may do. The key itself is not kept.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "ApiKeyEntry")]
+pub struct ApiKeyConfig {
+    /// Unique, not empty; for logs and the `Idempotency-Key`'s owner.
+    pub name: String,
+    /// SHA-256 of the key's bytes.
+    pub digest: [u8; 32],
+    /// Never empty, without repeats, in the order of [`Scope::ALL`].
+    pub scopes: Vec<Scope>,
+}
+
+impl fmt::Debug for ApiKeyConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ApiKeyConfig")
+            .field("name", &self.name)
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a key: write it like { name = \"backend\", key = \"…\" }"
+)]
+struct ApiKeyEntry {
+    #[serde(deserialize_with = "form::one::<form::Name, _>")]
+    name: String,
+    #[serde(default, deserialize_with = "form::present::<form::ApiKey, _>")]
+    key: Option<[u8; 32]>,
+    #[serde(default, deserialize_with = "form::present::<form::HexDigest, _>")]
+    key_sha256: Option<[u8; 32]>,
+    #[serde(default, deserialize_with = "form::present_list::<form::ScopeName, _>")]
+    scopes: Option<Vec<Scope>>,
+}
+
+impl TryFrom<ApiKeyEntry> for ApiKeyConfig {
+    type Error = &'static str;
+
+    fn try_from(entry: ApiKeyEntry) -> Result<Self, Self::Error> {
+        let digest = match (entry.key, entry.key_sha256) {
+            (Some(digest), None) | (None, Some(digest)) => digest,
+            (Some(_), Some(_)) => return Err("has both key and key_sha256: leave one out"),
+            (None, None) => return Err("has neither key nor key_sha256: give one of them"),
+        };
+        let mut scopes = entry.scopes.unwrap_or_else(|| Scope::ALL.to_vec());
+        if scopes.is_empty() {
+            return Err("has an empty list of scopes, so it may do nothing: \
+                        name some, or leave scopes out for all");
+        }
+        scopes.sort_unstable();
+        scopes.dedup();
+        Ok(Self { name: entry.name, digest, scopes })
+    }
+}
+
+/// An address that gets every result.
+#[derive(Clone, Deserialize)]
+#[serde(try_from = "RelayTargetEntry")]
+pub struct RelayTarget {
+    /// Unique, not empty; stored with each relay.
+    pub name: String,
+    /// http or https, trusted as written. Its path or query may be a credential.
+    pub url: Url,
+    /// Each `whsec_` + standard base64; every one signs, the first is the newest. Empty: unsigned.
+    pub secrets: Vec<Secret>,
+}
+
+impl fmt::Debug for RelayTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RelayTarget")
+            .field("name", &self.name)
+            .field("host", &self.url.host_str())
+            .field("secrets", &self.secrets)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a target: write it like { name = \"app\", url = \"https://…\", secret = \"whsec_…\" }"
+)]
+struct RelayTargetEntry {
+    #[serde(deserialize_with = "form::one::<form::Name, _>")]
+    name: String,
+    #[serde(deserialize_with = "form::one::<place::HttpUrl, _>")]
+    url: Url,
+    #[serde(default, deserialize_with = "form::optional::<form::WebhookSecret, _>")]
+    secret: Option<Secret>,
+    #[serde(default, deserialize_with = "form::list::<form::WebhookSecret, _>")]
+    secrets: Vec<Secret>,
+}
+
+impl TryFrom<RelayTargetEntry> for RelayTarget {
+    type Error = &'static str;
+
+    fn try_from(entry: RelayTargetEntry) -> Result<Self, Self::Error> {
+        let secrets = match entry.secret {
+            Some(_) if !entry.secrets.is_empty() => {
+                return Err("has both secret and secrets: leave one out");
+            }
+            Some(secret) => vec![secret],
+            None => entry.secrets,
+        };
+        Ok(Self { name: entry.name, url: entry.url, secrets })
+    }
+}
+
+/// The key bytes of a webhook secret that has passed its check at load.
+pub(super) fn webhook_key(secret: &Secret) -> Vec<u8> {
+    form::WebhookSecret::key(secret.expose()).unwrap_or_default()
+}
