@@ -1,0 +1,97 @@
+//! What comes back from a request, made safe to pass on: failures in words that give nothing
+//! away, URLs without their secrets, bodies with an upper limit. Called through `outbound`.
+//! Invariant: no credential of a URL and no more than the allowed bytes leave this module.
+
+use std::error::Error;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use url::{Position, Url};
+
+use super::Refused;
+
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// It has more bytes than allowed; the rest was not read.
+    #[error("the answer is too large")]
+    TooLarge,
+    /// The connection ended before the body did.
+    #[error("connection lost")]
+    Lost,
+    /// The request's timeout passed before the end of the body.
+    #[error("timed out")]
+    TimedOut,
+}
+
+/// What happened to a request, for messages. The same words for a closed port, an unknown name,
+/// a failed handshake and a connection never answered: a caller must not learn what listens in
+/// the network. No part of the URL.
+pub fn describe(error: &reqwest::Error) -> &'static str {
+    if is_refused(error) {
+        "its address is not allowed"
+    } else if error.is_connect() {
+        "not reachable"
+    } else if error.is_timeout() {
+        "timed out"
+    } else if error.is_builder() {
+        "the request could not be made"
+    } else if error.is_status() {
+        "answered with an error"
+    } else if error.is_decode() {
+        "its answer is unreadable"
+    } else {
+        "connection lost"
+    }
+}
+
+/// Whether the guard refused the addresses behind the host's name. Nothing was sent then.
+pub fn is_refused(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<Refused>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// `url` fit for logs: without user name, password, query and fragment.
+pub fn redact(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(url) if url.has_host() => {
+            format!(
+                "{}{}",
+                &url[..Position::BeforeUsername],
+                &url[Position::BeforeHost..Position::AfterPath]
+            )
+        }
+        Ok(url) => format!("{}:…", url.scheme()),
+        Err(_) => "unreadable address".to_owned(),
+    }
+}
+
+/// The body, unless it is longer than `max_bytes`. Holds no more than that and one chunk.
+///
+/// # Errors
+/// [`ReadError`], by what the caller can do.
+pub async fn read_capped(mut response: Response, max_bytes: usize) -> Result<Bytes, ReadError> {
+    if response.content_length().is_some_and(|length| length > max_bytes as u64) {
+        return Err(ReadError::TooLarge);
+    }
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| ReadError::from(&error))? {
+        if chunk.len() > max_bytes - body.len() {
+            return Err(ReadError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+impl From<&reqwest::Error> for ReadError {
+    fn from(error: &reqwest::Error) -> Self {
+        if error.is_timeout() { Self::TimedOut } else { Self::Lost }
+    }
+}
