@@ -1,0 +1,86 @@
+//! How often a fault strikes.
+//! The options hold one `FaultRate` per fault; every handler asks it before it misbehaves.
+//! Invariant: with one seed and one order of requests the same faults strike.
+
+use std::{fmt, str::FromStr};
+
+use rand::{RngExt, rngs::StdRng};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::Value;
+
+/// `never`, `always`, `first:2` (the next two chances) or a probability such as `0.3`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum FaultRate {
+    #[default]
+    Never,
+    Always,
+    /// The next so many chances; counts down as it strikes.
+    First(u32),
+    /// Between 0 and 1.
+    Probability(f64),
+}
+
+impl FaultRate {
+    /// Whether the fault strikes this time; uses up one of `First`.
+    pub(super) fn strikes(&mut self, random: &mut StdRng) -> bool {
+        match self {
+            Self::Never | Self::First(0) => false,
+            Self::Always => true,
+            Self::First(left) => {
+                *left -= 1;
+                true
+            }
+            Self::Probability(probability) => random.random_bool(probability.clamp(0.0, 1.0)),
+        }
+    }
+}
+
+impl FromStr for FaultRate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is none of never, always, first:N, a number from 0 to 1");
+        match text {
+            "never" | "false" => return Ok(Self::Never),
+            "always" | "true" => return Ok(Self::Always),
+            _ => {}
+        }
+        if let Some(count) = text.strip_prefix("first:") {
+            return count.parse().map(Self::First).map_err(|_| wrong());
+        }
+        match text.parse::<f64>() {
+            Ok(probability) if (0.0..=1.0).contains(&probability) => {
+                Ok(Self::Probability(probability))
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl fmt::Display for FaultRate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => formatter.write_str("never"),
+            Self::Always => formatter.write_str("always"),
+            Self::First(count) => write!(formatter, "first:{count}"),
+            Self::Probability(probability) => write!(formatter, "{probability}"),
+        }
+    }
+}
+
+impl Serialize for FaultRate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Takes the text of the command line, and also a bare JSON number or boolean.
+impl<'de> Deserialize<'de> for FaultRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match Value::deserialize(deserializer)? {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        text.parse().map_err(D::Error::custom)
+    }
+}

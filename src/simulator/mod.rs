@@ -1,0 +1,248 @@
+//! The Engine's double: everything `engine-api.md` states, every plausible dialect, and faults on demand.
+//! Tests start it on a listener of their own; `simulate-engine` and `demo` do the same.
+//! Invariant: it shares no code with the rest of the crate, so that a wrong reading cannot agree with itself,
+//! and it sends to no address but those that jobs name.
+//!
+//! - `options`, `fault`, `dialect`: how it behaves
+//! - `submission`, `notify`, `poll`, `token`, `storage`: its HTTP calls
+//! - `job`, `processing`, `result`, `callback`, `mesh`, `upload_check`: what happens to a job
+//! - `state`: what it remembers; `refusal`: its errors
+//! - `connection`: sockets that can be closed without an answer
+//! - `control`: the routes under `/_simulator/` and the log
+
+mod callback;
+mod connection;
+mod control;
+mod dialect;
+mod fault;
+mod job;
+mod mesh;
+mod notify;
+mod options;
+mod poll;
+mod processing;
+mod refusal;
+mod result;
+mod state;
+mod storage;
+mod submission;
+mod token;
+mod upload_check;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    routing::{get, post, put},
+};
+use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use callback::SentCallback;
+pub use dialect::{
+    Conflict, Echo, IdField, NotifyPlace, Processing, ResultShape, Running, UrlField,
+};
+pub use fault::FaultRate;
+pub use job::{AcceptedJob, Input, JobState, Output, OutputStatus, Upload};
+pub use options::Options;
+pub use state::Requests;
+
+use connection::{Connection, SeverableListener};
+use refusal::Refusal;
+use state::State;
+
+/// Long enough for a slow receiver, short enough to notice a dead one.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Handle to a running simulator; clones share it.
+#[derive(Clone)]
+pub struct Simulator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+    address: SocketAddr,
+    client: reqwest::Client,
+    signing_key: [u8; 32],
+    link_serial: AtomicU64,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Simulator {
+    /// Serves on the listener until `stop`, or until the runtime ends.
+    pub async fn start(listener: TcpListener, options: Options) -> io::Result<Self> {
+        let mut address = listener.local_addr()?;
+        if address.ip().is_unspecified() {
+            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        let simulator = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State::new(options)?),
+                changed: Notify::new(),
+                address,
+                client: sending_client()?,
+                signing_key: rand::random(),
+                link_serial: AtomicU64::new(0),
+                stop: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            }),
+        };
+        let stop = simulator.shared.stop.clone();
+        let listener = SeverableListener { listener, stop: stop.clone() };
+        let service = routes(simulator.clone()).into_make_service_with_connect_info::<Connection>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned());
+        simulator.shared.tasks.spawn(server.into_future());
+        Ok(simulator)
+    }
+
+    /// Base URL of Engine version 24.06; any other version is served beside it.
+    pub fn base_url(&self) -> String {
+        self.base_url_of("24.06")
+    }
+
+    /// Base URL of another Engine version, `v2` for example.
+    pub fn base_url_of(&self, version: &str) -> String {
+        format!("{}/{version}", self.origin())
+    }
+
+    pub fn token_url(&self) -> String {
+        format!("{}/oauth/token", self.origin())
+    }
+
+    pub fn origin(&self) -> String {
+        format!("http://{}", self.shared.address)
+    }
+
+    pub fn options(&self) -> Options {
+        self.state().options.clone()
+    }
+
+    /// Changes the behaviour from now on.
+    pub fn set(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.state().options);
+    }
+
+    /// Every accepted job, oldest first.
+    pub fn jobs(&self) -> Vec<AcceptedJob> {
+        self.state().jobs.clone()
+    }
+
+    pub fn job(&self, engine_job_id: &str) -> Option<AcceptedJob> {
+        self.state().job(engine_job_id).cloned()
+    }
+
+    /// Every callback attempt that has ended, oldest first.
+    pub fn callbacks(&self) -> Vec<SentCallback> {
+        self.state().callbacks.clone()
+    }
+
+    /// Those that were answered 2xx.
+    pub fn answered_callbacks(&self) -> Vec<SentCallback> {
+        let mut callbacks = self.callbacks();
+        callbacks.retain(SentCallback::answered);
+        callbacks
+    }
+
+    pub fn tokens_issued(&self) -> usize {
+        self.requests().tokens_issued
+    }
+
+    pub fn requests(&self) -> Requests {
+        self.state().requests
+    }
+
+    /// Returns once the condition holds; it is looked at after every request and callback.
+    pub async fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            // Listening first: a change between the look and the wait must not be missed.
+            changed.as_mut().enable();
+            if condition(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Stops the server and all its tasks; open connections are closed.
+    pub async fn stop(self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes those who wait for a condition.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state());
+        self.shared.changed.notify_waiters();
+        changed
+    }
+
+    fn strikes(&self, fault: fn(&mut Options) -> &mut FaultRate) -> bool {
+        let State { options, random, .. } = &mut *self.state();
+        fault(options).strikes(random)
+    }
+
+    /// Runs work that ends with the simulator.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let stop = self.shared.stop.clone();
+        self.shared.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        })
+    }
+
+    fn next_link_serial(&self) -> u64 {
+        self.shared.link_serial.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn routes(simulator: Simulator) -> Router {
+    Router::new()
+        .route("/oauth/token", post(token::issue))
+        .route("/{version}/{route}", post(submission::submit))
+        .route("/{version}/{route}/{job}", get(poll::poll))
+        .route("/{version}/{route}/{job}/notify", post(notify::notify_job))
+        .route("/{version}/{route}/{job}/notify/{input}", post(notify::notify_input))
+        .route("/storage/{job}/inputs/{name}", put(storage::upload))
+        .route("/storage/{job}/outputs/{name}", get(storage::download))
+        .route("/_simulator/jobs", get(control::jobs))
+        .route("/_simulator/jobs/{job}/finish", post(control::finish))
+        .route("/_simulator/jobs/{job}/callback", post(control::send_callback))
+        .route("/_simulator/callbacks", get(control::callbacks))
+        .route("/_simulator/options", get(control::options).patch(control::change_options))
+        .route("/_simulator/stats", get(control::stats))
+        .with_state(simulator)
+}
+
+/// No proxy and no redirects: it reaches the address a job names, or nothing.
+fn sending_client() -> io::Result<reqwest::Client> {
+    // An error only says that the process has a provider already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder()
+        .user_agent("engine-simulator")
+        .timeout(SEND_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .map_err(io::Error::other)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,64 @@
+//! What the simulator remembers: its options, tokens, jobs, callbacks and counters.
+//! Locked by `Simulator::state` and `Simulator::change` only.
+//! Invariant: jobs and callbacks are only ever added.
+
+use std::{collections::HashMap, fs::File, io};
+
+use rand::{SeedableRng, rngs::StdRng};
+use serde::Serialize;
+
+use super::{AcceptedJob, Options, SentCallback, token::Token};
+
+pub(super) struct State {
+    pub(super) options: Options,
+    pub(super) random: StdRng,
+    pub(super) tokens: HashMap<String, Token>,
+    pub(super) jobs: Vec<AcceptedJob>,
+    pub(super) job_positions: HashMap<String, usize>,
+    pub(super) callbacks: Vec<SentCallback>,
+    /// Jobs whose callback waits for the next one's (`reorder_callbacks`).
+    pub(super) held: Vec<String>,
+    pub(super) requests: Requests,
+    pub(super) log: Option<File>,
+}
+
+/// How many requests came in, refused ones included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    pub tokens: usize,
+    pub tokens_issued: usize,
+    /// Calls without a valid token.
+    pub unauthorized: usize,
+    pub submissions: usize,
+    pub polls: usize,
+    pub notifies: usize,
+    pub uploads: usize,
+    pub downloads: usize,
+}
+
+impl State {
+    pub(super) fn new(options: Options) -> io::Result<Self> {
+        let log = options.log.as_ref();
+        Ok(Self {
+            random: options.seed.map_or_else(rand::make_rng, StdRng::seed_from_u64),
+            tokens: HashMap::new(),
+            jobs: Vec::new(),
+            job_positions: HashMap::new(),
+            callbacks: Vec::new(),
+            held: Vec::new(),
+            requests: Requests::default(),
+            log: log
+                .map(|path| File::options().create(true).append(true).open(path))
+                .transpose()?,
+            options,
+        })
+    }
+
+    pub(super) fn job(&self, engine_job_id: &str) -> Option<&AcceptedJob> {
+        self.jobs.get(*self.job_positions.get(engine_job_id)?)
+    }
+
+    pub(super) fn job_mut(&mut self, engine_job_id: &str) -> Option<&mut AcceptedJob> {
+        self.jobs.get_mut(*self.job_positions.get(engine_job_id)?)
+    }
+}
