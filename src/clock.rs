@@ -1,0 +1,82 @@
+//! The only place that reads the time: the system's clock, or one that tests move by hand.
+//!
+//! Handed to everything that stamps, waits or expires. The invariant: with a manual clock nothing
+//! happens by itself; whoever sleeps wakes when the clock is moved past its hour.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+
+/// Cheap to clone; clones show the same time.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(watch::Sender<Timestamp>),
+}
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands at `start` until it is moved.
+    pub fn manual(start: Timestamp) -> Self {
+        Self(Source::Manual(watch::Sender::new(start)))
+    }
+
+    /// The present instant, in whole milliseconds.
+    pub fn now(&self) -> Timestamp {
+        let now = match &self.0 {
+            Source::System => Timestamp::now(),
+            Source::Manual(now) => *now.borrow(),
+        };
+        Timestamp::from_millisecond(now.as_millisecond())
+            .expect("an instant cut to milliseconds is still an instant")
+    }
+
+    /// Returns when `duration` has passed on this clock.
+    pub async fn sleep(&self, duration: Duration) {
+        match &self.0 {
+            Source::System => tokio::time::sleep(duration).await,
+            Source::Manual(now) => {
+                let hour = add(*now.borrow(), duration);
+                // The sender lives in this clock, so the channel cannot close meanwhile.
+                let _ = now.subscribe().wait_for(|now| *now >= hour).await;
+            }
+        }
+    }
+
+    /// Moves a manual clock forward; the system's clock does not obey.
+    pub fn advance(&self, duration: Duration) {
+        if let Source::Manual(now) = &self.0 {
+            now.send_modify(|now| *now = add(*now, duration));
+        }
+    }
+}
+
+/// `at` and `duration` later, at most the last instant there is.
+pub fn add(at: Timestamp, duration: Duration) -> Timestamp {
+    SignedDuration::try_from(duration)
+        .ok()
+        .and_then(|duration| at.checked_add(duration).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// Measures how long something takes, on the machine's own steady clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}

@@ -1,0 +1,94 @@
+//! Events: the timeline of a job, one row each, rendered once when it is written.
+//!
+//! Written by the store in the transaction of the fact they tell. The invariant: the data of an
+//! event holds no personal data, no credential and no signed link, since events outlive erasure.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{delivery::Outcome, ids::JobId};
+
+/// Everything that is worth a line in a job's timeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    JobSubmitted,
+    JobUnsent,
+    JobRejected,
+    JobUnconfirmed,
+    JobFinished,
+    JobRecovered,
+    JobErased,
+    DeliveryDuplicate,
+    DeliveryRefreshed,
+    DeliveryConflict,
+    DeliveryOversize,
+    DeliveryUnrecognised,
+    DeliveryMalformed,
+}
+
+impl EventType {
+    /// As it is written in JSON, SQL and server-sent events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::JobSubmitted => "job.submitted",
+            Self::JobUnsent => "job.unsent",
+            Self::JobRejected => "job.rejected",
+            Self::JobUnconfirmed => "job.unconfirmed",
+            Self::JobFinished => "job.finished",
+            Self::JobRecovered => "job.recovered",
+            Self::JobErased => "job.erased",
+            Self::DeliveryDuplicate => "delivery.duplicate",
+            Self::DeliveryRefreshed => "delivery.refreshed",
+            Self::DeliveryConflict => "delivery.conflict",
+            Self::DeliveryOversize => "delivery.oversize",
+            Self::DeliveryUnrecognised => "delivery.unrecognised",
+            Self::DeliveryMalformed => "delivery.malformed",
+        }
+    }
+
+    /// The event that tells of a delivery with this outcome.
+    pub fn of_delivery(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Stored => Self::JobFinished,
+            Outcome::Duplicate => Self::DeliveryDuplicate,
+            Outcome::Refreshed => Self::DeliveryRefreshed,
+            Outcome::Conflict => Self::DeliveryConflict,
+            Outcome::Unrecognised => Self::DeliveryUnrecognised,
+            Outcome::Malformed => Self::DeliveryMalformed,
+        }
+    }
+}
+
+/// An event on record.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Grows with every event of the instance; never used twice.
+    pub seq: i64,
+    pub job_id: JobId,
+    /// One of [`EventType`], as text: an older program shows a newer one's events.
+    pub kind: String,
+    pub at: Timestamp,
+    /// A JSON object.
+    pub data: String,
+}
+
+/// An event about to be written.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub job_id: JobId,
+    pub kind: EventType,
+    pub at: Timestamp,
+    pub data: Value,
+}
+
+impl NewEvent {
+    /// An event with no more to say than its type.
+    pub fn new(job_id: JobId, kind: EventType, at: Timestamp) -> Self {
+        Self { job_id, kind, at, data: json!({}) }
+    }
+
+    /// The same event with this JSON object as its data.
+    pub fn with(self, data: Value) -> Self {
+        Self { data, ..self }
+    }
+}

@@ -1,0 +1,202 @@
+//! A job: what was asked, where it stands, what came of it.
+//!
+//! Stores build it, the HTTP layer shows it. The invariant: a job that has finished never goes back
+//! to an open status ([`JobStatus::is_finished`]).
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+
+use super::ids::JobId;
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JobStatus {
+    /// Stored; the Engine has not answered yet.
+    Submitting,
+    /// The Engine took it.
+    Submitted,
+    /// The Engine certainly did not take it; safe to send again.
+    Unsent,
+    /// The Engine refused it.
+    Rejected,
+    /// It may be running; only a callback settles it.
+    Unconfirmed,
+    /// Finished with every output that could be had.
+    Succeeded,
+    /// Finished, some output `Failed`.
+    Partial,
+    /// Finished without success.
+    Failed,
+}
+
+impl JobStatus {
+    /// Every status, in the order of a job's life.
+    pub const ALL: [Self; 8] = [
+        Self::Submitting,
+        Self::Submitted,
+        Self::Unsent,
+        Self::Rejected,
+        Self::Unconfirmed,
+        Self::Succeeded,
+        Self::Partial,
+        Self::Failed,
+    ];
+
+    /// As it is written in JSON, SQL and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitting => "submitting",
+            Self::Submitted => "submitted",
+            Self::Unsent => "unsent",
+            Self::Rejected => "rejected",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Succeeded => "succeeded",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether a result has been stored for it.
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Partial | Self::Failed)
+    }
+}
+
+impl fmt::Display for JobStatus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for JobStatus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|status| status.as_str()).collect();
+            format!("expected one of {}", known.join(", "))
+        })
+    }
+}
+
+/// How a job came on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Through `POST /v1/jobs`.
+    Submitted,
+    /// By a callback that proves itself, for a job that was not on record.
+    Recovered,
+    /// Through the inbox: submitted elsewhere.
+    Inbox,
+}
+
+impl Origin {
+    /// As it is written in JSON and SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Recovered => "recovered",
+            Self::Inbox => "inbox",
+        }
+    }
+}
+
+/// One scan the Engine needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its modality: the key under `inputFiles`.
+    pub name: String,
+    /// Begins with a dot.
+    pub extension: String,
+    /// Pre-signed, from the Engine's reply.
+    pub upload_url: Option<String>,
+    /// To be called after the upload, from the Engine's reply.
+    pub notify_url: Option<String>,
+    pub state: InputState,
+}
+
+/// How far an input is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputState {
+    /// It is to be uploaded.
+    Awaiting,
+    Uploaded,
+    /// Uploaded, and the Engine was told.
+    Notified,
+    /// It had a `downloadUrl`: nothing to upload.
+    Provided,
+}
+
+impl InputState {
+    const ALL: [Self; 4] = [Self::Awaiting, Self::Uploaded, Self::Notified, Self::Provided];
+
+    /// As it is written in JSON and SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Awaiting => "awaiting",
+            Self::Uploaded => "uploaded",
+            Self::Notified => "notified",
+            Self::Provided => "provided",
+        }
+    }
+}
+
+impl FromStr for InputState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        known.ok_or_else(|| format!("unknown input state {text}"))
+    }
+}
+
+/// One file the Engine is asked for, or reported unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Unique within the job: `meshes-0`, or `unmatched-0` for one that answers no request.
+    pub name: String,
+    /// The key under `outputFiles`.
+    pub kind: String,
+    /// Position among the requested files of its kind; `None` if it matches none of them.
+    pub index: Option<u32>,
+    pub extension: Option<String>,
+    pub structures: Vec<String>,
+    /// As the Engine spelled it; `None` before the result, and where the result is silent.
+    pub status: Option<String>,
+    /// Pre-signed link of the Engine's, short-lived.
+    pub url: Option<String>,
+}
+
+/// A job as it is on record.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub id: JobId,
+    pub status: JobStatus,
+    pub success: Option<bool>,
+    /// Past its due time without a result; false once it has finished.
+    pub overdue: bool,
+    pub origin: Origin,
+    /// The caller's own label, never sent to the Engine.
+    pub reference: Option<String>,
+    pub engine_job_id: Option<String>,
+    pub end_user_id: Option<String>,
+    pub cloud_package: Option<String>,
+    pub external_job_id: Option<String>,
+    pub created_at: Timestamp,
+    pub submitted_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    /// The caller's body without `finishline`, defaults filled in; `None` for a job that was not
+    /// submitted here.
+    pub request: Option<Box<RawValue>>,
+    pub inputs: Vec<Input>,
+    pub outputs: Vec<Output>,
+    /// HTTP status of the Engine's last answer to the submission.
+    pub engine_status: Option<u16>,
+    /// Body of that answer; text that is not JSON stands as a JSON string.
+    pub engine_response: Option<Box<RawValue>>,
+    /// Distinct deliveries on record.
+    pub deliveries: u32,
+    pub warnings: Vec<String>,
+}

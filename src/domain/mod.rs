@@ -1,0 +1,15 @@
+//! Plain values and the decisions over them: no async, no I/O, no clock.
+//!
+//! Every other module speaks in these terms. The one invariant: what is decided here depends on
+//! its arguments alone, so each decision can be tested with values.
+
+pub mod delivery;
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod json;
+pub mod page;
+pub mod request;
+pub mod result;
+pub mod signature;
+pub mod time;

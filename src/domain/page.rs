@@ -1,0 +1,106 @@
+//! Lists of jobs: filters, and cursors that lead from page to page.
+//!
+//! The HTTP layer reads them, the store answers them. The invariant: a cursor is honoured only with
+//! the filter it was made for, unchanged.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::job::{Job, JobStatus};
+
+/// Jobs of a page unless the caller says otherwise.
+pub const DEFAULT_LIMIT: u32 = 50;
+
+/// Jobs of a page at most.
+pub const MAX_LIMIT: u32 = 200;
+
+/// Which jobs are meant; every given field must fit.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// Any of these; empty for all.
+    pub statuses: Vec<JobStatus>,
+    pub end_user_id: Option<String>,
+    pub cloud_package: Option<String>,
+    pub reference: Option<String>,
+    pub engine_job_id: Option<String>,
+    pub external_job_id: Option<String>,
+    pub overdue: Option<bool>,
+    /// Inclusive.
+    pub created_after: Option<Timestamp>,
+    /// Exclusive.
+    pub created_before: Option<Timestamp>,
+}
+
+/// One page, newest first.
+#[derive(Debug)]
+pub struct JobPage {
+    pub jobs: Vec<Job>,
+    /// Where the next page begins; `None` on the last one.
+    pub next: Option<Position>,
+}
+
+/// The last row of a page: the next page holds what is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub created_at_millis: i64,
+    pub seq: i64,
+}
+
+/// The cursor was not made by us, or for another filter.
+#[derive(Debug, thiserror::Error)]
+#[error("not a cursor of this list: take nextCursor as it came, with the same filters")]
+pub struct BadCursor;
+
+impl Position {
+    /// The opaque text for this position in the list of `filter`.
+    pub fn to_cursor(self, filter: &JobFilter) -> String {
+        let mut bytes = Vec::with_capacity(24);
+        bytes.extend(self.created_at_millis.to_be_bytes());
+        bytes.extend(self.seq.to_be_bytes());
+        let seal = seal(&bytes, filter);
+        bytes.extend(seal);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The position a cursor stands for.
+    pub fn from_cursor(cursor: &str, filter: &JobFilter) -> Result<Self, BadCursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| BadCursor)?;
+        let (millis, rest) = bytes.split_first_chunk::<8>().ok_or(BadCursor)?;
+        let (seq, given) = rest.split_first_chunk::<8>().ok_or(BadCursor)?;
+        if given != seal(&bytes[..16], filter) {
+            return Err(BadCursor);
+        }
+        Ok(Self { created_at_millis: i64::from_be_bytes(*millis), seq: i64::from_be_bytes(*seq) })
+    }
+}
+
+/// Guards against slips, not against forgery: a forged cursor shows nothing that is hidden.
+fn seal(position: &[u8], filter: &JobFilter) -> [u8; 8] {
+    let mut hasher = Sha256::new();
+    hasher.update(position);
+    hasher.update(format!("{filter:?}"));
+    let digest: [u8; 32] = hasher.finalize().into();
+    digest[..8].try_into().expect("eight of thirty-two bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_good_for_its_own_list_only_and_only_unchanged() {
+        let filter = JobFilter { overdue: Some(true), ..JobFilter::default() };
+        let position = Position { created_at_millis: 1_700_000_000_000, seq: 42 };
+        let cursor = position.to_cursor(&filter);
+        assert_eq!(Position::from_cursor(&cursor, &filter).expect("ours"), position);
+        assert!(Position::from_cursor(&cursor, &JobFilter::default()).is_err());
+        for at in 0..cursor.len() {
+            let mut changed = cursor.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("ASCII");
+            assert!(Position::from_cursor(&changed, &filter).is_err(), "{changed}");
+        }
+        assert!(Position::from_cursor("", &filter).is_err());
+    }
+}
