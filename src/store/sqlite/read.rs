@@ -1,0 +1,355 @@
+//! Questions: each answered from one snapshot, payloads only where they are asked for.
+//!
+//! Called through the pool of readers, and by use cases within their transaction. The invariant: a
+//! page costs the same wherever it lies, because it starts at a key and never at an offset.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use super::rows;
+use crate::{
+    domain::{
+        delivery::{Delivery, Outcome},
+        event::Event,
+        ids::{DeliveryId, JobId},
+        job::{Job, JobStatus},
+        page::{JobFilter, JobPage, Position},
+        time::from_millis,
+    },
+    store::{Lookup, Stats, StoredResult},
+};
+
+/// Days that the figures by day reach back.
+const STATS_DAYS: i64 = 30;
+
+/// Finished jobs that the turnaround is taken from: enough for a steady 99th percentile.
+const STATS_TURNAROUNDS: i64 = 1_000;
+
+pub(super) async fn job(connection: &mut SqliteConnection, id: JobId) -> sqlx::Result<Lookup<Job>> {
+    let mut query = select_jobs();
+    query.push(" where id = ").push_bind(id.0);
+    let rows = query.build().fetch_all(&mut *connection).await?;
+    match with_parts(connection, &rows).await?.pop() {
+        Some((_, job)) => Ok(Lookup::Found(job)),
+        None => missing(connection, id).await,
+    }
+}
+
+pub(super) async fn jobs(
+    connection: &mut SqliteConnection,
+    filter: &JobFilter,
+    after: Option<Position>,
+    limit: u32,
+) -> sqlx::Result<JobPage> {
+    let mut query = select_jobs();
+    query.push(" where jobs.seq in (select seq from (");
+    push_keys(&mut query, filter, after, limit + 1);
+    query.push(") order by created_at desc, seq desc limit ").push_bind(limit + 1);
+    query.push(") order by created_at desc, jobs.seq desc");
+    let rows = query.build().fetch_all(&mut *connection).await?;
+    let on_page = rows.len().min(limit as usize);
+    let jobs = with_parts(connection, &rows[..on_page]).await?;
+    let next = match jobs.last() {
+        Some((seq, last)) if rows.len() > on_page => {
+            Some(Position { created_at_millis: last.created_at.as_millisecond(), seq: *seq })
+        }
+        _ => None,
+    };
+    Ok(JobPage { jobs: jobs.into_iter().map(|(_, job)| job).collect(), next })
+}
+
+/// The keys of a page. Statuses are asked one by one, since an index gives the order of age only
+/// within one status.
+fn push_keys(
+    query: &mut QueryBuilder<Sqlite>,
+    filter: &JobFilter,
+    after: Option<Position>,
+    limit: u32,
+) {
+    let statuses: Vec<Option<JobStatus>> = match filter.statuses.is_empty() {
+        true => vec![None],
+        false => filter.statuses.iter().copied().map(Some).collect(),
+    };
+    for (position, status) in statuses.into_iter().enumerate() {
+        if position > 0 {
+            query.push(" union ");
+        }
+        query.push("select * from (select created_at, seq from jobs where true");
+        if let Some(status) = status {
+            query.push(" and status = ").push_bind(status.as_str());
+        }
+        push_conditions(query, filter);
+        if let Some(after) = after {
+            query.push(" and (created_at, seq) < (").push_bind(after.created_at_millis);
+            query.push(", ").push_bind(after.seq).push(")");
+        }
+        query.push(" order by created_at desc, seq desc limit ").push_bind(limit).push(")");
+    }
+}
+
+fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
+    let texts = [
+        ("end_user_id", &filter.end_user_id),
+        ("cloud_package", &filter.cloud_package),
+        ("reference", &filter.reference),
+        ("engine_job_id", &filter.engine_job_id),
+        ("external_job_id", &filter.external_job_id),
+    ];
+    for (column, wanted) in texts {
+        if let Some(wanted) = wanted {
+            query.push(" and ").push(column).push(" = ").push_bind(wanted.clone());
+        }
+    }
+    match filter.overdue {
+        Some(true) => _ = query.push(" and overdue = 1"),
+        Some(false) => _ = query.push(" and overdue = 0"),
+        None => {}
+    }
+    if let Some(from) = filter.created_after {
+        query.push(" and created_at >= ").push_bind(from.as_millisecond());
+    }
+    if let Some(to) = filter.created_before {
+        query.push(" and created_at < ").push_bind(to.as_millisecond());
+    }
+}
+
+fn select_jobs() -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("select ");
+    query.push(rows::JOB_COLUMNS);
+    query.push(" from jobs left join job_bodies on job_bodies.job_seq = jobs.seq");
+    query
+}
+
+/// Jobs by seq, in the order of their rows, with inputs and outputs.
+async fn with_parts(
+    connection: &mut SqliteConnection,
+    rows: &[SqliteRow],
+) -> sqlx::Result<Vec<(i64, Job)>> {
+    let mut jobs = Vec::with_capacity(rows.len());
+    for row in rows {
+        jobs.push((row.try_get::<i64, _>("seq")?, rows::job(row)?));
+    }
+    if jobs.is_empty() {
+        return Ok(jobs);
+    }
+    let places: HashMap<i64, usize> =
+        jobs.iter().enumerate().map(|(place, (seq, _))| (*seq, place)).collect();
+    let inputs = "select job_seq, name, extension, upload_url, notify_url, state from job_inputs";
+    for row in parts(connection, inputs, &jobs).await? {
+        if let Some(&place) = places.get(&row.try_get("job_seq")?) {
+            jobs[place].1.inputs.push(rows::input(&row)?);
+        }
+    }
+    let outputs = "select job_seq, name, kind, kind_index, extension, structures, status, url
+                   from job_outputs";
+    for row in parts(connection, outputs, &jobs).await? {
+        if let Some(&place) = places.get(&row.try_get("job_seq")?) {
+            jobs[place].1.outputs.push(rows::output(&row)?);
+        }
+    }
+    Ok(jobs)
+}
+
+async fn parts(
+    connection: &mut SqliteConnection,
+    select: &str,
+    jobs: &[(i64, Job)],
+) -> sqlx::Result<Vec<SqliteRow>> {
+    let mut query = QueryBuilder::<Sqlite>::new(select);
+    query.push(" where job_seq in (");
+    let mut list = query.separated(", ");
+    for (seq, _) in jobs {
+        list.push_bind(*seq);
+    }
+    query.push(") order by job_seq, position");
+    query.build().fetch_all(connection).await
+}
+
+pub(super) async fn result(
+    connection: &mut SqliteConnection,
+    id: JobId,
+) -> sqlx::Result<Lookup<Option<StoredResult>>> {
+    let row = sqlx::query(
+        "select jobs.finished_at, deliveries.sha256, delivery_bodies.body
+         from jobs
+         join deliveries on deliveries.seq = jobs.result_delivery
+         join delivery_bodies on delivery_bodies.delivery_seq = deliveries.seq
+         where jobs.id = ?",
+    )
+    .bind(id.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = row else { return on_record(connection, id, None).await };
+    Ok(Lookup::Found(Some(StoredResult {
+        body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
+        sha256: rows::digest(&row, "sha256")?,
+        finished_at: from_millis(row.try_get("finished_at")?),
+    })))
+}
+
+const SELECT_DELIVERIES: &str =
+    "select deliveries.id, jobs.id as job_id, deliveries.received_at, deliveries.source,
+         deliveries.outcome, deliveries.size_bytes, deliveries.sha256, deliveries.repeats,
+         deliveries.headers
+     from deliveries join jobs on jobs.seq = deliveries.job_seq";
+
+pub(super) async fn deliveries(
+    connection: &mut SqliteConnection,
+    job_id: JobId,
+) -> sqlx::Result<Lookup<Vec<Delivery>>> {
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT_DELIVERIES);
+    query.push(" where jobs.id = ").push_bind(job_id.0).push(" order by deliveries.seq");
+    let rows = query.build().fetch_all(&mut *connection).await?;
+    let found = rows.iter().map(delivery_of).collect::<sqlx::Result<Vec<_>>>()?;
+    if found.is_empty() {
+        on_record(connection, job_id, found).await
+    } else {
+        Ok(Lookup::Found(found))
+    }
+}
+
+pub(super) async fn delivery(
+    connection: &mut SqliteConnection,
+    id: DeliveryId,
+) -> sqlx::Result<Option<Delivery>> {
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT_DELIVERIES);
+    query.push(" where deliveries.id = ").push_bind(id.0);
+    query.build().fetch_optional(connection).await?.as_ref().map(delivery_of).transpose()
+}
+
+pub(super) async fn delivery_body(
+    connection: &mut SqliteConnection,
+    id: DeliveryId,
+) -> sqlx::Result<Option<Bytes>> {
+    let body: Option<Vec<u8>> = sqlx::query_scalar(
+        "select body from delivery_bodies
+         where delivery_seq = (select seq from deliveries where id = ?)",
+    )
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await?;
+    Ok(body.map(Bytes::from))
+}
+
+pub(super) async fn events(
+    connection: &mut SqliteConnection,
+    job_id: JobId,
+) -> sqlx::Result<Lookup<Vec<Event>>> {
+    let rows =
+        sqlx::query("select seq, job_id, type, at, data from events where job_id = ? order by seq")
+            .bind(job_id.0)
+            .fetch_all(&mut *connection)
+            .await?;
+    let found = rows.iter().map(rows::event).collect::<sqlx::Result<Vec<_>>>()?;
+    on_record(connection, job_id, found).await
+}
+
+pub(super) async fn stats(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<Stats> {
+    let mut stats = Stats {
+        by_status: JobStatus::ALL.into_iter().map(|status| (status, 0)).collect(),
+        ..Stats::default()
+    };
+    let counts = sqlx::query("select status, count(*) as jobs from jobs group by status")
+        .fetch_all(&mut *connection)
+        .await?;
+    for row in &counts {
+        let status: JobStatus = rows::parsed(row, "status", str::parse)?;
+        if let Some(entry) = stats.by_status.iter_mut().find(|(known, _)| *known == status) {
+            entry.1 = row.try_get("jobs")?;
+        }
+    }
+    let since = now - SignedDuration::from_hours(24 * STATS_DAYS);
+    let counts = sqlx::query(
+        "select date(created_at / 1000, 'unixepoch') as day, status, count(*) as jobs
+         from jobs where created_at >= ? group by day, status order by day desc, status",
+    )
+    .bind(since.as_millisecond())
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &counts {
+        let day: String = row.try_get("day")?;
+        let count = (rows::parsed(row, "status", str::parse)?, row.try_get("jobs")?);
+        match stats.days.last_mut() {
+            Some((last, statuses)) if *last == day => statuses.push(count),
+            _ => stats.days.push((day, vec![count])),
+        }
+    }
+    let turnarounds: Vec<i64> = sqlx::query_scalar(
+        "select finished_at - coalesce(submitted_at, created_at) from jobs
+         where finished_at is not null and origin = 'submitted'
+         order by finished_at desc limit ?",
+    )
+    .bind(STATS_TURNAROUNDS)
+    .fetch_all(connection)
+    .await?;
+    stats.turnaround_millis =
+        turnarounds.into_iter().map(|millis| u64::try_from(millis).unwrap_or(0)).collect();
+    stats.turnaround_millis.sort_unstable();
+    Ok(stats)
+}
+
+fn delivery_of(row: &SqliteRow) -> sqlx::Result<Delivery> {
+    let headers: String = row.try_get("headers")?;
+    let size: i64 = row.try_get("size_bytes")?;
+    let repeats: i64 = row.try_get("repeats")?;
+    Ok(Delivery {
+        id: DeliveryId(row.try_get("id")?),
+        job_id: JobId(row.try_get("job_id")?),
+        received_at: from_millis(row.try_get("received_at")?),
+        source: row.try_get("source")?,
+        outcome: rows::parsed(row, "outcome", outcome)?,
+        bytes: size.unsigned_abs(),
+        sha256: rows::digest(row, "sha256")?,
+        repeats: repeats.unsigned_abs(),
+        headers: serde_json::from_str(&headers).map_err(|error| sqlx::Error::ColumnDecode {
+            index: "headers".into(),
+            source: error.into(),
+        })?,
+    })
+}
+
+fn outcome(text: &str) -> Result<Outcome, String> {
+    let kept = [
+        Outcome::Stored,
+        Outcome::Refreshed,
+        Outcome::Conflict,
+        Outcome::Unrecognised,
+        Outcome::Malformed,
+    ];
+    let found = kept.into_iter().find(|outcome| outcome.as_str() == text);
+    found.ok_or_else(|| format!("unknown outcome {text}"))
+}
+
+/// `found` if the job is on record, else why it is not.
+async fn on_record<T>(
+    connection: &mut SqliteConnection,
+    id: JobId,
+    found: T,
+) -> sqlx::Result<Lookup<T>> {
+    let known: Option<i64> = sqlx::query_scalar("select 1 from jobs where id = ?")
+        .bind(id.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+    match known {
+        Some(_) => Ok(Lookup::Found(found)),
+        None => missing(connection, id).await,
+    }
+}
+
+/// Why a job is not there.
+pub(super) async fn missing<T>(
+    connection: &mut SqliteConnection,
+    id: JobId,
+) -> sqlx::Result<Lookup<T>> {
+    let erased: Option<i64> = sqlx::query_scalar("select 1 from erased_jobs where job_id = ?")
+        .bind(id.0)
+        .fetch_optional(connection)
+        .await?;
+    Ok(if erased.is_some() { Lookup::Erased } else { Lookup::Missing })
+}

@@ -1,0 +1,221 @@
+//! The one task that writes: callers hand it a change and await its commit.
+//!
+//! What has queued up while a transaction was being committed goes into the next one together
+//! (group commit), so an fsync is shared by all who wait. The invariants: a caller hears `Ok` only
+//! after the commit; a change that fails takes no other change down with it.
+
+use async_trait::async_trait;
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::receive;
+use crate::{
+    clock::Stopwatch,
+    store::{Arrival, Receipt, StoreError},
+    telemetry,
+};
+
+/// Changes that may wait. Each holds at most one callback body in memory.
+const QUEUE_CAPACITY: usize = 1024;
+
+/// Changes of one transaction: beyond this, sharing an fsync gains little and latency grows.
+const MAX_BATCH: usize = 64;
+
+/// A change to the database: one use case, carried out within the transaction of a batch.
+#[async_trait]
+pub(super) trait UseCase: Send + Sync + 'static {
+    type Output: Send + 'static;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Self::Output>;
+}
+
+/// Hands changes to the writer task. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Change>,
+}
+
+enum Change {
+    /// Apart from the others, because arrivals are written many at a time.
+    Receive(Box<Arrival>, oneshot::Sender<Result<Receipt, StoreError>>),
+    Other(Box<dyn Pending>),
+}
+
+#[async_trait]
+trait Pending: Send {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()>;
+    fn finish(self: Box<Self>, outcome: Result<(), &sqlx::Error>);
+}
+
+struct Waiting<U: UseCase> {
+    use_case: U,
+    output: Option<U::Output>,
+    reply: oneshot::Sender<Result<U::Output, StoreError>>,
+}
+
+#[async_trait]
+impl<U: UseCase> Pending for Waiting<U> {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        self.output = Some(self.use_case.apply(connection).await?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), &sqlx::Error>) {
+        let answer = match (outcome, self.output) {
+            (Ok(()), Some(output)) => Ok(output),
+            (Ok(()), None) => Err(StoreError::Unavailable("the change was not applied".into())),
+            (Err(error), _) => Err(StoreError::Unavailable(error.to_string())),
+        };
+        // A caller that went away is not told; its change stands.
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Writer {
+    /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
+    pub(super) fn start(
+        connection: SqliteConnection,
+        closing: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
+        let task = tokio::spawn(run(connection, changes, closing));
+        (Self { queue }, task)
+    }
+
+    /// Carries a use case out; `Ok` once it is on disk.
+    pub(super) async fn commit<U: UseCase>(&self, use_case: U) -> Result<U::Output, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting { use_case, output: None, reply };
+        self.hand_over(Change::Other(Box::new(waiting)))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Puts an arrival on record; `Ok` once it is on disk.
+    pub(super) async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.hand_over(Change::Receive(Box::new(arrival), reply))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn hand_over(&self, change: Change) -> Result<(), StoreError> {
+        metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).increment(1);
+        self.queue.try_send(change).map_err(|error| {
+            metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(1);
+            match error {
+                mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => closed(),
+            }
+        })
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it has been closed".into())
+}
+
+async fn run(
+    mut connection: SqliteConnection,
+    mut changes: mpsc::Receiver<Change>,
+    closing: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    loop {
+        tokio::select! {
+            biased;
+            () = closing.cancelled(), if !changes.is_closed() => changes.close(),
+            taken = changes.recv_many(&mut batch, MAX_BATCH) => {
+                if taken == 0 {
+                    break;
+                }
+                metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
+                write(&mut connection, &mut batch).await;
+            }
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::error!(%error, "the database was not closed cleanly");
+    }
+}
+
+/// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
+/// one that cannot be written is the only one that is refused.
+async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>) {
+    let started = Stopwatch::start();
+    let size = batch.len();
+    match transact(connection, batch).await {
+        Ok(receipts) => reply(batch.drain(..), receipts),
+        Err(error) if size == 1 => refuse(batch.drain(..), &error),
+        Err(_) => {
+            for change in batch.drain(..) {
+                let mut alone = [change];
+                match transact(connection, &mut alone).await {
+                    Ok(receipts) => reply(alone.into_iter(), receipts),
+                    Err(error) => refuse(alone.into_iter(), &error),
+                }
+            }
+        }
+    }
+    metrics::histogram!(telemetry::STORE_COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
+    metrics::histogram!(telemetry::STORE_BATCH_SIZE).record(size as f64);
+}
+
+/// Applies the changes in their order and commits. Answers the receipts of the arrivals.
+async fn transact(
+    connection: &mut SqliteConnection,
+    batch: &mut [Change],
+) -> sqlx::Result<Vec<Receipt>> {
+    let mut transaction = connection.begin_with("begin immediate").await?;
+    let mut receipts = Vec::new();
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let arrivals = rest.iter().take_while(|change| matches!(change, Change::Receive(..)));
+        let (run, others) = rest.split_at_mut(arrivals.count());
+        if !run.is_empty() {
+            let arrivals: Vec<&Arrival> = run.iter().filter_map(Change::arrival).collect();
+            receipts.extend(receive::apply(&mut transaction, &arrivals).await?);
+        }
+        if let Some(Change::Other(pending)) = others.first_mut() {
+            pending.apply(&mut transaction).await?;
+        }
+        rest = if others.is_empty() { others } else { &mut others[1..] };
+    }
+    transaction.commit().await?;
+    Ok(receipts)
+}
+
+impl Change {
+    fn arrival(&self) -> Option<&Arrival> {
+        match self {
+            Self::Receive(arrival, _) => Some(arrival),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+fn reply(changes: impl Iterator<Item = Change>, receipts: Vec<Receipt>) {
+    let mut receipts = receipts.into_iter();
+    for change in changes {
+        match change {
+            Change::Other(pending) => pending.finish(Ok(())),
+            Change::Receive(_, reply) => {
+                let receipt = receipts.next();
+                let _ =
+                    reply.send(receipt.ok_or_else(|| {
+                        StoreError::Unavailable("the arrival was not applied".into())
+                    }));
+            }
+        }
+    }
+}
+
+fn refuse(changes: impl Iterator<Item = Change>, error: &sqlx::Error) {
+    for change in changes {
+        match change {
+            Change::Other(pending) => pending.finish(Err(error)),
+            Change::Receive(_, reply) => {
+                let _ = reply.send(Err(StoreError::Unavailable(error.to_string())));
+            }
+        }
+    }
+}
