@@ -1,0 +1,357 @@
+//! The JSON bodies of our own API, camelCase as the Engine's.
+//!
+//! Written by `http`, read by `client`. The invariant: what stands here is the contract; a field is
+//! added, never changed.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
+use utoipa::ToSchema;
+
+use crate::domain::{self, time};
+
+/// A job: what was asked, where it stands, what came of it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Job {
+    /// UUIDv7.
+    #[schema(example = "01932f5e-7c3a-7b60-9d2e-3f6a1c8b4e55")]
+    pub id: String,
+    /// The caller's own label; never sent to the Engine.
+    #[schema(example = "case-42")]
+    pub reference: Option<String>,
+    /// `submitting`, `submitted`, `unsent`, `rejected`, `unconfirmed`, `succeeded`, `partial` or
+    /// `failed`.
+    #[schema(example = "submitted")]
+    pub status: String,
+    /// As the Engine said; `null` before the result.
+    pub success: Option<bool>,
+    /// Past its due time without a result.
+    pub overdue: bool,
+    /// `submitted`, `recovered` or `inbox`.
+    pub origin: String,
+    /// Whether every available output is mirrored; `null` where mirroring is off.
+    pub secured: Option<bool>,
+    pub engine_job_id: Option<String>,
+    pub end_user_id: Option<String>,
+    pub cloud_package: Option<String>,
+    pub external_job_id: Option<String>,
+    #[serde(with = "time::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    #[serde(with = "time::rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub submitted_at: Option<Timestamp>,
+    #[serde(with = "time::rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+    /// The submitted body without `finishline`, defaults filled in.
+    #[schema(value_type = Option<Object>)]
+    pub request: Option<Box<RawValue>>,
+    pub inputs: Vec<Input>,
+    pub outputs: Vec<Output>,
+    /// The Engine's reply to the submission; a string if it was not JSON.
+    #[schema(value_type = Option<Object>)]
+    pub engine_response: Option<Box<RawValue>>,
+    /// Distinct deliveries on record.
+    pub deliveries: u32,
+    pub warnings: Vec<String>,
+}
+
+/// One scan the Engine needs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    #[schema(example = "cbct")]
+    pub name: String,
+    #[schema(example = ".dcm")]
+    pub extension: String,
+    /// Pre-signed address of the Engine's storage.
+    pub upload_url: Option<String>,
+    /// To be called after the upload.
+    pub notify_url: Option<String>,
+    /// `awaiting`, `uploaded`, `notified`, or `provided` (it had a `downloadUrl`).
+    #[schema(example = "awaiting")]
+    pub state: String,
+}
+
+/// One file asked of the Engine; `index` is `null` for one that matches none of those asked for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    #[schema(example = "meshes-0")]
+    pub name: String,
+    #[schema(example = "meshes")]
+    pub kind: String,
+    pub index: Option<u32>,
+    #[schema(example = ".stl")]
+    pub extension: Option<String>,
+    pub structures: Vec<String>,
+    /// As the Engine spelled it: `Available`, `Missing`, `Failed`; `null` before the result.
+    pub status: Option<String>,
+    /// The Engine's pre-signed link; it expires.
+    pub url: Option<String>,
+    /// The mirrored copy, once there is one.
+    pub file: Option<File>,
+}
+
+/// A mirrored file.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct File {
+    pub bytes: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+    pub content_type: String,
+}
+
+/// One page of jobs, newest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Jobs {
+    pub jobs: Vec<Job>,
+    /// To be passed as `cursor`, with the same filters; `null` on the last page.
+    pub next_cursor: Option<String>,
+}
+
+/// What was received for a job, without its bytes.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    pub id: String,
+    pub job_id: String,
+    #[serde(with = "time::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub received_at: Timestamp,
+    /// The sender's address, or `engine` for what a look-up brought.
+    #[schema(example = "203.0.113.7:51034")]
+    pub source: String,
+    /// `stored`, `refreshed`, `conflict`, `unrecognised` or `malformed`.
+    #[schema(example = "stored")]
+    pub outcome: String,
+    pub bytes: u64,
+    /// Lower-case hexadecimal.
+    pub sha256: String,
+    /// Further identical arrivals.
+    pub repeats: u64,
+    /// As they came; credentials are redacted.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A job's deliveries in the order they came.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Deliveries {
+    pub deliveries: Vec<Delivery>,
+}
+
+/// One line of a job's timeline.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Grows with every event of the instance.
+    pub seq: i64,
+    pub job_id: String,
+    #[serde(rename = "type")]
+    #[schema(example = "job.finished")]
+    pub kind: String,
+    #[serde(with = "time::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    #[schema(value_type = Object)]
+    pub data: Box<RawValue>,
+}
+
+/// A job's timeline.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Events {
+    pub events: Vec<Event>,
+}
+
+/// Figures over all jobs.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    pub jobs: u64,
+    /// Every status, also those without a job.
+    pub by_status: BTreeMap<String, u64>,
+    /// Newest first, UTC, the last thirty days that had jobs.
+    pub days: Vec<Day>,
+    pub turnaround: Turnaround,
+}
+
+/// The jobs that were created on one day.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Day {
+    #[schema(example = "2026-11-23")]
+    pub day: String,
+    pub jobs: u64,
+    pub by_status: BTreeMap<String, u64>,
+}
+
+/// Seconds from submission to result, over the jobs that finished last; `null` without any.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Turnaround {
+    /// How many jobs it is taken from, at most 1,000.
+    pub jobs: u64,
+    pub p50_seconds: Option<f64>,
+    pub p95_seconds: Option<f64>,
+    pub p99_seconds: Option<f64>,
+}
+
+/// How many jobs were erased.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Erased {
+    pub erased: u64,
+}
+
+/// What became of a callback.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Received {
+    /// `stored`, `duplicate`, `refreshed`, `conflict` or `unrecognised`.
+    #[schema(example = "stored")]
+    pub outcome: String,
+}
+
+/// An error (RFC 9457).
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    #[serde(rename = "type")]
+    #[schema(example = "urn:finishline:problem:validation-failed")]
+    pub kind: String,
+    pub title: String,
+    #[schema(example = 422)]
+    pub status: u16,
+    /// For people; its words may change.
+    pub detail: String,
+    /// For programs; it stays.
+    #[schema(example = "validation-failed")]
+    pub code: String,
+    /// What is wrong with the body, place by place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+    /// The job that stays on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job_id: Option<String>,
+    /// HTTP status of the Engine's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_status: Option<u16>,
+    /// Body of the Engine's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub engine_body: Option<Box<RawValue>>,
+}
+
+/// One thing wrong with a body or a query.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct FieldError {
+    /// RFC 6901 pointer into the body, or `/name` of a query parameter.
+    #[schema(example = "/inputFiles/cbct/extension")]
+    pub pointer: String,
+    pub detail: String,
+}
+
+impl From<domain::job::Job> for Job {
+    fn from(job: domain::job::Job) -> Self {
+        Self {
+            id: job.id.to_string(),
+            reference: job.reference,
+            status: job.status.as_str().into(),
+            success: job.success,
+            overdue: job.overdue,
+            origin: job.origin.as_str().into(),
+            secured: None,
+            engine_job_id: job.engine_job_id,
+            end_user_id: job.end_user_id,
+            cloud_package: job.cloud_package,
+            external_job_id: job.external_job_id,
+            created_at: job.created_at,
+            submitted_at: job.submitted_at,
+            finished_at: job.finished_at,
+            request: job.request,
+            inputs: job.inputs.into_iter().map(Input::from).collect(),
+            outputs: job.outputs.into_iter().map(Output::from).collect(),
+            engine_response: job.engine_response,
+            deliveries: job.deliveries,
+            warnings: job.warnings,
+        }
+    }
+}
+
+impl From<domain::job::Input> for Input {
+    fn from(input: domain::job::Input) -> Self {
+        Self {
+            name: input.name,
+            extension: input.extension,
+            upload_url: input.upload_url,
+            notify_url: input.notify_url,
+            state: input.state.as_str().into(),
+        }
+    }
+}
+
+impl From<domain::job::Output> for Output {
+    fn from(output: domain::job::Output) -> Self {
+        Self {
+            name: output.name,
+            kind: output.kind,
+            index: output.index,
+            extension: output.extension,
+            structures: output.structures,
+            status: output.status,
+            url: output.url,
+            file: None,
+        }
+    }
+}
+
+impl From<domain::delivery::Delivery> for Delivery {
+    fn from(delivery: domain::delivery::Delivery) -> Self {
+        Self {
+            id: delivery.id.to_string(),
+            job_id: delivery.job_id.to_string(),
+            received_at: delivery.received_at,
+            source: delivery.source,
+            outcome: delivery.outcome.as_str().into(),
+            bytes: delivery.bytes,
+            sha256: hex(&delivery.sha256),
+            repeats: delivery.repeats,
+            headers: delivery.headers,
+        }
+    }
+}
+
+impl From<domain::event::Event> for Event {
+    fn from(event: domain::event::Event) -> Self {
+        let data = RawValue::from_string(event.data).ok();
+        Self {
+            seq: event.seq,
+            job_id: event.job_id.to_string(),
+            kind: event.kind,
+            at: event.at,
+            data: data.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        }
+    }
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A job body that runs: one CBCT in, one mesh out.
+pub fn example_job_body() -> serde_json::Value {
+    json!({
+        "inputFiles": { "cbct": { "extension": ".dcm" } },
+        "outputFiles": { "meshes": [{ "extension": ".stl", "structures": ["mandible"] }] },
+        "finishline": { "reference": "case-42" },
+    })
+}

@@ -1,0 +1,196 @@
+//! Who may call what: API keys and their scopes, and, without keys, requests from this machine only.
+//!
+//! The extractors stand first in a handler's arguments, so nothing is read before they agree. The
+//! invariant: a handler that takes one of them is never entered without that scope.
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{
+        HeaderMap, Method,
+        header::{AUTHORIZATION, HOST, ORIGIN},
+        request::Parts,
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{Context, error::Problem};
+use crate::config::{ApiKeyConfig, Scope};
+
+macro_rules! scope_extractor {
+    ($(#[$doc:meta])* $name:ident, $scope:expr) => {
+        $(#[$doc])*
+        pub struct $name(pub Caller);
+
+        impl FromRequestParts<Context> for $name {
+            type Rejection = Problem;
+
+            async fn from_request_parts(
+                parts: &mut Parts,
+                context: &Context,
+            ) -> Result<Self, Problem> {
+                let caller = caller(&parts.headers, &context.config.api.keys)?;
+                caller.require($scope)?;
+                Ok(Self(caller))
+            }
+        }
+    };
+}
+
+scope_extractor! {
+    /// A caller who may submit jobs.
+    MaySubmit, Scope::Submit
+}
+scope_extractor! {
+    /// A caller who may read jobs and results.
+    MayRead, Scope::Read
+}
+scope_extractor! {
+    /// A caller who may erase jobs.
+    MayErase, Scope::Erase
+}
+
+/// Whoever sent a request to the API.
+#[derive(Debug)]
+pub struct Caller {
+    /// The API key's name; empty where no keys are set.
+    pub name: String,
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.scopes.contains(&scope) { Ok(()) } else { Err(Problem::ForbiddenScope(scope)) }
+    }
+}
+
+/// Whoever holds one of the keys; without keys, everyone who gets past [`only_this_machine`].
+pub(super) fn caller(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Result<Caller, Problem> {
+    if keys.is_empty() {
+        return Ok(Caller { name: String::new(), scopes: Scope::ALL.to_vec() });
+    }
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, key) =
+        given.and_then(|value| value.split_once(' ')).ok_or(Problem::Unauthorized)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Problem::Unauthorized);
+    }
+    let digest: [u8; 32] = Sha256::digest(key.trim()).into();
+    // All are compared, whichever fits, so the time tells nothing.
+    let mut found = None;
+    for known in keys {
+        if bool::from(known.digest.ct_eq(&digest)) {
+            found = Some(known);
+        }
+    }
+    let known = found.ok_or(Problem::Unauthorized)?;
+    Ok(Caller { name: known.name.clone(), scopes: known.scopes.clone() })
+}
+
+/// Middleware of an API without keys: a web page in a browser on this machine can send requests
+/// here, but it cannot hide the name it was loaded from (DNS rebinding, CSRF).
+pub(super) async fn only_this_machine(
+    State(context): State<Context>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if context.config.api.keys.is_empty()
+        && let Err(reason) = is_from_this_machine(request.method(), request.headers())
+    {
+        return Problem::ForbiddenOrigin(reason).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_from_this_machine(method: &Method, headers: &HeaderMap) -> Result<(), &'static str> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(HOST);
+    if host.is_some_and(|host| !is_loopback(host)) {
+        return Err("without API keys, only requests to localhost are answered");
+    }
+    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let Some(origin) = text(ORIGIN) else { return Ok(()) };
+    let site = origin.split_once("://").map(|(_, site)| site);
+    if site.is_none() || site != host {
+        return Err("without API keys, pages of other origins may not change anything");
+    }
+    Ok(())
+}
+
+/// Whether a `Host` names this machine, whatever its port.
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<axum::http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")))
+            .collect()
+    }
+
+    #[test]
+    fn only_requests_to_this_machine_pass() {
+        for host in ["localhost:8086", "LOCALHOST", "127.0.0.1:1", "127.8.8.8", "[::1]:8086"] {
+            assert!(
+                is_from_this_machine(&Method::GET, &headers(&[("host", host)])).is_ok(),
+                "{host}"
+            );
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1:8086",
+            "",
+            "127.0.0.1.nip.io",
+            "user@localhost",
+        ] {
+            let given = headers(&[("host", host)]);
+            let is_refused = is_from_this_machine(&Method::GET, &given).is_err();
+            assert_eq!(is_refused, host != "user@localhost", "{host}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_origin_may_not_change_anything() {
+        let ours = headers(&[("host", "localhost:8086"), ("origin", "http://localhost:8086")]);
+        let other_port =
+            headers(&[("host", "localhost:8086"), ("origin", "http://localhost:3000")]);
+        let other_site = headers(&[("host", "localhost:8086"), ("origin", "https://evil.example")]);
+        let hidden = headers(&[("host", "localhost:8086"), ("origin", "null")]);
+        assert!(is_from_this_machine(&Method::POST, &ours).is_ok());
+        for foreign in [other_port, other_site, hidden] {
+            assert!(is_from_this_machine(&Method::POST, &foreign).is_err());
+            assert!(is_from_this_machine(&Method::GET, &foreign).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_digest() {
+        let known = ApiKeyConfig {
+            name: "backend".into(),
+            digest: Sha256::digest("a-key-of-some-length").into(),
+            scopes: vec![Scope::Read],
+        };
+        let keys = [known];
+        let with = |value: &str| caller(&headers(&[("authorization", value)]), &keys);
+        assert_eq!(with("bearer a-key-of-some-length").expect("known").name, "backend");
+        for wrong in ["Bearer a-key-of-some-lengtH", "Basic a-key-of-some-length", "Bearer ", "x"] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
+        assert!(caller(&HeaderMap::new(), &keys).is_err());
+        let caller = with("Bearer a-key-of-some-length").expect("known");
+        assert!(caller.require(Scope::Read).is_ok() && caller.require(Scope::Erase).is_err());
+    }
+}

@@ -1,0 +1,293 @@
+//! Receiving: `POST /callbacks/{job}/{signature}` and `POST /inbox/{secret}`.
+//!
+//! Called by the Engine, and by anyone who found the address. The invariants: a forged address is
+//! refused before a byte is read or a row is touched; the 2xx is sent only after the body is on
+//! disk; a sender that hangs up cancels nothing.
+
+use std::{io::Read, net::SocketAddr};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{ConnectInfo, Path, State},
+    http::{HeaderMap, StatusCode, header::CONTENT_ENCODING},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{
+    Context,
+    error::Problem,
+    extract::{BodyError, read_body},
+};
+use crate::{
+    api,
+    domain::{
+        delivery::{Outcome, redact_header},
+        ids::{DeliveryId, JobId},
+        json,
+        result::{self, Reading},
+        signature,
+    },
+    store::{Addressee, Arrival, Lookup, Receipt},
+    telemetry,
+};
+
+/// Bodies above this are unpacked, digested and read on a thread for slow work.
+const SLOW_BYTES: usize = 256 * 1024;
+
+/// Takes in the callback of the job that the address proves.
+#[utoipa::path(
+    post, path = "/callbacks/{job}/{signature}", tag = "callbacks",
+    description = "Receives the Engine's finish webhook. The 2xx is sent only after the body is on \
+        disk. Any `Content-Type`, with or without `Content-Length`; gzip is unpacked.",
+    params(
+        ("job" = String, Path, description = "Job id"),
+        ("signature" = String, Path, description = "HMAC-SHA256 of the job id, base64url"),
+    ),
+    request_body(content = Object, description = "The Engine's job result"),
+    responses(
+        (status = 200, body = api::Received, description = "On disk"),
+        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`: kept as evidence"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: not an address we made"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased; nothing is kept"),
+        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`: nothing is claimed; send it again"),
+    ),
+)]
+pub async fn receive(
+    State(context): State<Context>,
+    Path((job, given)): Path<(String, String)>,
+    ConnectInfo(sender): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let id = proven(&context, &job, &given)?;
+    let limit = context.config.callbacks.max_body;
+    let body = match read_body(&headers, body, limit).await {
+        Ok(body) => body,
+        Err(error) => return Err(refused(&context, Some(id), error).await),
+    };
+    let addressed = Addressed { job: Some(id), sender, headers };
+    keep(context, addressed, body).await
+}
+
+/// Answers those who look before they send; changes nothing.
+#[utoipa::path(
+    get, path = "/callbacks/{job}/{signature}", tag = "callbacks",
+    params(
+        ("job" = String, Path, description = "Job id"),
+        ("signature" = String, Path, description = "HMAC-SHA256 of the job id, base64url"),
+    ),
+    responses(
+        (status = 204, description = "A callback address of ours"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+    ),
+)]
+pub async fn probe(
+    State(context): State<Context>,
+    Path((job, given)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    proven(&context, &job, &given)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes in the result of a job that was submitted elsewhere.
+#[utoipa::path(
+    post, path = "/inbox/{secret}", tag = "callbacks",
+    description = "Off until `callbacks.inbox_secret` is set. The job is made on arrival and found \
+        again by the Engine's id in the body.",
+    params(("secret" = String, Path, description = "`callbacks.inbox_secret`")),
+    request_body(content = Object, description = "The Engine's job result"),
+    responses(
+        (status = 200, body = api::Received, description = "On disk"),
+        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`"),
+    ),
+)]
+pub async fn receive_in_inbox(
+    State(context): State<Context>,
+    Path(given): Path<String>,
+    ConnectInfo(sender): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let secret = context.config.callbacks.inbox_secret.as_ref().ok_or(Problem::NotFound)?;
+    // Digests have one length, so the comparison tells nothing of the secret's.
+    let is_known = Sha256::digest(secret.expose()).ct_eq(&Sha256::digest(&given));
+    if !bool::from(is_known) {
+        return Err(Problem::NotFound);
+    }
+    let limit = context.config.callbacks.max_body;
+    let body = match read_body(&headers, body, limit).await {
+        Ok(body) => body,
+        Err(error) => return Err(refused(&context, None, error).await),
+    };
+    keep(context, Addressed { job: None, sender, headers }, body).await
+}
+
+/// Whom a body is for, and where it came from.
+struct Addressed {
+    /// `None`: the inbox.
+    job: Option<JobId>,
+    sender: SocketAddr,
+    headers: HeaderMap,
+}
+
+fn proven(context: &Context, job: &str, given: &str) -> Result<JobId, Problem> {
+    let id: JobId = job.parse()?;
+    let is_ours = signature::is_genuine(&context.store.signing_key(), id, given);
+    if is_ours { Ok(id) } else { Err(Problem::NotFound) }
+}
+
+/// From here on the work is the service's own: it ends even if the sender is gone.
+async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Response, Problem> {
+    let tasks = context.tasks.clone();
+    let kept = tasks.spawn(async move {
+        let limit = context.config.callbacks.max_body;
+        let job = addressed.job;
+        let arrival = match read_arrival(&context, addressed, body).await {
+            Some(arrival) => arrival,
+            None => return Err(refused(&context, job, BodyError::TooLarge).await),
+        };
+        debug_assert!(arrival.body.len() <= limit);
+        let reading = match &arrival.reading {
+            Reading::Malformed(reason) => Some(reason.clone()),
+            _ => None,
+        };
+        let receipt = context.store.receive(arrival).await?;
+        answer(receipt, reading)
+    });
+    kept.await.unwrap_or(Err(Problem::Internal))
+}
+
+fn answer(receipt: Receipt, malformed: Option<String>) -> Result<Response, Problem> {
+    let Receipt::Kept { job_id, outcome } = receipt else {
+        count("gone");
+        return Err(Problem::Gone);
+    };
+    count(outcome.as_str());
+    match outcome {
+        Outcome::Stored => tracing::info!(job.id = %job_id, "result stored"),
+        Outcome::Duplicate | Outcome::Refreshed => {
+            tracing::info!(job.id = %job_id, outcome = outcome.as_str(), "callback came again");
+        }
+        Outcome::Conflict | Outcome::Unrecognised | Outcome::Malformed => {
+            tracing::warn!(job.id = %job_id, outcome = outcome.as_str(), "callback needs a look");
+        }
+    }
+    match malformed {
+        Some(reason) => Err(Problem::MalformedJson(reason)),
+        None => Ok(Json(api::Received { outcome: outcome.as_str().into() }).into_response()),
+    }
+}
+
+/// Unpacks, digests and reads a body; `None` if it unpacks to more than the limit.
+async fn read_arrival(context: &Context, addressed: Addressed, body: Bytes) -> Option<Arrival> {
+    let limit = context.config.callbacks.max_body;
+    let id_pointers = context.config.engine.job_id_pointers.clone();
+    let received_at = context.clock.now();
+    let is_gzip = is_gzip(&addressed.headers);
+    let is_slow = is_gzip || body.len() > SLOW_BYTES;
+    let read = move || {
+        let (body, broken) = match is_gzip.then(|| unpack(&body, limit)) {
+            None => (body, None),
+            Some(Unpacked::Whole(unpacked)) => (unpacked, None),
+            Some(Unpacked::Broken(reason)) => (body, Some(reason)),
+            Some(Unpacked::TooLarge) => return None,
+        };
+        let sha256: [u8; 32] = Sha256::digest(&body).into();
+        let reading = match broken {
+            Some(reason) => Reading::Malformed(reason),
+            None => result::read(&body, &id_pointers),
+        };
+        let addressee = match addressed.job {
+            Some(id) => Addressee::Job(id),
+            None => Addressee::Inbox(inbox_key(&body, &sha256, &id_pointers)),
+        };
+        Some(Arrival {
+            delivery_id: DeliveryId::new(received_at),
+            addressee,
+            received_at,
+            source: addressed.sender.to_string(),
+            headers: kept_headers(&addressed.headers),
+            body,
+            sha256,
+            reading,
+        })
+    };
+    if !is_slow {
+        return read();
+    }
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+        std::panic::resume_unwind(error.into_panic());
+    })
+}
+
+/// The Engine's id where the body has one, else the body itself.
+fn inbox_key(body: &[u8], sha256: &[u8; 32], id_pointers: &[String]) -> [u8; 32] {
+    let value = json::parse(body).ok();
+    match value.and_then(|value| result::engine_job_id(value, id_pointers)) {
+        Some(id) => Sha256::digest(format!("engine-job:{id}")).into(),
+        None => *sha256,
+    }
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let kept = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        (name.as_str().to_owned(), redact_header(name.as_str(), &value).to_owned())
+    };
+    headers.iter().map(kept).collect()
+}
+
+fn is_gzip(headers: &HeaderMap) -> bool {
+    let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    encoding.is_some_and(|value| {
+        matches!(value.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip")
+    })
+}
+
+enum Unpacked {
+    Whole(Bytes),
+    Broken(String),
+    TooLarge,
+}
+
+fn unpack(body: &[u8], limit: usize) -> Unpacked {
+    let mut unpacked = Vec::new();
+    let mut decoder = MultiGzDecoder::new(body).take(limit as u64 + 1);
+    match decoder.read_to_end(&mut unpacked) {
+        Ok(_) if unpacked.len() > limit => Unpacked::TooLarge,
+        Ok(_) => Unpacked::Whole(unpacked.into()),
+        Err(error) => Unpacked::Broken(format!("broken gzip: {error}")),
+    }
+}
+
+/// The answer to a body that was not taken in.
+async fn refused(context: &Context, job: Option<JobId>, error: BodyError) -> Problem {
+    if error == BodyError::Lost {
+        return Problem::MalformedJson("the body broke off".into());
+    }
+    let limit = context.config.callbacks.max_body;
+    count("oversize");
+    if let Some(id) = job {
+        tracing::warn!(job.id = %id, limit, "callback is larger than callbacks.max_body");
+        match context.store.record_oversize(id, limit, context.clock.now()).await {
+            Ok(Lookup::Erased) => return Problem::Gone,
+            Ok(_) => {}
+            Err(error) => return error.into(),
+        }
+    }
+    Problem::PayloadTooLarge(limit)
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!(telemetry::CALLBACKS, "outcome" => outcome).increment(1);
+}

@@ -1,0 +1,287 @@
+//! Every error our API answers with: RFC 9457 problems from one closed list.
+//!
+//! Raised by handlers, rendered here alone. The invariant: a problem holds nothing internal, no
+//! secret, no callback signature and no signed link.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    api,
+    config::Scope,
+    domain::{
+        ids::{JobId, NotAnId},
+        page::BadCursor,
+        request::{Refusal, Violation},
+    },
+    store::StoreError,
+};
+
+/// What callers are told to wait when we are the ones who are busy.
+const BUSY_SECONDS: u64 = 1;
+
+/// What callers are told to wait when the Engine is busy and named no time.
+const ENGINE_BUSY_SECONDS: u64 = 30;
+
+/// One variant per code of the contract.
+#[derive(Debug)]
+pub enum Problem {
+    /// The body is not JSON.
+    MalformedJson(String),
+    /// No API key, or not one of ours.
+    Unauthorized,
+    /// Without keys, a request that another site may have made.
+    ForbiddenOrigin(&'static str),
+    /// The key lacks a scope.
+    ForbiddenScope(Scope),
+    /// There is nothing at this address.
+    NotFound,
+    /// The address does not take this method.
+    MethodNotAllowed,
+    /// The key's first submission is still going on.
+    IdempotencyInFlight,
+    /// It was erased.
+    Gone,
+    /// The body is larger than this many bytes.
+    PayloadTooLarge(usize),
+    /// The body is announced as something else than JSON.
+    UnsupportedMediaType,
+    /// The body or the query holds what cannot be.
+    ValidationFailed(Vec<Violation>),
+    /// The key was used with another body.
+    IdempotencyMismatch,
+    /// The Engine refused the job.
+    EngineRejected { job_id: JobId, engine_status: Option<u16>, engine_body: Option<Box<RawValue>> },
+    /// The Engine does not accept our token, or there is none.
+    EngineAuth { job_id: JobId, engine_status: Option<u16> },
+    /// The Engine cannot be reached, or failed.
+    EngineUnavailable { job_id: JobId, engine_status: Option<u16>, detail: String },
+    /// The Engine did not answer in time.
+    EngineTimeout { job_id: JobId },
+    /// The Engine asks to come back later.
+    EngineBusy { job_id: JobId, engine_status: u16, retry_after: Option<Duration> },
+    /// There is no address the Engine could call back on.
+    PublicUrlUnknown(String),
+    /// More is going on than can be taken in.
+    Overloaded,
+    /// The database refuses.
+    StorageUnavailable,
+    /// A defect of ours; the log has it under the request id.
+    Internal,
+}
+
+impl Problem {
+    /// Something wrong with one query parameter or field.
+    pub fn invalid(pointer: impl Into<String>, detail: impl ToString) -> Self {
+        let violation = Violation { pointer: pointer.into(), detail: detail.to_string() };
+        Self::ValidationFailed(vec![violation])
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// Status, code and title: the contract's table.
+    fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::MalformedJson(_) => (S::BAD_REQUEST, "malformed-json", "The body is not JSON"),
+            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "An API key is needed"),
+            Self::ForbiddenOrigin(_) => {
+                (S::FORBIDDEN, "forbidden-origin", "The request may come from another site")
+            }
+            Self::ForbiddenScope(_) => {
+                (S::FORBIDDEN, "forbidden-scope", "The API key does not allow this")
+            }
+            Self::NotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
+            Self::MethodNotAllowed => {
+                (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
+            }
+            Self::IdempotencyInFlight => {
+                (S::CONFLICT, "idempotency-in-flight", "The first submission is still going on")
+            }
+            Self::Gone => (S::GONE, "gone", "It has been erased"),
+            Self::PayloadTooLarge(_) => {
+                (S::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large")
+            }
+            Self::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
+            }
+            Self::ValidationFailed(_) => {
+                (S::UNPROCESSABLE_ENTITY, "validation-failed", "The request cannot be carried out")
+            }
+            Self::IdempotencyMismatch => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key stands for another body")
+            }
+            Self::EngineRejected { .. } => {
+                (S::UNPROCESSABLE_ENTITY, "engine-rejected", "The Engine refused the job")
+            }
+            Self::EngineAuth { .. } => {
+                (S::BAD_GATEWAY, "engine-auth", "The Engine does not let us in")
+            }
+            Self::EngineUnavailable { .. } => {
+                (S::BAD_GATEWAY, "engine-unavailable", "The Engine is not available")
+            }
+            Self::EngineTimeout { .. } => {
+                (S::GATEWAY_TIMEOUT, "engine-timeout", "The Engine did not answer in time")
+            }
+            Self::EngineBusy { .. } => {
+                (S::SERVICE_UNAVAILABLE, "engine-busy", "The Engine asks to come back later")
+            }
+            Self::PublicUrlUnknown(_) => {
+                (S::SERVICE_UNAVAILABLE, "public-url-unknown", "The public URL is not known")
+            }
+            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too much is going on"),
+            Self::StorageUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "storage-unavailable", "The database refuses")
+            }
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::MalformedJson(reason) => format!("expected one JSON text: {reason}"),
+            Self::Unauthorized => {
+                "send one of the service's keys: Authorization: Bearer KEY".into()
+            }
+            Self::ForbiddenOrigin(reason) => (*reason).into(),
+            Self::ForbiddenScope(scope) => format!("it needs the scope {}", scope.as_str()),
+            Self::NotFound => "check the address and the id".into(),
+            Self::MethodNotAllowed => "see the Allow header for the methods of this address".into(),
+            Self::IdempotencyInFlight => "ask again in a moment, with the same key".into(),
+            Self::Gone => "the job and everything received for it were erased".into(),
+            Self::PayloadTooLarge(limit) => format!("the limit is {limit} bytes"),
+            Self::UnsupportedMediaType => "send it as Content-Type: application/json".into(),
+            Self::ValidationFailed(violations) => match violations.as_slice() {
+                [one] if one.pointer.is_empty() => one.detail.clone(),
+                [one] => format!("{}: {}", one.pointer, one.detail),
+                _ => format!("{} things are wrong; see errors", violations.len()),
+            },
+            Self::IdempotencyMismatch => {
+                "an Idempotency-Key stands for one body; use another key for another job".into()
+            }
+            Self::EngineRejected { .. } => {
+                "it will be refused again as it is; engineBody says what the Engine said".into()
+            }
+            Self::EngineAuth { .. } => {
+                "the job was not taken; engine.auth in the settings may be wrong: run \
+                 `finishline check`"
+                    .into()
+            }
+            Self::EngineUnavailable { detail, .. } => detail.clone(),
+            Self::EngineTimeout { .. } => {
+                "the job may be running; its callback will settle it, so do not submit it again \
+                 without an Idempotency-Key"
+                    .into()
+            }
+            Self::EngineBusy { .. } => "the job was not taken; it is safe to send again".into(),
+            Self::PublicUrlUnknown(reason) => format!("nothing was stored or sent: {reason}"),
+            Self::Overloaded | Self::StorageUnavailable => "ask again in a moment".into(),
+            Self::Internal => "the log has it under the x-request-id of this answer".into(),
+        }
+    }
+
+    fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::EngineBusy { retry_after, .. } => {
+                Some(retry_after.map_or(ENGINE_BUSY_SECONDS, |wait| wait.as_secs()))
+            }
+            Self::Overloaded | Self::StorageUnavailable | Self::IdempotencyInFlight => {
+                Some(BUSY_SECONDS)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, code, title) = self.row();
+        let detail = self.detail();
+        let retry_after = self.retry_after_seconds();
+        let is_unauthorized = matches!(self, Self::Unauthorized);
+        let (job_id, engine_status, engine_body, errors) = match self {
+            Self::EngineRejected { job_id, engine_status, engine_body } => {
+                (Some(job_id), engine_status, engine_body, Vec::new())
+            }
+            Self::EngineAuth { job_id, engine_status }
+            | Self::EngineUnavailable { job_id, engine_status, .. } => {
+                (Some(job_id), engine_status, None, Vec::new())
+            }
+            Self::EngineTimeout { job_id } => (Some(job_id), None, None, Vec::new()),
+            Self::EngineBusy { job_id, engine_status, .. } => {
+                (Some(job_id), Some(engine_status), None, Vec::new())
+            }
+            Self::ValidationFailed(violations) => (None, None, None, violations),
+            _ => (None, None, None, Vec::new()),
+        };
+        let body = api::Problem {
+            kind: format!("urn:finishline:problem:{code}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail,
+            code: code.into(),
+            errors: errors
+                .into_iter()
+                .map(|one| api::FieldError { pointer: one.pointer, detail: one.detail })
+                .collect(),
+            job_id: job_id.map(|id| id.to_string()),
+            engine_status,
+            engine_body,
+        };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if is_unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Overloaded => Self::Overloaded,
+            StoreError::Unavailable(reason) => {
+                tracing::error!(reason, "the database refuses");
+                Self::StorageUnavailable
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(reason) => Self::MalformedJson(reason),
+            Refusal::Invalid(violations) => Self::ValidationFailed(violations),
+        }
+    }
+}
+
+impl From<BadCursor> for Problem {
+    fn from(error: BadCursor) -> Self {
+        Self::invalid("/cursor", error)
+    }
+}
+
+impl From<NotAnId> for Problem {
+    fn from(_: NotAnId) -> Self {
+        Self::NotFound
+    }
+}

@@ -1,0 +1,225 @@
+//! What handlers take from a request: ids, queries and bodies, refused as problems.
+//!
+//! The invariant: no more of a body is held in memory than its limit.
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Path},
+    http::{
+        HeaderMap,
+        header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
+        request::Parts,
+    },
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+
+use super::error::Problem;
+use crate::domain::{
+    ids::{DeliveryId, JobId},
+    job::JobStatus,
+    page::{DEFAULT_LIMIT, JobFilter, MAX_LIMIT},
+    time,
+};
+
+/// The job id in the address; anything else there is not found.
+pub struct JobPath(pub JobId);
+
+/// The delivery id in the address; anything else there is not found.
+pub struct DeliveryPath(pub DeliveryId);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(path_segment(parts, state).await?.parse()?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(path_segment(parts, state).await?.parse()?))
+    }
+}
+
+async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
+    let segment = Path::<String>::from_request_parts(parts, state).await;
+    segment.map(|Path(segment)| segment).map_err(|_| Problem::NotFound)
+}
+
+/// What a list of jobs is asked for.
+#[derive(Debug, Default)]
+pub struct ListQuery {
+    pub filter: JobFilter,
+    pub cursor: Option<String>,
+    /// Jobs of the page.
+    pub limit: u32,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl ListQuery {
+    fn parse(query: &str) -> Result<Self, Problem> {
+        let mut list = Self { limit: DEFAULT_LIMIT, ..Self::default() };
+        let filter = &mut list.filter;
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let text = || Some(value.clone().into_owned());
+            let refuse = |detail: &str| Problem::invalid(format!("/{name}"), detail);
+            match &*name {
+                "status" => {
+                    let status: JobStatus =
+                        value.parse().map_err(|detail: String| refuse(&detail))?;
+                    if !filter.statuses.contains(&status) {
+                        filter.statuses.push(status);
+                    }
+                }
+                "endUserId" => filter.end_user_id = text(),
+                "cloudPackage" => filter.cloud_package = text(),
+                "reference" => filter.reference = text(),
+                "engineJobId" => filter.engine_job_id = text(),
+                "externalJobId" => filter.external_job_id = text(),
+                "overdue" => {
+                    let overdue = value.parse().map_err(|_| refuse("expected true or false"))?;
+                    filter.overdue = Some(overdue);
+                }
+                "createdAfter" => {
+                    filter.created_after = Some(instant(&value).map_err(refuse)?);
+                }
+                "createdBefore" => {
+                    filter.created_before = Some(instant(&value).map_err(refuse)?);
+                }
+                "cursor" => list.cursor = text(),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                    let detail = format!("expected a number from 1 to {MAX_LIMIT}");
+                    list.limit = limit.ok_or_else(|| refuse(&detail))?;
+                }
+                _ => return Err(refuse("unknown parameter")),
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// A time given with its offset; between two milliseconds it means the later one, so that a bound
+/// neither loses nor gains a job.
+fn instant(text: &str) -> Result<Timestamp, &'static str> {
+    let detail = "expected an RFC 3339 time such as 2026-11-23T20:15:00.000Z";
+    let exact = time::parse(text).ok_or(detail)?;
+    let whole = time::whole_millis(exact);
+    let later = if whole < exact { time::from_millis(whole.as_millisecond() + 1) } else { whole };
+    Ok(later)
+}
+
+/// Why a body was not read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BodyError {
+    TooLarge,
+    /// The sender went away; nobody is left to be answered.
+    Lost,
+}
+
+/// Reads a body of at most `limit` bytes, with or without `Content-Length`. Of a larger one, as
+/// much again is let go by, so that its sender is likely to hear the answer.
+pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let is_too_large = announced.is_some_and(|length: u64| length > limit as u64);
+    // A sender that asks first is told before it sends.
+    if is_too_large && headers.contains_key(EXPECT) {
+        return Err(BodyError::TooLarge);
+    }
+    let mut body = body;
+    let mut taken = 0usize;
+    let mut bytes = BytesMut::with_capacity(if is_too_large {
+        0
+    } else {
+        // Trust an announcement only so far: memory is taken as bytes arrive.
+        announced.map_or(0, |length| length.min(64 * 1024) as usize)
+    });
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| BodyError::Lost)?;
+        let Ok(data) = frame.into_data() else { continue };
+        taken = taken.saturating_add(data.len());
+        if is_too_large || taken > limit {
+            bytes.clear();
+            if taken > limit.saturating_mul(2) {
+                break;
+            }
+        } else if bytes.is_empty() && announced == Some(data.len() as u64) {
+            // The whole body in one frame is taken as it is.
+            return Ok(data);
+        } else {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if is_too_large || taken > limit { Err(BodyError::TooLarge) } else { Ok(bytes.freeze()) }
+}
+
+/// Refuses a body that is announced as something else than JSON; no announcement is fine.
+pub fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let kind = kind.to_ascii_lowercase();
+    let is_json =
+        kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    if is_json { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_asked_for_in_range_and_by_known_names() {
+        let list = ListQuery::parse(
+            "status=failed&status=partial&limit=200&createdAfter=2026-01-02T03:04:05%2B01:00&overdue=false",
+        )
+        .expect("valid");
+        assert_eq!(list.filter.statuses, [JobStatus::Failed, JobStatus::Partial]);
+        assert_eq!(
+            list.filter.created_after.map(time::render).as_deref(),
+            Some("2026-01-02T02:04:05.000Z")
+        );
+        assert_eq!((list.limit, list.filter.overdue), (200, Some(false)));
+        for query in [
+            "limit=0",
+            "limit=-1",
+            "limit=1000000000000",
+            "limit=201",
+            "limit=x",
+            "limit=",
+            "status=done",
+            "overdue=1",
+            "createdAfter=yesterday",
+            "createdBefore=2026-13-01T00:00:00Z",
+            "enduserid=7",
+        ] {
+            assert!(
+                matches!(ListQuery::parse(query), Err(Problem::ValidationFailed(_))),
+                "{query}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit_whether_announced_or_not() {
+        let announced = |length: usize| HeaderMap::from_iter([(CONTENT_LENGTH, length.into())]);
+        for headers in [HeaderMap::new(), announced(8)] {
+            let body = Body::from("12345678");
+            assert_eq!(read_body(&headers, body, 8).await.expect("fits"), "12345678");
+        }
+        for headers in [HeaderMap::new(), announced(9)] {
+            let body = Body::from("123456789");
+            assert_eq!(read_body(&headers, body, 8).await, Err(BodyError::TooLarge));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `/healthz`, `/readyz`, `/metrics`: what operators and orchestrators ask.
+//!
+//! The invariant: ready means that a callback sent now would be stored and a job could be
+//! submitted; it is found out by doing, with a real write.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    access::{MayRead, caller},
+    error::Problem,
+};
+use crate::clock::Stopwatch;
+
+/// The process is alive.
+#[utoipa::path(
+    get, path = "/healthz", tag = "operation",
+    responses((status = 200, body = Object, example = json!({"status": "ok"}))),
+)]
+pub async fn alive() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// The service can do its work.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operation",
+    description = "Writes to the database and looks for the public URL. Details only with a key.",
+    responses(
+        (status = 200, body = Object, description = "Ready"),
+        (status = 503, body = Object, description = "Not ready"),
+    ),
+)]
+pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let stopwatch = Stopwatch::start();
+    let database = context.store.probe(context.clock.now()).await;
+    let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
+    let public_url = context.public_url.current().await;
+    let is_ready = database.is_ok() && public_url.is_ok();
+    let mut body = json!({ "status": if is_ready { "ready" } else { "not ready" } });
+    if caller(&headers, &context.config.api.keys).is_ok() {
+        body["checks"] = json!({
+            "database": match database {
+                Ok(()) => json!({ "ok": true, "commitMillis": commit_millis }),
+                Err(error) => json!({ "ok": false, "detail": error.to_string() }),
+            },
+            "publicUrl": match public_url {
+                Ok(url) => json!({ "ok": true, "url": url }),
+                Err(unknown) => json!({ "ok": false, "detail": unknown.to_string() }),
+            },
+        });
+    }
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(body)).into_response()
+}
+
+/// Figures in the Prometheus text format.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operation", description = "Scope: `read`.",
+    responses(
+        (status = 200, body = String, content_type = "text/plain"),
+        (status = 401, body = crate::api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = crate::api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn metrics(_: MayRead, State(context): State<Context>) -> Result<Response, Problem> {
+    context.metrics.run_upkeep();
+    let kind = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, context.metrics.render()).into_response())
+}

@@ -1,0 +1,278 @@
+//! `/v1/jobs`: submit, list, show, erase.
+//!
+//! Called by the company's software. The invariant: a handler only parses, calls and renders.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{RawQuery, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE, LOCATION},
+    },
+    response::{AppendHeaders, IntoResponse, Response},
+};
+use futures_util::TryStreamExt;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Context,
+    access::{MayErase, MayRead, MaySubmit},
+    error::Problem,
+    extract::{BodyError, JobPath, ListQuery, expect_json, read_body},
+    submission::{Submitted, submit as submit_job},
+};
+use crate::{
+    api,
+    domain::{
+        page::Position,
+        request::{Defaults, JobRequest},
+    },
+    store::{EraseTarget, Idempotency, Lookup},
+};
+
+/// A job body names files and structures; it holds no files.
+const MAX_JOB_BODY: usize = 1024 * 1024;
+
+/// Characters of an `Idempotency-Key`.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// Submits a job to the Engine.
+#[utoipa::path(
+    post, path = "/v1/jobs", tag = "jobs",
+    description = "The body is the Engine's job body; unknown fields are passed on untouched. \
+        `finishWebhook` is kept as the job's relay target and replaced by this service's own \
+        callback address. `finishline.reference` is a label of your own, never sent. With an \
+        `Idempotency-Key`, the same body never makes two jobs. Scope: `submit`.",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    request_body(content = Object, example = json!(api::example_job_body())),
+    responses(
+        (status = 201, body = api::Job, description = "The Engine took it", headers(("Location" = String))),
+        (status = 200, body = api::Job, description = "The job that this `Idempotency-Key` stands for", headers(("Idempotency-Replayed" = bool))),
+        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`idempotency-in-flight`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the key's job was erased"),
+        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
+        (status = 415, body = api::Problem, content_type = "application/problem+json", description = "`unsupported-media-type`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`, `idempotency-mismatch`, `engine-rejected`"),
+        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`engine-auth`, `engine-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`engine-busy`, `public-url-unknown`, `overloaded`, `storage-unavailable`"),
+        (status = 504, body = api::Problem, content_type = "application/problem+json", description = "`engine-timeout`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn submit(
+    MaySubmit(caller): MaySubmit,
+    State(context): State<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    expect_json(&headers)?;
+    let key = idempotency_key(&headers)?;
+    let body = read_body(&headers, body, MAX_JOB_BODY).await.map_err(|error| match error {
+        BodyError::TooLarge => Problem::PayloadTooLarge(MAX_JOB_BODY),
+        BodyError::Lost => Problem::MalformedJson("the body broke off".into()),
+    })?;
+    let defaults = Defaults {
+        cloud_package: context.config.engine.default_cloud_package.clone(),
+        end_user_id: context.config.engine.default_end_user_id.clone(),
+    };
+    let request = JobRequest::parse(&body, &defaults)?;
+    let idempotency = key.map(|key| Idempotency {
+        api_key: caller.name,
+        key_sha256: Sha256::digest(key).into(),
+        fingerprint: request.fingerprint,
+    });
+    Ok(match submit_job(context, request, idempotency).await? {
+        Submitted::Now(job) => {
+            let location = AppendHeaders([(LOCATION, format!("/v1/jobs/{}", job.id))]);
+            (StatusCode::CREATED, location, Json(api::Job::from(*job))).into_response()
+        }
+        Submitted::Replay(job) => {
+            let replayed = AppendHeaders([(IDEMPOTENCY_REPLAYED, "true")]);
+            (replayed, Json(api::Job::from(*job))).into_response()
+        }
+    })
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    let is_visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    let key = first.to_str().ok().filter(|key| {
+        (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(is_visible)
+    });
+    if key.is_none() || given.next().is_some() {
+        let detail = format!("expected one key of 1 to {MAX_IDEMPOTENCY_KEY} visible characters");
+        return Err(Problem::invalid("/Idempotency-Key", detail));
+    }
+    Ok(key)
+}
+
+/// Lists jobs, newest first.
+#[utoipa::path(
+    get, path = "/v1/jobs", tag = "jobs",
+    description = "Page by page; with `Accept: application/x-ndjson`, all matches as a stream of \
+        lines. Scope: `read`.",
+    params(
+        ("status" = Option<Vec<String>>, Query, description = "Any of these; repeatable"),
+        ("endUserId" = Option<String>, Query),
+        ("cloudPackage" = Option<String>, Query),
+        ("reference" = Option<String>, Query),
+        ("engineJobId" = Option<String>, Query),
+        ("externalJobId" = Option<String>, Query),
+        ("overdue" = Option<bool>, Query),
+        ("createdAfter" = Option<String>, Query, description = "RFC 3339, inclusive"),
+        ("createdBefore" = Option<String>, Query, description = "RFC 3339, exclusive"),
+        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page, or all matches", content(
+            (api::Jobs = "application/json"),
+            (api::Job = "application/x-ndjson"),
+        )),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn list(
+    _: MayRead,
+    State(context): State<Context>,
+    query: ListQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if wants_lines(&headers) {
+        return Ok(lines(&context, query));
+    }
+    let after = match &query.cursor {
+        Some(cursor) => Some(Position::from_cursor(cursor, &query.filter)?),
+        None => None,
+    };
+    let page = context.store.jobs(&query.filter, after, query.limit).await?;
+    let next_cursor = page.next.map(|position| position.to_cursor(&query.filter));
+    let jobs = page.jobs.into_iter().map(api::Job::from).collect();
+    Ok(Json(api::Jobs { jobs, next_cursor }).into_response())
+}
+
+fn wants_lines(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|kind| {
+        kind.split(';').next().is_some_and(|kind| kind.trim() == "application/x-ndjson")
+    })
+}
+
+fn lines(context: &Context, query: ListQuery) -> Response {
+    let lines = context.store.all_jobs(query.filter).map_ok(|job| {
+        let mut line = serde_json::to_vec(&api::Job::from(job)).expect("a job is JSON");
+        line.push(b'\n');
+        line
+    });
+    let kind = HeaderValue::from_static("application/x-ndjson");
+    ([(CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()
+}
+
+/// Shows a job.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}", tag = "jobs", description = "Scope: `read`.",
+    params(("id" = String, Path, description = "Job id")),
+    responses(
+        (status = 200, body = api::Job),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn show(
+    _: MayRead,
+    State(context): State<Context>,
+    JobPath(id): JobPath,
+) -> Result<Json<api::Job>, Problem> {
+    let job = found(context.store.job(id).await?)?;
+    Ok(Json(job.into()))
+}
+
+/// Erases a job and all that was received for it.
+#[utoipa::path(
+    delete, path = "/v1/jobs/{id}", tag = "jobs",
+    description = "Its bytes are nowhere in the database afterwards; a tombstone keeps its late \
+        callbacks out. A running job may be erased. Scope: `erase`.",
+    params(("id" = String, Path, description = "Job id")),
+    responses(
+        (status = 200, body = api::Erased),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased before"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn erase(
+    _: MayErase,
+    State(context): State<Context>,
+    JobPath(id): JobPath,
+) -> Result<Json<api::Erased>, Problem> {
+    erase_target(&context, EraseTarget::Job(id)).await
+}
+
+/// Erases all jobs of an end user.
+#[utoipa::path(
+    delete, path = "/v1/jobs", tag = "jobs", description = "Scope: `erase`.",
+    params(("endUserId" = String, Query, description = "Whose jobs")),
+    responses(
+        (status = 200, body = api::Erased),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no end user is named"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn erase_many(
+    _: MayErase,
+    State(context): State<Context>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<api::Erased>, Problem> {
+    let query = query.unwrap_or_default();
+    let given: Vec<_> = url::form_urlencoded::parse(query.as_bytes()).collect();
+    let [(name, end_user_id)] = given.as_slice() else {
+        return Err(Problem::invalid("/endUserId", "name the one end user whose jobs to erase"));
+    };
+    if name != "endUserId" || end_user_id.is_empty() {
+        return Err(Problem::invalid("/endUserId", "name the one end user whose jobs to erase"));
+    }
+    erase_target(&context, EraseTarget::EndUser(end_user_id.clone().into_owned())).await
+}
+
+async fn erase_target(
+    context: &Context,
+    target: EraseTarget,
+) -> Result<Json<api::Erased>, Problem> {
+    let (store, now) = (context.store.clone(), context.clock.now());
+    // An erasure that began goes on if its caller hangs up.
+    let erasure = context.tasks.spawn(async move { store.erase(target, now).await });
+    let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
+    tracing::info!(jobs = erased, "jobs erased");
+    Ok(Json(api::Erased { erased }))
+}
+
+/// What was looked for, or the problem that says why it is not there.
+pub(super) fn found<T>(lookup: Lookup<T>) -> Result<T, Problem> {
+    match lookup {
+        Lookup::Found(found) => Ok(found),
+        Lookup::Erased => Err(Problem::Gone),
+        Lookup::Missing => Err(Problem::NotFound),
+    }
+}

@@ -1,0 +1,115 @@
+//! The two front doors: callbacks for the internet, the API for the company.
+//!
+//! Built by `app`. This page is the whole route table; each resource has a file of its own. The
+//! invariant: nothing that reads a stored result can be reached through the callbacks door, unless
+//! the settings merge the doors, and then only with a key.
+
+pub mod access;
+mod callbacks;
+mod deliveries;
+pub mod docs;
+pub mod error;
+mod events;
+mod extract;
+mod health;
+mod jobs;
+mod observe;
+mod results;
+mod stats;
+mod submission;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::FromRef,
+    middleware::{from_fn, from_fn_with_state},
+    routing::{any, get, post},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::task::TaskTracker;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    trace::TraceLayer,
+};
+
+use self::error::Problem;
+use crate::{
+    clock::Clock, config::Config, engine::Engine, outbound::Outbound, public_url::PublicUrl,
+    store::Store,
+};
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub config: Arc<Config>,
+    pub store: Arc<dyn Store>,
+    pub engine: Engine,
+    pub public_url: PublicUrl,
+    pub outbound: Outbound,
+    pub clock: Clock,
+    pub metrics: &'static PrometheusHandle,
+    /// Work that must end even if its caller hangs up.
+    pub tasks: TaskTracker,
+}
+
+impl FromRef<Context> for Arc<dyn Store> {
+    fn from_ref(context: &Context) -> Self {
+        context.store.clone()
+    }
+}
+
+/// The door to the internet.
+pub fn callbacks_door(context: Context) -> Router {
+    observed(callbacks_routes().route("/healthz", get(health::alive)), context)
+}
+
+/// The door to the company.
+pub fn api_door(context: Context) -> Router {
+    observed(api_routes(&context), context)
+}
+
+/// Both on one listener.
+pub fn merged_door(context: Context) -> Router {
+    observed(api_routes(&context).merge(callbacks_routes()), context)
+}
+
+fn callbacks_routes() -> Router<Context> {
+    Router::new()
+        .route("/callbacks/{job}/{signature}", post(callbacks::receive).get(callbacks::probe))
+        .route("/inbox/{secret}", post(callbacks::receive_in_inbox))
+}
+
+#[rustfmt::skip]
+fn api_routes(context: &Context) -> Router<Context> {
+    Router::new()
+        .route("/v1/jobs", post(jobs::submit).get(jobs::list).delete(jobs::erase_many))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
+        .route("/v1/jobs/{id}/result", get(results::show))
+        .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
+        .route("/v1/jobs/{id}/events", get(events::timeline))
+        .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/{id}/body", get(deliveries::body))
+        .route("/v1/stats", get(stats::show))
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .merge(docs::routes())
+        .layer(from_fn_with_state(context.clone(), access::only_this_machine))
+}
+
+/// What every answer of every door gets: a request id, a span, figures, and a problem instead of a
+/// panic, a wrong method or a dead end.
+fn observed(routes: Router<Context>, context: Context) -> Router {
+    routes
+        .fallback(any(async || Problem::NotFound))
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(observe::measure))
+        .layer(TraceLayer::new_for_http().make_span_with(observe::span).on_failure(()))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(from_fn(observe::drop_odd_request_id))
+        .with_state(context)
+}

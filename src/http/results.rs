@@ -1,0 +1,68 @@
+//! `/v1/jobs/{id}/result`: the callback's body, byte for byte.
+//!
+//! The invariant: the bytes are those that were received, under the digest that was stored with
+//! them.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    },
+    response::{IntoResponse, Response},
+};
+
+use super::{Context, access::MayRead, error::Problem, extract::JobPath, jobs::found};
+use crate::{api, store::StoredResult};
+
+/// Shows a job's result exactly as the Engine sent it.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/result", tag = "jobs",
+    description = "`202` with the job while there is no result. Scope: `read`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` seen before"),
+    ),
+    responses(
+        (status = 200, body = Object, description = "The exact bytes", headers(("ETag" = String))),
+        (status = 202, body = api::Job, description = "There is none yet"),
+        (status = 304, description = "It is the one you have"),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn show(
+    _: MayRead,
+    State(context): State<Context>,
+    JobPath(id): JobPath,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    if let Some(result) = found(context.store.result(id).await?)? {
+        return Ok(render(result, &headers));
+    }
+    let job = found(context.store.job(id).await?)?;
+    Ok((StatusCode::ACCEPTED, Json(api::Job::from(job))).into_response())
+}
+
+fn render(result: StoredResult, headers: &HeaderMap) -> Response {
+    let etag = format!("\"{}\"", api::hex(&result.sha256));
+    let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
+        let known = value.to_str().unwrap_or_default();
+        known.trim() == "*"
+            || known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag)
+    });
+    let head = [
+        (ETAG, HeaderValue::try_from(etag).expect("hexadecimal in quotes is a header value")),
+        (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
+    ];
+    if is_known {
+        return (StatusCode::NOT_MODIFIED, head).into_response();
+    }
+    let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (head, kind, result.body).into_response()
+}

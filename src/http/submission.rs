@@ -1,0 +1,260 @@
+//! One submission from the caller's body to the Engine's answer.
+//!
+//! Called by `jobs::submit`. The invariants: the job is on record before the Engine hears of it;
+//! what began is carried to its end even if the caller hangs up; and a callback address never
+//! leaves in an answer.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::{Context, error::Problem};
+use crate::{
+    domain::{
+        ids::JobId,
+        job::{Job, JobStatus},
+        request::{JobRequest, Violation, engine_body_of_stored},
+        signature,
+    },
+    engine::{Accepted, SubmitError},
+    store::{Begun, EngineAnswer, Idempotency, Lookup, NewSubmission, StoreError},
+    telemetry,
+};
+
+/// The Engine's answer must get on record: until then nobody knows what the job costs. The pause
+/// between attempts, and how many there are (about a minute in all).
+const RECORD_PAUSE: Duration = Duration::from_millis(500);
+const RECORD_ATTEMPTS: u32 = 120;
+
+/// How a submission ended well.
+#[derive(Debug)]
+pub(super) enum Submitted {
+    /// The Engine took it in this call.
+    Now(Box<Job>),
+    /// The idempotency key's job, as it stands.
+    Replay(Box<Job>),
+}
+
+/// Submits a job. `idempotency` is the caller's key, digested.
+pub(super) async fn submit(
+    context: Context,
+    request: JobRequest,
+    idempotency: Option<Idempotency>,
+) -> Result<Submitted, Problem> {
+    check_relay_target(&context, &request)?;
+    let tasks = context.tasks.clone();
+    let submitted = tasks.spawn(async move {
+        let outcome = carry_out(&context, &request, idempotency).await;
+        let answer = match &outcome {
+            Ok(Submitted::Now(_)) => "submitted",
+            Ok(Submitted::Replay(_)) => "replayed",
+            Err(problem) => problem.code(),
+        };
+        metrics::counter!(telemetry::SUBMISSIONS, "answer" => answer).increment(1);
+        outcome
+    });
+    submitted.await.unwrap_or(Err(Problem::Internal))
+}
+
+/// The caller's own webhook must be one that a relay may be sent to.
+fn check_relay_target(context: &Context, request: &JobRequest) -> Result<(), Problem> {
+    let Some(url) = &request.finish_webhook else { return Ok(()) };
+    let refuse = |detail: String| {
+        let pointer = "/finishWebhook".to_owned();
+        Err(Problem::ValidationFailed(vec![Violation { pointer, detail }]))
+    };
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let is_allowed =
+        context.config.relay.allowed_hosts.iter().any(|allowed| {
+            allowed == "*" || allowed == host || *allowed == format!("{host}:{port}")
+        });
+    if !is_allowed {
+        return refuse("its host is not among relay.allowed_hosts of this service".into());
+    }
+    match context.outbound.check(url) {
+        Ok(()) => Ok(()),
+        Err(refused) => refuse(refused.to_string()),
+    }
+}
+
+async fn carry_out(
+    context: &Context,
+    request: &JobRequest,
+    idempotency: Option<Idempotency>,
+) -> Result<Submitted, Problem> {
+    let public_url = context.public_url.current().await;
+    let callback_base =
+        public_url.map_err(|unknown| Problem::PublicUrlUnknown(unknown.to_string()))?;
+    let now = context.clock.now();
+    let id = JobId::new(now);
+    let begun = context.store.begin_submission(NewSubmission {
+        id,
+        now,
+        reference: request.reference.clone(),
+        end_user_id: request.end_user_id.clone(),
+        cloud_package: request.cloud_package.clone(),
+        external_job_id: request.external_job_id.clone(),
+        request: request.stored_body(),
+        inputs: request.inputs.clone(),
+        outputs: request.outputs.clone(),
+        warnings: request.warnings.clone(),
+        callback_base: callback_base.clone(),
+        idempotency,
+    });
+    match begun.await? {
+        Begun::New(job) => {
+            let address = CallbackAddress::of(context, &callback_base, job.id);
+            send(context, job.id, request.engine_body(&address.url), &address).await
+        }
+        Begun::Again(job) => {
+            let address = CallbackAddress::of(context, &callback_base, job.id);
+            let stored = job.request.as_deref().ok_or(Problem::Internal)?;
+            send(context, job.id, engine_body_of_stored(stored, &address.url), &address).await
+        }
+        Begun::Replay(job) if job.status == JobStatus::Rejected => Err(Problem::EngineRejected {
+            job_id: job.id,
+            engine_status: job.engine_status,
+            engine_body: job.engine_response,
+        }),
+        Begun::Replay(job) => Ok(Submitted::Replay(job)),
+        Begun::InFlight => Err(Problem::IdempotencyInFlight),
+        Begun::Mismatch => Err(Problem::IdempotencyMismatch),
+        Begun::Erased(_) => Err(Problem::Gone),
+    }
+}
+
+/// Where the Engine is to call back for one job.
+struct CallbackAddress {
+    url: String,
+    signature: String,
+}
+
+impl CallbackAddress {
+    fn of(context: &Context, callback_base: &str, id: JobId) -> Self {
+        let signature = signature::sign(&context.store.signing_key(), id);
+        Self { url: format!("{callback_base}/callbacks/{id}/{signature}"), signature }
+    }
+
+    /// An Engine's answer may echo the address: whoever reads it could forge the callback.
+    fn hide_in(&self, body: Option<Box<RawValue>>) -> Option<Box<RawValue>> {
+        let body = body?;
+        if !body.get().contains(&self.signature) {
+            return Some(body);
+        }
+        let hidden = body.get().replace(&self.signature, "[redacted]");
+        Some(RawValue::from_string(hidden).expect("plain text within a string keeps it JSON"))
+    }
+}
+
+async fn send(
+    context: &Context,
+    id: JobId,
+    body: Vec<u8>,
+    address: &CallbackAddress,
+) -> Result<Submitted, Problem> {
+    let (answer, problem) = match context.engine.submit(body).await {
+        Ok(accepted) => (accepted_answer(accepted, address), None),
+        Err(error) => {
+            let (answer, problem) = refused_answer(id, error, address);
+            tracing::warn!(job.id = %id, code = problem.code(), "the Engine did not take a job");
+            (answer, Some(problem))
+        }
+    };
+    let job = match record(context, id, answer).await? {
+        Lookup::Found(job) => Box::new(job),
+        Lookup::Erased => return Err(Problem::Gone),
+        Lookup::Missing => return Err(Problem::Internal),
+    };
+    match problem {
+        // A callback came before the answer: the Engine has taken it after all.
+        _ if job.status.is_finished() => Ok(Submitted::Now(job)),
+        Some(problem) => Err(problem),
+        None => {
+            tracing::info!(job.id = %id, "job submitted");
+            Ok(Submitted::Now(job))
+        }
+    }
+}
+
+/// Puts the answer on record, however long the database refuses: within a minute.
+async fn record(
+    context: &Context,
+    id: JobId,
+    answer: EngineAnswer,
+) -> Result<Lookup<Job>, StoreError> {
+    let mut attempt = 1;
+    loop {
+        let recorded = context.store.record_answer(id, answer.clone(), context.clock.now()).await;
+        match recorded {
+            Ok(found) => return Ok(found),
+            Err(error) if attempt == RECORD_ATTEMPTS => {
+                tracing::error!(job.id = %id, %error, "the Engine's answer is not on record");
+                return Err(error);
+            }
+            Err(_) => context.clock.sleep(RECORD_PAUSE).await,
+        }
+        attempt += 1;
+    }
+}
+
+fn accepted_answer(accepted: Accepted, address: &CallbackAddress) -> EngineAnswer {
+    let mut warnings = Vec::new();
+    if accepted.engine_job_id.is_none() {
+        warnings.push(
+            "The Engine's reply holds no job id that engine.job_id_pointers leads to; the job \
+             cannot be looked up there, only its callback brings the result."
+                .to_owned(),
+        );
+    }
+    EngineAnswer::Accepted {
+        engine_status: accepted.engine_status,
+        response: address.hide_in(accepted.response),
+        engine_job_id: accepted.engine_job_id,
+        uploads: accepted.uploads,
+        warnings,
+    }
+}
+
+/// What is recorded and what is answered, row by row of the contract's table.
+fn refused_answer(
+    job_id: JobId,
+    error: SubmitError,
+    address: &CallbackAddress,
+) -> (EngineAnswer, Problem) {
+    match error {
+        SubmitError::Rejected { engine_status, response } => {
+            let response = address.hide_in(response);
+            let answer = EngineAnswer::Rejected { engine_status, response: response.clone() };
+            let engine_status = Some(engine_status);
+            (answer, Problem::EngineRejected { job_id, engine_status, engine_body: response })
+        }
+        SubmitError::Auth { engine_status } => {
+            let answer = EngineAnswer::Unsent { engine_status, reason: "engine-auth" };
+            (answer, Problem::EngineAuth { job_id, engine_status })
+        }
+        SubmitError::Busy { engine_status, retry_after } => {
+            let answer =
+                EngineAnswer::Unsent { engine_status: Some(engine_status), reason: "engine-busy" };
+            (answer, Problem::EngineBusy { job_id, engine_status, retry_after })
+        }
+        SubmitError::Unreachable { engine_status, cause } => {
+            let answer = EngineAnswer::Unsent { engine_status, reason: "engine-unavailable" };
+            let detail = format!("{cause}; the job was not taken, it is safe to send again");
+            (answer, Problem::EngineUnavailable { job_id, engine_status, detail })
+        }
+        SubmitError::Lost { engine_status, cause } => {
+            let answer = EngineAnswer::Unconfirmed { engine_status, reason: "engine-unavailable" };
+            let detail = format!(
+                "{cause}; the job may be running and its callback will settle it, so do not \
+                 submit it again without an Idempotency-Key"
+            );
+            (answer, Problem::EngineUnavailable { job_id, engine_status, detail })
+        }
+        SubmitError::TimedOut => {
+            let answer =
+                EngineAnswer::Unconfirmed { engine_status: None, reason: "engine-timeout" };
+            (answer, Problem::EngineTimeout { job_id })
+        }
+    }
+}
