@@ -1,1 +1,8 @@
-fn main() {}
+//! Parses the command line, hands over to [`finishline::cli`], ends with its exit code.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    finishline::cli::run().await
+}

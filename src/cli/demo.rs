@@ -1,0 +1,176 @@
+//! `finishline demo`: the service and an Engine simulator in one process, on a temporary database,
+//! and one sample job on its way through both.
+//!
+//! It plays the company's software: everything it does goes through the service's own doors. The
+//! invariant: it needs no network, no account and no settings, and leaves nothing behind.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::{net::TcpListener, sync::oneshot};
+
+use super::{Failure, sample, stop_signal};
+use crate::{
+    api,
+    app::{App, Listeners},
+    client::Client,
+    clock::{Clock, Stopwatch},
+    config::{self, Config, LogConfig, LogFormat},
+    simulator::{Options, Simulator},
+    telemetry,
+};
+
+/// How often the demo looks whether the result is there.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The simulator takes two seconds; much more means that something is wrong.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Exit after the result
+    #[arg(long)]
+    once: bool,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    telemetry::start_logging(&LogConfig { format: LogFormat::Text, level: "warn".into() });
+    let folder = tempfile::Builder::new().prefix("finishline-demo-").tempdir()?;
+    let options = Options { check_uploads: true, ..Options::default() };
+    let simulator = Simulator::start(TcpListener::bind("127.0.0.1:0").await?, options).await?;
+    let mut config = settings(&simulator, &folder.path().join("demo.db"))?;
+    let listeners = open_doors(&mut config).await?;
+    let callbacks = format!("http://{}", listeners.callbacks()?);
+    let api = format!("http://{}", listeners.api()?);
+    let app = App::build(config, listeners, Clock::system()).await?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let service = tokio::spawn(app.run(async { _ = stopped.await }));
+
+    println!(
+        "Finishline demo. Service and Engine simulator run in this process; nothing leaves this machine.\n"
+    );
+    println!("  callbacks   {callbacks}   the door to the internet");
+    println!("  api         {api}   the door to your software");
+    println!("  engine      {}   simulated\n", simulator.base_url());
+    let told = tokio::select! {
+        told = tell(&api) => told,
+        () = stop_signal() => Ok(()),
+    };
+    if told.is_ok() && !arguments.once {
+        println!("\nThe service keeps running: press Ctrl-C to end it.");
+        stop_signal().await;
+    }
+    let _ = stop.send(());
+    service.await.context("the service broke off")??;
+    simulator.stop().await;
+    told.map_err(Failure::from)
+}
+
+/// The defaults, with everything pointing at this process.
+fn settings(simulator: &Simulator, database: &std::path::Path) -> anyhow::Result<Config> {
+    let settings = [
+        ("CALLBACKS__LISTEN", "127.0.0.1:0".to_owned()),
+        ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1".to_owned()),
+        ("API__LISTEN", "127.0.0.1:0".to_owned()),
+        ("ENGINE__BASE_URL", simulator.base_url()),
+        ("ENGINE__AUTH__TOKEN_URL", simulator.token_url()),
+        ("ENGINE__AUTH__CLIENT_ID", "demo".to_owned()),
+        ("ENGINE__AUTH__CLIENT_SECRET", "demo-secret".to_owned()),
+        ("DATABASE__URL", format!("sqlite://{}", database.display())),
+    ];
+    let environment = settings.map(|(key, value)| (format!("FINISHLINE__{key}"), value));
+    Ok(config::load(None, environment.into_iter())?)
+}
+
+/// The usual ports where they are free, so that the addresses look as in the documentation; the
+/// public URL is the callbacks' own address.
+async fn open_doors(config: &mut Config) -> anyhow::Result<Listeners> {
+    let any_port = config.clone();
+    config.callbacks.listen = ([127, 0, 0, 1], 8085).into();
+    config.api.listen = config::ApiListen::Address(([127, 0, 0, 1], 8086).into());
+    let listeners = match Listeners::bind(config).await {
+        Ok(listeners) => listeners,
+        Err(_) => {
+            *config = any_port;
+            Listeners::bind(config).await?
+        }
+    };
+    let public_url = format!("http://{}", listeners.callbacks()?).parse()?;
+    config.callbacks.public_url = config::PublicUrlSetting::Fixed(public_url);
+    Ok(listeners)
+}
+
+/// One job from submission to result, told step by step.
+async fn tell(api: &str) -> anyhow::Result<()> {
+    let client = Client::new(api.parse()?, None)?;
+    let clock = Stopwatch::start();
+    let step = |text: String| println!("{:>6.2} s  {text}", clock.elapsed().as_secs_f64());
+
+    let body = json!({
+        "inputFiles": { "cbct": { "extension": ".nrrd" } },
+        "outputFiles": { "meshes": [
+            { "extension": ".stl", "structures": ["mandible"] },
+            { "extension": ".stl", "structures": ["left_nerve", "right_nerve"] },
+        ] },
+        "finishline": { "reference": "demo" },
+    });
+    step("POST /v1/jobs    a CBCT in, two meshes out".into());
+    let job = client.submit(serde_json::to_vec(&body)?, None).await?;
+    step(format!(
+        "201 Created      job {} is on record and at the Engine, status {}",
+        job.id, job.status
+    ));
+
+    let scan = sample::volume();
+    let input = job.inputs.first().context("the job has no input")?;
+    let upload_url = input.upload_url.as_deref().context("the Engine gave no upload address")?;
+    let storage = reqwest::Client::builder().no_proxy().build()?;
+    let size = scan.len();
+    storage.put(upload_url).body(scan).send().await?.error_for_status()?;
+    step(format!(
+        "PUT uploadUrl    a generated scan, {size} bytes of NRRD, goes to the Engine's storage"
+    ));
+    if let Some(notify_url) = &input.notify_url {
+        storage.post(notify_url).send().await?.error_for_status()?;
+        step("POST notifyUrl   the Engine starts".into());
+    }
+
+    let job = finished(&client, &job.id).await?;
+    let result = client.result(&job.id).await?.context("the job has no result")?;
+    for event in client.events(&job.id).await?.events {
+        step(format!("event {:>2}         {} {}", event.seq, event.kind, event.data.get()));
+    }
+    let digest: [u8; 32] = Sha256::digest(&result).into();
+    step(format!(
+        "the callback came: {} bytes, on disk before the Engine had its 200",
+        result.len()
+    ));
+    println!("\nThe result, byte for byte as the Engine sent it (sha256 {}):\n", api::hex(&digest));
+    println!("{}\n", String::from_utf8_lossy(&result));
+    for output in &job.outputs {
+        let status = output.status.as_deref().unwrap_or("unknown");
+        println!("  {:<10} {:<24} {status}", output.name, output.structures.join(", "));
+    }
+    println!("\nLook at it:");
+    println!("  curl {api}/v1/jobs/{}", job.id);
+    println!("  curl {api}/v1/jobs/{}/result", job.id);
+    println!("  curl {api}/v1/jobs/{}/deliveries", job.id);
+    println!("  {api}/docs");
+    Ok(())
+}
+
+async fn finished(client: &Client, id: &str) -> anyhow::Result<api::Job> {
+    let stopwatch = Stopwatch::start();
+    loop {
+        let job = client.job(id).await?;
+        if job.finished_at.is_some() {
+            return Ok(job);
+        }
+        if stopwatch.elapsed() > PATIENCE {
+            bail!("no callback came within {} s", PATIENCE.as_secs());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,35 @@
+//! `finishline simulate-engine`: the Engine's double, alone.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+
+use super::{Failure, stop_signal};
+use crate::{
+    config::{LogConfig, LogFormat},
+    simulator::{Options, Simulator},
+    telemetry,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
+    telemetry::start_logging(&LogConfig { format: LogFormat::Text, level: "info".into() });
+    let listener = TcpListener::bind(arguments.listen).await?;
+    let simulator = Simulator::start(listener, arguments.options).await?;
+    println!(
+        "engine simulator ready base={} token={}",
+        simulator.base_url(),
+        simulator.token_url()
+    );
+    stop_signal().await;
+    simulator.stop().await;
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Finishline: submit Relu Engine jobs, never poll, never lose a result.
+//!
+//! A self-hosted service between a company's software and the Relu Engine. What it promises:
+//! - **A callback that was answered 2xx is on disk**, byte for byte, whatever happens next.
+//! - **A job is never sent twice blindly**: it is on record before the Engine hears of it, and is
+//!   repeated only where the Engine certainly did not take it.
+//! - **A stored result stays inside**: the door that the internet reaches serves none.
+//!
+//! The rooms, from the values up to the command line; each imports only rooms above it (`tests/
+//! house.rs` holds the table):
+//!
+//! - [`domain`]: plain values and decisions. [`config`], [`clock`], [`telemetry`]: settings, time,
+//!   logs and figures.
+//! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`store`]:
+//!   everything that must survive a crash, and the only SQL.
+//! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
+//!   on.
+//! - [`http`]: the two front doors. [`client`]: the API from the other side.
+//! - [`app`]: all of it put together. [`cli`]: the commands.
+//! - [`simulator`]: the Engine's double; it shares nothing with the rest, so that a wrong reading
+//!   of the Engine cannot agree with itself.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod engine;
+pub mod http;
+pub mod outbound;
+pub mod public_url;
+pub mod simulator;
+pub mod store;
+pub mod telemetry;
