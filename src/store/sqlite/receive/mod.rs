@@ -4,25 +4,25 @@
 //! Called by the writer within its transaction. The invariant: what is decided for an arrival
 //! depends on the rows and on the arrivals before it in the batch, as if each came alone.
 
+mod state;
+
 use std::collections::HashMap;
 
 use serde_json::json;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
+use self::state::{State, insert_jobs, update_jobs, upsert_outputs};
 use super::rows;
 use crate::{
     domain::{
         delivery::{MAX_MALFORMED, Outcome, Says, judge},
         event::{EventType, NewEvent},
         ids::JobId,
-        job::{JobStatus, Origin, Output},
+        job::Origin,
         result::{Reading, reading_digest},
     },
     store::{Addressee, Arrival, Receipt},
 };
-
-/// Rows of one statement, so that its variables stay below SQLite's limit of 32,766.
-const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// Puts arrivals on record; one receipt for each, in their order.
 pub(super) async fn apply(
@@ -33,30 +33,6 @@ pub(super) async fn apply(
     let receipts = arrivals.iter().map(|arrival| batch.take_in(arrival)).collect();
     batch.write(connection).await?;
     Ok(receipts)
-}
-
-/// A job as far as its arrivals concern it.
-struct State {
-    seq: i64,
-    id: JobId,
-    origin: Origin,
-    inbox_key: Option<[u8; 32]>,
-    created_at: i64,
-    status: JobStatus,
-    success: Option<bool>,
-    finished_at: Option<i64>,
-    engine_job_id: Option<String>,
-    result_delivery: Option<i64>,
-    result_reading: Option<[u8; 32]>,
-    delivery_count: i64,
-    warnings: Vec<String>,
-    outputs: Vec<Output>,
-    /// Deliveries on record by digest: their seq.
-    known: HashMap<[u8; 32], i64>,
-    malformed: usize,
-    is_new: bool,
-    is_changed: bool,
-    are_outputs_changed: bool,
 }
 
 struct Batch<'a> {
@@ -294,111 +270,6 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl State {
-    /// A job that only this arrival tells of.
-    fn new(seq: i64, arrival: &Arrival) -> Self {
-        let (id, origin, inbox_key) = match arrival.addressee {
-            Addressee::Job(id) => (id, Origin::Recovered, None),
-            Addressee::Inbox(key) => (JobId::new(arrival.received_at), Origin::Inbox, Some(key)),
-        };
-        Self {
-            seq,
-            id,
-            origin,
-            inbox_key,
-            created_at: arrival.received_at.as_millisecond(),
-            status: JobStatus::Unconfirmed,
-            success: None,
-            finished_at: None,
-            engine_job_id: None,
-            result_delivery: None,
-            result_reading: None,
-            delivery_count: 0,
-            warnings: Vec::new(),
-            outputs: Vec::new(),
-            known: HashMap::new(),
-            malformed: 0,
-            is_new: true,
-            is_changed: true,
-            are_outputs_changed: false,
-        }
-    }
-
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        Ok(Self {
-            seq: row.try_get("seq")?,
-            id: JobId(row.try_get("id")?),
-            origin: rows::parsed(row, "origin", rows::origin)?,
-            inbox_key: rows::optional_digest(row, "inbox_key")?,
-            created_at: row.try_get("created_at")?,
-            status: rows::parsed(row, "status", str::parse)?,
-            success: row.try_get("success")?,
-            finished_at: row.try_get("finished_at")?,
-            engine_job_id: row.try_get("engine_job_id")?,
-            result_delivery: row.try_get("result_delivery")?,
-            result_reading: rows::optional_digest(row, "result_reading")?,
-            delivery_count: row.try_get("delivery_count")?,
-            warnings: rows::texts(row, "warnings")?,
-            outputs: Vec::new(),
-            known: HashMap::new(),
-            malformed: 0,
-            is_new: false,
-            is_changed: false,
-            are_outputs_changed: false,
-        })
-    }
-
-    /// Applies what a delivery means for the job.
-    fn follow(
-        &mut self,
-        outcome: Outcome,
-        says: Says,
-        delivery: i64,
-        arrival: &Arrival,
-        outputs: Vec<Output>,
-    ) {
-        match (outcome, &arrival.reading, says) {
-            (Outcome::Stored, Reading::Result(result), Says::Result(digest)) => {
-                self.status = result.status(&outputs);
-                self.success = Some(result.success);
-                self.finished_at = Some(arrival.received_at.as_millisecond());
-                self.result_delivery = Some(delivery);
-                self.result_reading = Some(digest);
-                if self.engine_job_id.is_none() {
-                    self.engine_job_id.clone_from(&result.engine_job_id);
-                }
-                if outputs.iter().any(|output| output.index.is_none()) {
-                    self.warn("The result holds outputs that match none of the requested ones.");
-                }
-                self.outputs = outputs;
-                self.are_outputs_changed = true;
-            }
-            (Outcome::Refreshed, ..) => {
-                for (known, renewed) in self.outputs.iter_mut().zip(outputs) {
-                    if renewed.url.is_some() {
-                        known.url = renewed.url;
-                    }
-                }
-                self.are_outputs_changed = true;
-            }
-            (Outcome::Conflict, ..) => {
-                self.warn("A later delivery contradicts the result; the first one stands.");
-            }
-            (Outcome::Unrecognised, Reading::Unrecognised(reason), _) => {
-                self.warn(&format!("A delivery is no job result ({reason}); the job stays open."));
-            }
-            (Outcome::Malformed, ..) => self.warn("A delivery is not JSON."),
-            _ => {}
-        }
-    }
-
-    fn warn(&mut self, warning: &str) {
-        if !self.warnings.iter().any(|known| known == warning) {
-            self.warnings.push(warning.to_owned());
-        }
-    }
-}
-
 fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
     let kind = EventType::of_delivery(outcome);
     let delivery_id = arrival.delivery_id.to_string();
@@ -411,73 +282,6 @@ fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
         _ => json!({ "deliveryId": delivery_id }),
     };
     NewEvent::new(state.id, kind, arrival.received_at).with(data)
-}
-
-async fn insert_jobs(connection: &mut SqliteConnection, jobs: &[&State]) -> sqlx::Result<()> {
-    for job in jobs {
-        sqlx::query(
-            "insert into jobs (seq, id, origin, status, success, engine_job_id, inbox_key,
-                 created_at, finished_at, result_delivery, result_reading, delivery_count, warnings)
-             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(job.seq)
-        .bind(job.id.0)
-        .bind(job.origin.as_str())
-        .bind(job.status.as_str())
-        .bind(job.success)
-        .bind(&job.engine_job_id)
-        .bind(job.inbox_key.map(|key| key.to_vec()))
-        .bind(job.created_at)
-        .bind(job.finished_at)
-        .bind(job.result_delivery)
-        .bind(job.result_reading.map(|digest| digest.to_vec()))
-        .bind(job.delivery_count)
-        .bind(rows::json_texts(&job.warnings))
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
-}
-
-async fn update_jobs(connection: &mut SqliteConnection, jobs: &[&State]) -> sqlx::Result<()> {
-    if jobs.is_empty() {
-        return Ok(());
-    }
-    let mut query = QueryBuilder::<Sqlite>::new(
-        "update jobs set status = fresh.column2, success = fresh.column3,
-             finished_at = fresh.column4, engine_job_id = fresh.column5,
-             result_delivery = fresh.column6, result_reading = fresh.column7,
-             delivery_count = fresh.column8, warnings = fresh.column9,
-             overdue = case when fresh.column6 is null then overdue else 0 end
-         from (",
-    );
-    query.push_values(jobs, |mut row, job| {
-        row.push_bind(job.seq)
-            .push_bind(job.status.as_str())
-            .push_bind(job.success)
-            .push_bind(job.finished_at)
-            .push_bind(&job.engine_job_id)
-            .push_bind(job.result_delivery)
-            .push_bind(job.result_reading.map(|digest| digest.to_vec()))
-            .push_bind(job.delivery_count)
-            .push_bind(rows::json_texts(&job.warnings));
-    });
-    query.push(") as fresh where jobs.seq = fresh.column1");
-    query.build().execute(connection).await?;
-    Ok(())
-}
-
-async fn upsert_outputs(connection: &mut SqliteConnection, jobs: &[&State]) -> sqlx::Result<()> {
-    let changed = jobs.iter().filter(|job| job.are_outputs_changed);
-    let rows: Vec<(i64, i64, &Output)> = changed
-        .flat_map(|job| {
-            (0..).zip(&job.outputs).map(|(position, output)| (job.seq, position, output))
-        })
-        .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        rows::upsert_outputs(connection, chunk).await?;
-    }
-    Ok(())
 }
 
 fn push_list(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = i64>) {
