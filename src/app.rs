@@ -7,7 +7,10 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use axum::Router;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -17,8 +20,10 @@ use crate::{
     http::{self, Context},
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
+    pulse::Pulse,
     store::{Store, sqlite::SqliteStore},
     telemetry,
+    workers::{self, reconcile::Reconciler},
 };
 
 /// The service's open doors.
@@ -87,12 +92,18 @@ impl App {
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
         let context = Context {
-            engine: Engine::new(config.engine.clone(), outbound.clone(), clock.clone()),
+            engine: Engine::new(
+                config.engine.clone(),
+                outbound.clone(),
+                clock.clone(),
+                config.callbacks.max_body,
+            ),
             public_url: PublicUrl::new(&config.callbacks, port, outbound.clone()),
             config: Arc::new(config),
             store,
             outbound,
             clock,
+            pulse: Pulse::default(),
             metrics: telemetry::start_metrics(),
             tasks: TaskTracker::new(),
         };
@@ -102,6 +113,11 @@ impl App {
     /// The address that the Engine calls back on, or why there is none.
     pub fn public_url(&self) -> &PublicUrl {
         &self.context.public_url
+    }
+
+    /// The worker that looks jobs up at the Engine, to be stepped by hand.
+    pub fn reconciler(&self) -> Reconciler {
+        reconciler(&self.context)
     }
 
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
@@ -127,21 +143,38 @@ impl App {
             None => _ = serve(listeners.callbacks, http::merged_door(context.clone())),
         }
         connections.close();
-        let is_writer_dead = tokio::select! {
-            () = shutdown => false,
-            _ = &mut writer => true,
+        let mut workers = JoinSet::new();
+        let reconciler = reconciler(&context);
+        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+        workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone()));
+        let dead = tokio::select! {
+            () = shutdown => None,
+            _ = &mut writer => Some("the database writer"),
+            _ = workers.join_next() => Some("a worker"),
         };
 
         stopping.cancel();
+        workers.join_all().await;
         let grace = context.config.service.shutdown_grace;
         finish(&connections, grace, "connections were still open").await;
         context.tasks.close();
         finish(&context.tasks, grace, "work was still going on").await;
-        if is_writer_dead {
-            bail!("the database writer died; see the log");
+        if let Some(dead) = dead {
+            bail!("{dead} died; see the log");
         }
         context.store.close().await;
         writer.await.context("the database writer died while closing")
+    }
+}
+
+fn reconciler(context: &Context) -> Reconciler {
+    Reconciler {
+        config: context.config.reconcile.clone(),
+        id_pointers: context.config.engine.job_id_pointers.clone(),
+        store: context.store.clone(),
+        engine: context.engine.clone(),
+        public_url: context.public_url.clone(),
+        clock: context.clock.clone(),
     }
 }
 

@@ -31,6 +31,8 @@ pub mod engine;
 pub mod http;
 pub mod outbound;
 pub mod public_url;
+pub mod pulse;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;
+pub mod workers;

@@ -9,7 +9,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{Context, callbacks, deliveries, events, health, jobs, results, stats};
+use super::{Context, callbacks, deliveries, events, health, jobs, orders, results, stats};
 
 /// The OpenAPI document.
 #[derive(OpenApi)]
@@ -26,6 +26,8 @@ use super::{Context, callbacks, deliveries, events, health, jobs, results, stats
         jobs::erase_many,
         jobs::show,
         jobs::erase,
+        orders::refresh,
+        orders::resubmit,
         results::show,
         deliveries::list,
         deliveries::show,

@@ -16,7 +16,7 @@ use super::{
     access::{MayRead, caller},
     error::Problem,
 };
-use crate::clock::Stopwatch;
+use crate::{clock::Stopwatch, domain::time};
 
 /// The process is alive.
 #[utoipa::path(
@@ -41,7 +41,9 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
     let database = context.store.probe(context.clock.now()).await;
     let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
     let public_url = context.public_url.current().await;
-    let is_ready = database.is_ok() && public_url.is_ok();
+    let (now, beats) = (context.clock.now(), context.pulse.beats());
+    let is_turning = beats.values().all(|beat| !beat.is_missed(now));
+    let is_ready = database.is_ok() && public_url.is_ok() && is_turning;
     let mut body = json!({ "status": if is_ready { "ready" } else { "not ready" } });
     if caller(&headers, &context.config.api.keys).is_ok() {
         body["checks"] = json!({
@@ -53,6 +55,14 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
                 Ok(url) => json!({ "ok": true, "url": url }),
                 Err(unknown) => json!({ "ok": false, "detail": unknown.to_string() }),
             },
+            "loops": beats.iter().map(|(name, beat)| {
+                let last = json!({
+                    "ok": !beat.is_missed(now),
+                    "lastTurnAt": time::render(beat.at),
+                    "ageSeconds": beat.age(now).as_secs(),
+                });
+                ((*name).to_owned(), last)
+            }).collect::<serde_json::Map<_, _>>(),
         });
     }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -127,6 +127,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         ("engineJobId" = Option<String>, Query),
         ("externalJobId" = Option<String>, Query),
         ("overdue" = Option<bool>, Query),
+        ("staleCallback" = Option<bool>, Query, description = "In flight with a callback address that is no longer the public URL"),
         ("createdAfter" = Option<String>, Query, description = "RFC 3339, inclusive"),
         ("createdBefore" = Option<String>, Query, description = "RFC 3339, exclusive"),
         ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
@@ -147,9 +148,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 pub async fn list(
     _: MayRead,
     State(context): State<Context>,
-    query: ListQuery,
+    mut query: ListQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    if query.filter.stale_callback.is_some() {
+        // Without a public URL, no callback address leads here.
+        query.filter.public_url = context.public_url.current().await.unwrap_or_default();
+    }
     if wants_lines(&headers) {
         return Ok(lines(&context, query));
     }

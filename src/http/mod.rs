@@ -14,6 +14,7 @@ mod extract;
 mod health;
 mod jobs;
 mod observe;
+mod orders;
 mod results;
 mod stats;
 mod submission;
@@ -37,7 +38,7 @@ use tower_http::{
 use self::error::Problem;
 use crate::{
     clock::Clock, config::Config, engine::Engine, outbound::Outbound, public_url::PublicUrl,
-    store::Store,
+    pulse::Pulse, store::Store,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -49,6 +50,7 @@ pub struct Context {
     pub public_url: PublicUrl,
     pub outbound: Outbound,
     pub clock: Clock,
+    pub pulse: Pulse,
     pub metrics: &'static PrometheusHandle,
     /// Work that must end even if its caller hangs up.
     pub tasks: TaskTracker,
@@ -86,6 +88,8 @@ fn api_routes(context: &Context) -> Router<Context> {
     Router::new()
         .route("/v1/jobs", post(jobs::submit).get(jobs::list).delete(jobs::erase_many))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
+        .route("/v1/jobs/{id}/refresh", post(orders::refresh))
+        .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))

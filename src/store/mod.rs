@@ -9,19 +9,23 @@
 
 pub mod sqlite;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    delivery::{Delivery, Outcome},
+    delivery::{Delivery, ENGINE_SOURCE, Outcome},
     event::Event,
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Output},
     page::{JobFilter, JobPage, Position},
-    result::Reading,
+    reconcile::{DueJob, Next},
+    result::{self, Reading},
 };
 
 /// What a caller can do about a failure.
@@ -90,6 +94,19 @@ pub enum Begun {
     Erased(JobId),
 }
 
+/// What came of [`Store::begin_resubmission`].
+#[derive(Debug)]
+pub enum BegunAgain {
+    /// It is `submitting` once more: now call the Engine.
+    Again(Box<Job>),
+    /// It is `unconfirmed`: the Engine may be running it, so a person must confirm.
+    NeedsConfirmation,
+    /// It is being submitted right now.
+    InFlight,
+    /// The Engine has it, or it was not submitted here: there is nothing to send again.
+    NotNeeded(JobStatus),
+}
+
 /// What the Engine made of a submission.
 #[derive(Clone, Debug)]
 pub enum EngineAnswer {
@@ -133,6 +150,27 @@ pub struct Arrival {
     pub body: Bytes,
     pub sha256: [u8; 32],
     pub reading: Reading,
+}
+
+impl Arrival {
+    /// What a look-up at the Engine brought.
+    pub fn of_engine(
+        job_id: JobId,
+        body: Bytes,
+        received_at: Timestamp,
+        id_pointers: &[String],
+    ) -> Self {
+        Self {
+            delivery_id: DeliveryId::new(received_at),
+            addressee: Addressee::Job(job_id),
+            received_at,
+            source: ENGINE_SOURCE.to_owned(),
+            headers: Vec::new(),
+            sha256: Sha256::digest(&body).into(),
+            reading: result::read(&body, id_pointers),
+            body,
+        }
+    }
 }
 
 /// What became of an [`Arrival`].
@@ -188,6 +226,15 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError>;
 
+    /// Makes an `unsent` or `rejected` job `submitting` once more, or, if `is_confirmed`, an
+    /// `unconfirmed` one. Its callback address will begin with `callback_base`.
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError>;
+
     /// Puts a body on record with everything that follows from it: the delivery, the job's status,
     /// its outputs, its event.
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError>;
@@ -203,6 +250,34 @@ pub trait Store: Send + Sync {
     /// Erases jobs and all that belongs to them, so that their bytes are nowhere in the database.
     /// Answers how many; `Erased` if the one job meant is erased already.
     async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError>;
+
+    /// Gives jobs in flight that have no time for their first look one: `after` their submission.
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError>;
+
+    /// Makes jobs in flight whose callback address is not under `public_url` due at once, each
+    /// once for that URL. Answers which.
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError>;
+
+    /// Takes up to `limit` jobs that are due, those with a stale callback address first, and lets
+    /// nobody else take them before `lease_until`. A time further ahead than `horizon` and a lease
+    /// was set by a clock that was wrong, and counts as due.
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError>;
+
+    /// Records a look that brought no result, and what follows. Nothing if the job has finished.
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError>;
+
+    /// From submission to result, milliseconds, ascending, of the jobs that finished last.
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError>;
 
     /// Writes for real, to prove that the database takes writes.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;

@@ -6,6 +6,8 @@
 mod erase;
 mod read;
 mod receive;
+mod reconcile;
+mod resubmit;
 mod rows;
 mod submit;
 mod writer;
@@ -32,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::writer::{UseCase, Writer};
 use super::{
-    Arrival, Begun, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats, Store,
-    StoreError, StoredResult,
+    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats,
+    Store, StoreError, StoredResult,
 };
 use crate::domain::{
     delivery::Delivery,
@@ -41,6 +43,7 @@ use crate::domain::{
     ids::{DeliveryId, JobId},
     job::Job,
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
+    reconcile::{DueJob, Next},
 };
 
 /// Embedded, so that the binary brings its schema along.
@@ -256,6 +259,16 @@ impl Store for SqliteStore {
         self.writer.commit(submit::RecordAnswer { id, answer, now }).await
     }
 
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError> {
+        let callback_base = callback_base.to_owned();
+        self.writer.commit(resubmit::Resubmit { id, is_confirmed, callback_base }).await
+    }
+
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
         self.writer.receive(arrival).await
     }
@@ -287,6 +300,44 @@ impl Store for SqliteStore {
             erase::empty_log(&self.checkpointer).await?;
         }
         Ok(Lookup::Found(erased))
+    }
+
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
+        self.writer.commit(reconcile::Schedule { after }).await
+    }
+
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let public_url = public_url.to_owned();
+        if !ask!(self, reconcile::is_any_stale, &public_url)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(reconcile::Expedite { public_url, now }).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError> {
+        let claim = reconcile::Claim::new(now, lease_until, horizon, limit);
+        if !ask!(self, reconcile::is_any_due, &claim)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(claim).await
+    }
+
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.commit(reconcile::Postpone { id, next, now }).await
+    }
+
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
+        ask!(self, read::turnarounds)
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {

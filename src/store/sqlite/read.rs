@@ -108,6 +108,12 @@ fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
         Some(false) => _ = query.push(" and overdue = 0"),
         None => {}
     }
+    if let Some(is_stale) = filter.stale_callback {
+        query.push(if is_stale { " and (" } else { " and not (" });
+        query.push("status in ('submitting', 'submitted', 'unconfirmed') and callback_base <> ");
+        query.push_bind(filter.public_url.clone());
+        query.push(" and callback_base is not null)");
+    }
     if let Some(from) = filter.created_after {
         query.push(" and created_at >= ").push_bind(from.as_millisecond());
     }
@@ -280,6 +286,12 @@ pub(super) async fn stats(
             _ => stats.days.push((day, vec![count])),
         }
     }
+    stats.turnaround_millis = turnarounds(connection).await?;
+    Ok(stats)
+}
+
+/// Milliseconds, ascending, of the jobs that finished last.
+pub(super) async fn turnarounds(connection: &mut SqliteConnection) -> sqlx::Result<Vec<u64>> {
     let turnarounds: Vec<i64> = sqlx::query_scalar(
         "select finished_at - coalesce(submitted_at, created_at) from jobs
          where finished_at is not null and origin = 'submitted'
@@ -288,10 +300,10 @@ pub(super) async fn stats(
     .bind(STATS_TURNAROUNDS)
     .fetch_all(connection)
     .await?;
-    stats.turnaround_millis =
+    let mut millis: Vec<u64> =
         turnarounds.into_iter().map(|millis| u64::try_from(millis).unwrap_or(0)).collect();
-    stats.turnaround_millis.sort_unstable();
-    Ok(stats)
+    millis.sort_unstable();
+    Ok(millis)
 }
 
 fn delivery_of(row: &SqliteRow) -> sqlx::Result<Delivery> {

@@ -15,7 +15,7 @@ use self::state::{State, insert_jobs, update_jobs, upsert_outputs};
 use super::rows;
 use crate::{
     domain::{
-        delivery::{MAX_MALFORMED, Outcome, Says, judge},
+        delivery::{ENGINE_SOURCE, MAX_MALFORMED, Outcome, Says, judge},
         event::{EventType, NewEvent},
         ids::JobId,
         job::Origin,
@@ -217,6 +217,10 @@ impl<'a> Batch<'a> {
         state.follow(outcome, says, delivery, arrival, outputs);
         self.deliveries.push((delivery, seq, outcome, arrival));
         self.events.push(event_of(state, outcome, arrival));
+        if arrival.source == ENGINE_SOURCE {
+            let event = NewEvent::new(state.id, EventType::JobReconciled, arrival.received_at);
+            self.events.push(event.with(json!({ "outcome": outcome.as_str() })));
+        }
         receipt
     }
 

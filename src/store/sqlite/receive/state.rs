@@ -39,6 +39,8 @@ pub(super) struct State {
     /// Deliveries on record by digest: their seq.
     pub known: HashMap<[u8; 32], i64>,
     pub malformed: usize,
+    /// When the job is to be looked up, if a delivery suggests it.
+    pub look_at: Option<i64>,
     pub is_new: bool,
     pub is_changed: bool,
     pub are_outputs_changed: bool,
@@ -68,6 +70,7 @@ impl State {
             outputs: Vec::new(),
             known: HashMap::new(),
             malformed: 0,
+            look_at: None,
             is_new: true,
             is_changed: true,
             are_outputs_changed: false,
@@ -92,6 +95,7 @@ impl State {
             outputs: Vec::new(),
             known: HashMap::new(),
             malformed: 0,
+            look_at: None,
             is_new: false,
             is_changed: false,
             are_outputs_changed: false,
@@ -137,7 +141,12 @@ impl State {
             (Outcome::Unrecognised, Reading::Unrecognised(reason), _) => {
                 self.warn(&format!("A delivery is no job result ({reason}); the job stays open."));
             }
-            (Outcome::Malformed, ..) => self.warn("A delivery is not JSON."),
+            (Outcome::Malformed, ..) => {
+                self.warn("A delivery is not JSON.");
+                if self.status.is_in_flight() {
+                    self.look_at = Some(arrival.received_at.as_millisecond());
+                }
+            }
             _ => {}
         }
     }
@@ -190,7 +199,8 @@ pub(super) async fn update_jobs(
              finished_at = fresh.column4, engine_job_id = fresh.column5,
              result_delivery = fresh.column6, result_reading = fresh.column7,
              delivery_count = fresh.column8, warnings = fresh.column9,
-             overdue = case when fresh.column6 is null then overdue else 0 end
+             overdue = case when fresh.column6 is null then overdue else 0 end,
+             due_at = case when fresh.column6 is null then coalesce(fresh.column10, due_at) end
          from (",
     );
     query.push_values(jobs, |mut row, job| {
@@ -202,7 +212,8 @@ pub(super) async fn update_jobs(
             .push_bind(job.result_delivery)
             .push_bind(job.result_reading.map(|digest| digest.to_vec()))
             .push_bind(job.delivery_count)
-            .push_bind(rows::json_texts(&job.warnings));
+            .push_bind(rows::json_texts(&job.warnings))
+            .push_bind(job.look_at);
     });
     query.push(") as fresh where jobs.seq = fresh.column1");
     query.build().execute(connection).await?;
