@@ -17,12 +17,13 @@ use crate::{
     clock::Clock,
     config::{ApiListen, Config},
     engine::Engine,
-    http::{self, Context},
+    http::{self, Context, feed::Feed},
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
     pulse::Pulse,
     store::{Store, sqlite::SqliteStore},
     telemetry,
+    wake::Wake,
     workers::{self, reconcile::Reconciler},
 };
 
@@ -62,6 +63,15 @@ async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.with_context(|| format!("{key} = \"{address}\" cannot be listened on"))
 }
 
+/// A store that is open.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    /// Ends when the store is closed.
+    pub writer: JoinHandle<()>,
+    /// Told of every commit.
+    pub wake: Wake,
+}
+
 /// The service, ready to run.
 pub struct App {
     context: Context,
@@ -73,18 +83,21 @@ pub struct App {
 impl App {
     /// Opens the database and puts everything together.
     pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Self> {
-        let (store, writer) = SqliteStore::open(&config.database.path, clock.now()).await?;
-        Self::with_store(config, listeners, clock, Arc::new(store), writer)
+        let wake = Wake::default();
+        let path = &config.database.path;
+        let (store, writer) = SqliteStore::open(path, clock.now(), wake.clone()).await?;
+        let opened = Opened { store: Arc::new(store), writer, wake };
+        Self::with_store(config, listeners, clock, opened)
     }
 
-    /// The same on a store that is open already; `writer` ends when it is closed.
+    /// The same on a store that is open already.
     pub fn with_store(
         config: Config,
         listeners: Listeners,
         clock: Clock,
-        store: Arc<dyn Store>,
-        writer: JoinHandle<()>,
+        opened: Opened,
     ) -> anyhow::Result<Self> {
+        let Opened { store, writer, wake } = opened;
         let permissions = Permissions {
             allow_private: config.outbound.allow_private,
             allow_http: config.outbound.allow_http,
@@ -100,6 +113,9 @@ impl App {
             ),
             public_url: PublicUrl::new(&config.callbacks, port, outbound.clone()),
             config: Arc::new(config),
+            feed: Feed::new(store.clone()),
+            wake,
+            stopping: CancellationToken::new(),
             store,
             outbound,
             clock,
@@ -123,7 +139,7 @@ impl App {
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer } = self;
-        let stopping = CancellationToken::new();
+        let stopping = context.stopping.clone();
         let connections = TaskTracker::new();
         let serve = |listener: TcpListener, router: Router| {
             let router = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -147,6 +163,7 @@ impl App {
         let reconciler = reconciler(&context);
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
         workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone()));
+        workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let dead = tokio::select! {
             () = shutdown => None,
             _ = &mut writer => Some("the database writer"),

@@ -35,4 +35,5 @@ pub mod pulse;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;
+pub mod wake;
 pub mod workers;

@@ -33,6 +33,7 @@ use super::{Context, callbacks, deliveries, events, health, jobs, orders, result
         deliveries::show,
         deliveries::body,
         events::timeline,
+        events::follow,
         stats::show,
         callbacks::receive,
         callbacks::probe,

@@ -11,6 +11,7 @@ pub mod docs;
 pub mod error;
 mod events;
 mod extract;
+pub mod feed;
 mod health;
 mod jobs;
 mod observe;
@@ -18,6 +19,7 @@ mod orders;
 mod results;
 mod stats;
 mod submission;
+mod wait;
 
 use std::sync::Arc;
 
@@ -28,17 +30,17 @@ use axum::{
     routing::{any, get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
     trace::TraceLayer,
 };
 
-use self::error::Problem;
+use self::{error::Problem, feed::Feed};
 use crate::{
     clock::Clock, config::Config, engine::Engine, outbound::Outbound, public_url::PublicUrl,
-    pulse::Pulse, store::Store,
+    pulse::Pulse, store::Store, wake::Wake,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -51,6 +53,10 @@ pub struct Context {
     pub outbound: Outbound,
     pub clock: Clock,
     pub pulse: Pulse,
+    pub wake: Wake,
+    pub feed: Feed,
+    /// Cancelled when the service stops: whoever waits or follows is let go.
+    pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
     /// Work that must end even if its caller hangs up.
     pub tasks: TaskTracker,
@@ -93,6 +99,7 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))
+        .route("/v1/events", get(events::follow))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/body", get(deliveries::body))
         .route("/v1/stats", get(stats::show))

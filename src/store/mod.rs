@@ -309,6 +309,17 @@ pub trait Store: Send + Sync {
     /// A job's timeline; of an erased job only the tombstone is left.
     async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError>;
 
+    /// Up to `limit` events after `seq`, of all jobs or of one, in their order.
+    async fn events_after(
+        &self,
+        seq: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError>;
+
+    /// The number of the last event; 0 if there was none.
+    async fn last_event(&self) -> Result<i64, StoreError>;
+
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError>;
 
     /// Takes no more changes, carries out those handed over, closes the database.

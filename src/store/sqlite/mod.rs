@@ -45,6 +45,7 @@ use crate::domain::{
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
     reconcile::{DueJob, Next},
 };
+use crate::wake::Wake;
 
 /// Embedded, so that the binary brings its schema along.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -86,8 +87,12 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database file, making it if there is none, brings its schema up to date, and
     /// marks submissions that a crash interrupted as `unconfirmed`. The task answered is the
-    /// writer's: when it ends, the store is closed.
-    pub async fn open(path: &Path, now: Timestamp) -> Result<(Self, JoinHandle<()>), OpenError> {
+    /// writer's: when it ends, the store is closed. `wake` is told of every commit.
+    pub async fn open(
+        path: &Path,
+        now: Timestamp,
+        wake: Wake,
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let unusable =
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
         let lock = lock(path)?;
@@ -122,7 +127,7 @@ impl SqliteStore {
             .max_connections(1)
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
-        let (writer, task) = Writer::start(connection, closing.clone());
+        let (writer, task) = Writer::start(connection, wake, closing.clone());
         let store = Self { writer, readers, checkpointer, closing, signing_key, _lock: lock };
         Ok((store, task))
     }
@@ -394,6 +399,19 @@ impl Store for SqliteStore {
 
     async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError> {
         ask!(self, read::events, job_id)
+    }
+
+    async fn events_after(
+        &self,
+        seq: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        ask!(self, read::events_after, seq, job_id, limit)
+    }
+
+    async fn last_event(&self) -> Result<i64, StoreError> {
+        ask!(self, read::last_event)
     }
 
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError> {

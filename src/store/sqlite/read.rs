@@ -253,6 +253,26 @@ pub(super) async fn events(
     on_record(connection, job_id, found).await
 }
 
+pub(super) async fn events_after(
+    connection: &mut SqliteConnection,
+    seq: i64,
+    job_id: Option<JobId>,
+    limit: u32,
+) -> sqlx::Result<Vec<Event>> {
+    let mut query =
+        QueryBuilder::<Sqlite>::new("select seq, job_id, type, at, data from events where seq > ");
+    query.push_bind(seq);
+    if let Some(job_id) = job_id {
+        query.push(" and job_id = ").push_bind(job_id.0);
+    }
+    query.push(" order by seq limit ").push_bind(limit);
+    query.build().fetch_all(connection).await?.iter().map(rows::event).collect()
+}
+
+pub(super) async fn last_event(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(connection).await
+}
+
 pub(super) async fn stats(
     connection: &mut SqliteConnection,
     now: Timestamp,

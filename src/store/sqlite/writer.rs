@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::receive;
 use crate::{
     clock::Stopwatch,
+    domain::delivery::Outcome,
     store::{Arrival, Receipt, StoreError},
     telemetry,
+    wake::Wake,
 };
 
 /// Changes that may wait. Each holds at most one callback body in memory.
@@ -76,10 +78,11 @@ impl Writer {
     /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
     pub(super) fn start(
         connection: SqliteConnection,
+        wake: Wake,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let task = tokio::spawn(run(connection, changes, closing));
+        let task = tokio::spawn(run(connection, changes, wake, closing));
         (Self { queue }, task)
     }
 
@@ -117,6 +120,7 @@ fn closed() -> StoreError {
 async fn run(
     mut connection: SqliteConnection,
     mut changes: mpsc::Receiver<Change>,
+    wake: Wake,
     closing: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -129,7 +133,7 @@ async fn run(
                     break;
                 }
                 metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
-                write(&mut connection, &mut batch).await;
+                write(&mut connection, &mut batch, &wake).await;
             }
         }
     }
@@ -140,17 +144,17 @@ async fn run(
 
 /// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
 /// one that cannot be written is the only one that is refused.
-async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>) {
+async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>, wake: &Wake) {
     let started = Stopwatch::start();
     let size = batch.len();
     match transact(connection, batch).await {
-        Ok(receipts) => reply(batch.drain(..), receipts),
+        Ok(receipts) => reply(batch.drain(..), receipts, wake),
         Err(error) if size == 1 => refuse(batch.drain(..), &error),
         Err(_) => {
             for change in batch.drain(..) {
                 let mut alone = [change];
                 match transact(connection, &mut alone).await {
-                    Ok(receipts) => reply(alone.into_iter(), receipts),
+                    Ok(receipts) => reply(alone.into_iter(), receipts, wake),
                     Err(error) => refuse(alone.into_iter(), &error),
                 }
             }
@@ -193,7 +197,14 @@ impl Change {
     }
 }
 
-fn reply(changes: impl Iterator<Item = Change>, receipts: Vec<Receipt>) {
+/// Tells everyone that their changes are on disk.
+fn reply(changes: impl Iterator<Item = Change>, receipts: Vec<Receipt>, wake: &Wake) {
+    for receipt in &receipts {
+        if let Receipt::Kept { job_id, outcome: Outcome::Stored } = receipt {
+            wake.finished(job_id.0);
+        }
+    }
+    wake.committed();
     let mut receipts = receipts.into_iter();
     for change in changes {
         match change {
