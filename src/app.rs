@@ -24,7 +24,7 @@ use crate::{
     store::{Store, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
-    workers::{self, reconcile::Reconciler},
+    workers::{self, reconcile::Reconciler, relay::Relayer},
 };
 
 /// The service's open doors.
@@ -85,7 +85,9 @@ impl App {
     pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Self> {
         let wake = Wake::default();
         let path = &config.database.path;
-        let (store, writer) = SqliteStore::open(path, clock.now(), wake.clone()).await?;
+        let relay_targets = config.relay.targets.iter().map(|one| one.name.clone()).collect();
+        let (store, writer) =
+            SqliteStore::open(path, clock.now(), wake.clone(), relay_targets).await?;
         let opened = Opened { store: Arc::new(store), writer, wake };
         Self::with_store(config, listeners, clock, opened)
     }
@@ -136,6 +138,11 @@ impl App {
         reconciler(&self.context)
     }
 
+    /// The worker that passes results on, to be stepped by hand.
+    pub fn relayer(&self) -> Relayer {
+        relayer(&self.context)
+    }
+
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer } = self;
@@ -162,7 +169,12 @@ impl App {
         let mut workers = JoinSet::new();
         let reconciler = reconciler(&context);
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
-        workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone()));
+        workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone(), None));
+        let relayer = relayer(&context);
+        let attempts = relayer.attempts.clone();
+        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+        let commits = Some(context.wake.commits());
+        workers.spawn(workers::turn(relayer, clock, pulse, stopping.clone(), commits));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let dead = tokio::select! {
             () = shutdown => None,
@@ -176,6 +188,8 @@ impl App {
         finish(&connections, grace, "connections were still open").await;
         context.tasks.close();
         finish(&context.tasks, grace, "work was still going on").await;
+        attempts.close();
+        finish(&attempts, grace, "results were still being passed on").await;
         if let Some(dead) = dead {
             bail!("{dead} died; see the log");
         }
@@ -193,6 +207,15 @@ fn reconciler(context: &Context) -> Reconciler {
         public_url: context.public_url.clone(),
         clock: context.clock.clone(),
     }
+}
+
+fn relayer(context: &Context) -> Relayer {
+    Relayer::new(
+        context.config.relay.clone(),
+        context.store.clone(),
+        context.outbound.clone(),
+        context.clock.clone(),
+    )
 }
 
 async fn finish(tasks: &TaskTracker, grace: Duration, what_else: &str) {

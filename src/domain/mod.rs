@@ -10,6 +10,7 @@ pub mod job;
 pub mod json;
 pub mod page;
 pub mod reconcile;
+pub mod relay;
 pub mod request;
 pub mod result;
 pub mod signature;

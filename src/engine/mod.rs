@@ -244,13 +244,6 @@ fn is_auth(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// `Retry-After` in either of its forms (RFC 9110, section 10.2.3).
 fn retry_after(response: &Response, clock: &Clock) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    let wait = date.duration_since(clock.now());
-    Some(Duration::try_from(wait).unwrap_or_default())
+    clock::retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, clock.now())
 }

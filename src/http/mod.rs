@@ -16,6 +16,7 @@ mod health;
 mod jobs;
 mod observe;
 mod orders;
+mod relays;
 mod results;
 mod stats;
 mod submission;
@@ -102,6 +103,10 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/events", get(events::follow))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/body", get(deliveries::body))
+        .route("/v1/relays", get(relays::list))
+        .route("/v1/relays/resend", post(relays::resend_many))
+        .route("/v1/relays/{id}", get(relays::show))
+        .route("/v1/relays/{id}/resend", post(relays::resend))
         .route("/v1/stats", get(stats::show))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::alive))

@@ -125,6 +125,7 @@ async fn carry_out(
         outputs: request.outputs.clone(),
         warnings: request.warnings.clone(),
         callback_base: callback_base.clone(),
+        relay_url: request.finish_webhook.as_ref().map(ToString::to_string),
         idempotency,
     });
     match begun.await? {

@@ -17,6 +17,7 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::domain::{
     delivery::{Delivery, ENGINE_SOURCE, Outcome},
@@ -25,6 +26,7 @@ use crate::domain::{
     job::{Input, Job, JobStatus, Output},
     page::{JobFilter, JobPage, Position},
     reconcile::{DueJob, Next},
+    relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
     result::{self, Reading},
 };
 
@@ -64,6 +66,8 @@ pub struct NewSubmission {
     pub warnings: Vec<String>,
     /// Public URL that the callback address begins with.
     pub callback_base: String,
+    /// The caller's own webhook, to which the result is passed on.
+    pub relay_url: Option<String>,
     pub idempotency: Option<Idempotency>,
 }
 
@@ -278,6 +282,53 @@ pub trait Store: Send + Sync {
 
     /// From submission to result, milliseconds, ascending, of the jobs that finished last.
     async fn turnarounds(&self) -> Result<Vec<u64>, StoreError>;
+
+    /// Takes orders that are due: for each target at most `concurrency`, those `under_way` counted,
+    /// and for one that is left alone a single probe when its pause is over. Nobody else takes them
+    /// before `lease_until`.
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError>;
+
+    /// Records an attempt and what follows. The attempt's number is given by the store. Nothing if
+    /// the order has been erased.
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError>;
+
+    /// Orders again, at once; answers whether there is such an order.
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Orders again, or counts, all that are meant; answers how many.
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError>;
+
+    /// At most `limit` orders before the one numbered `before`, newest first.
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError>;
+
+    /// An order with its attempts in their order.
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError>;
 
     /// Writes for real, to prove that the database takes writes.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;

@@ -4,10 +4,12 @@
 //! step that fails is tried again; a loop that dies ends the process; none outlives shutdown.
 
 pub mod reconcile;
+pub mod relay;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, pulse::Pulse};
@@ -40,16 +42,31 @@ pub trait Worker: Send + Sync {
 
     /// Does what is due now.
     async fn step(&self) -> anyhow::Result<Found>;
+
+    /// Returns when there may be something to do before the pause is over; never by itself.
+    async fn woken(&self) {
+        std::future::pending().await
+    }
 }
 
-/// Turns until `stopping`.
-pub async fn turn<W: Worker>(worker: W, clock: Clock, pulse: Pulse, stopping: CancellationToken) {
+/// Turns until `stopping`; with `commits`, also as soon as something is committed.
+pub async fn turn<W: Worker>(
+    worker: W,
+    clock: Clock,
+    pulse: Pulse,
+    stopping: CancellationToken,
+    mut commits: Option<watch::Receiver<u64>>,
+) {
     loop {
+        if let Some(commits) = &mut commits {
+            commits.mark_unchanged();
+        }
         pulse.beat(W::NAME, clock.now(), W::IDLE_PAUSE + PATIENCE);
         let step = tokio::select! {
             step = worker.step() => step,
             () = stopping.cancelled() => return,
         };
+        let step_is_ok = step.is_ok();
         let pause = match step {
             Ok(Found::More) => W::BUSY_PAUSE,
             Ok(Found::Nothing) => W::IDLE_PAUSE,
@@ -60,7 +77,17 @@ pub async fn turn<W: Worker>(worker: W, clock: Clock, pulse: Pulse, stopping: Ca
         };
         tokio::select! {
             () = clock.sleep(pause) => {}
+            () = worker.woken() => {}
+            () = committed(&mut commits), if step_is_ok => {}
             () = stopping.cancelled() => return,
         }
+    }
+}
+
+async fn committed(commits: &mut Option<watch::Receiver<u64>>) {
+    match commits {
+        // The sender lives as long as the service.
+        Some(commits) => _ = commits.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@ mod erase;
 mod read;
 mod receive;
 mod reconcile;
+mod relay;
 mod resubmit;
 mod rows;
 mod submit;
@@ -31,6 +32,7 @@ use sqlx::{
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::writer::{UseCase, Writer};
 use super::{
@@ -44,6 +46,7 @@ use crate::domain::{
     job::Job,
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
     reconcile::{DueJob, Next},
+    relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
 };
 use crate::wake::Wake;
 
@@ -87,11 +90,13 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database file, making it if there is none, brings its schema up to date, and
     /// marks submissions that a crash interrupted as `unconfirmed`. The task answered is the
-    /// writer's: when it ends, the store is closed. `wake` is told of every commit.
+    /// writer's: when it ends, the store is closed. `wake` is told of every commit;
+    /// every result is ordered to be passed on to `relay_targets`, by name.
     pub async fn open(
         path: &Path,
         now: Timestamp,
         wake: Wake,
+        relay_targets: Vec<String>,
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let unusable =
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
@@ -127,7 +132,7 @@ impl SqliteStore {
             .max_connections(1)
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
-        let (writer, task) = Writer::start(connection, wake, closing.clone());
+        let (writer, task) = Writer::start(connection, wake, relay_targets, closing.clone());
         let store = Self { writer, readers, checkpointer, closing, signing_key, _lock: lock };
         Ok((store, task))
     }
@@ -191,6 +196,7 @@ async fn signing_key(connection: &mut SqliteConnection, now: Timestamp) -> sqlx:
 async fn settle(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<usize> {
     let mut transaction = connection.begin_with("begin immediate").await?;
     let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
+    relay::give_back(&mut transaction).await?;
     transaction.commit().await?;
     Ok(interrupted)
 }
@@ -343,6 +349,61 @@ impl Store for SqliteStore {
 
     async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
         ask!(self, read::turnarounds)
+    }
+
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError> {
+        if ask!(self, relay::due_targets, now)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(relay::Claim { now, lease_until, under_way, concurrency }).await
+    }
+
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError> {
+        self.writer.commit(relay::RecordAttempt { id, attempt, after }).await
+    }
+
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        let filter = RelayFilter::default();
+        let order = relay::Resend { filter, id: Some(id), now, is_dry_run: false };
+        Ok(self.writer.commit(order).await? > 0)
+    }
+
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError> {
+        self.writer.commit(relay::Resend { filter, id: None, now, is_dry_run }).await
+    }
+
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError> {
+        ask!(self, relay::list, filter, before, limit, now)
+    }
+
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
+        ask!(self, relay::show, id, now)
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {

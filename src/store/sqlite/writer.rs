@@ -32,6 +32,13 @@ pub(super) trait UseCase: Send + Sync + 'static {
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Self::Output>;
 }
 
+/// What a commit has to do with the rest of the service.
+struct Outside {
+    wake: Wake,
+    /// Names of the configured targets that every result goes to.
+    relay_targets: Vec<String>,
+}
+
 /// Hands changes to the writer task. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Writer {
@@ -79,10 +86,11 @@ impl Writer {
     pub(super) fn start(
         connection: SqliteConnection,
         wake: Wake,
+        relay_targets: Vec<String>,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let task = tokio::spawn(run(connection, changes, wake, closing));
+        let task = tokio::spawn(run(connection, changes, Outside { wake, relay_targets }, closing));
         (Self { queue }, task)
     }
 
@@ -120,7 +128,7 @@ fn closed() -> StoreError {
 async fn run(
     mut connection: SqliteConnection,
     mut changes: mpsc::Receiver<Change>,
-    wake: Wake,
+    outside: Outside,
     closing: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -133,7 +141,7 @@ async fn run(
                     break;
                 }
                 metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
-                write(&mut connection, &mut batch, &wake).await;
+                write(&mut connection, &mut batch, &outside).await;
             }
         }
     }
@@ -144,17 +152,17 @@ async fn run(
 
 /// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
 /// one that cannot be written is the only one that is refused.
-async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>, wake: &Wake) {
+async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>, outside: &Outside) {
     let started = Stopwatch::start();
     let size = batch.len();
-    match transact(connection, batch).await {
-        Ok(receipts) => reply(batch.drain(..), receipts, wake),
+    match transact(connection, batch, outside).await {
+        Ok(receipts) => reply(batch.drain(..), receipts, &outside.wake),
         Err(error) if size == 1 => refuse(batch.drain(..), &error),
         Err(_) => {
             for change in batch.drain(..) {
                 let mut alone = [change];
-                match transact(connection, &mut alone).await {
-                    Ok(receipts) => reply(alone.into_iter(), receipts, wake),
+                match transact(connection, &mut alone, outside).await {
+                    Ok(receipts) => reply(alone.into_iter(), receipts, &outside.wake),
                     Err(error) => refuse(alone.into_iter(), &error),
                 }
             }
@@ -168,6 +176,7 @@ async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>, wake:
 async fn transact(
     connection: &mut SqliteConnection,
     batch: &mut [Change],
+    outside: &Outside,
 ) -> sqlx::Result<Vec<Receipt>> {
     let mut transaction = connection.begin_with("begin immediate").await?;
     let mut receipts = Vec::new();
@@ -177,7 +186,8 @@ async fn transact(
         let (run, others) = rest.split_at_mut(arrivals.count());
         if !run.is_empty() {
             let arrivals: Vec<&Arrival> = run.iter().filter_map(Change::arrival).collect();
-            receipts.extend(receive::apply(&mut transaction, &arrivals).await?);
+            receipts
+                .extend(receive::apply(&mut transaction, &arrivals, &outside.relay_targets).await?);
         }
         if let Some(Change::Other(pending)) = others.first_mut() {
             pending.apply(&mut transaction).await?;
