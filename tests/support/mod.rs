@@ -10,6 +10,7 @@ mod answer;
 mod program;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -62,7 +63,8 @@ impl Setup {
         }
     }
 
-    /// One setting, such as `("ENGINE__TIMEOUT", "300ms")`; the last of a name counts.
+    /// One setting, such as `("ENGINE__TIMEOUT", "300ms")`; the last of a name counts. `{engine}`
+    /// in a value is the simulator's address.
     pub fn set(mut self, name: &str, value: impl ToString) -> Self {
         self.is_public_url_set |= name == "CALLBACKS__PUBLIC_URL";
         self.settings.push((name.to_owned(), value.to_string()));
@@ -106,7 +108,9 @@ impl Setup {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
-        settings.extend(self.settings);
+        let origin = engine.origin();
+        let given = self.settings.into_iter();
+        settings.extend(given.map(|(name, value)| (name, value.replace("{engine}", &origin))));
         let mut service = Service {
             callbacks: String::new(),
             api: String::new(),
@@ -294,9 +298,10 @@ pub fn ready_job_with(members: Value) -> Value {
 
 /// Settings as `serve` reads them, from pairs without the prefix.
 pub fn load(settings: &[(String, String)]) -> Config {
-    let environment = settings.iter();
+    let last: BTreeMap<&String, &String> =
+        settings.iter().map(|(name, value)| (name, value)).collect();
     let environment =
-        environment.map(|(name, value)| (format!("FINISHLINE__{name}"), value.clone()));
+        last.into_iter().map(|(name, value)| (format!("FINISHLINE__{name}"), value.clone()));
     config::load(None, environment).expect("settings that are right")
 }
 
@@ -324,6 +329,14 @@ pub async fn free_port() -> TcpListener {
 /// An address that refuses connections.
 pub async fn dead_port() -> SocketAddr {
     free_port().await.local_addr().expect("an address")
+}
+
+/// Serves what a test needs beside the service; answers its address.
+pub async fn serve(router: axum::Router) -> String {
+    let listener = free_port().await;
+    let origin = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(axum::serve(listener, router).into_future());
+    origin
 }
 
 /// Follows nothing, repeats nothing, and opens a connection for each request, so that a restarted
