@@ -1,6 +1,9 @@
 //! The contract of design section 4, held by the running program: everything here goes through its
 //! doors or its command line, as a user's would.
 
+mod idempotency;
+mod public_url;
 mod refusals;
+mod submitting;
 #[path = "../support/mod.rs"]
 mod support;
