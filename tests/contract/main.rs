@@ -7,3 +7,4 @@ mod refusals;
 mod submitting;
 #[path = "../support/mod.rs"]
 mod support;
+mod validation;

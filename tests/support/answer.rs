@@ -3,8 +3,15 @@
 //! The invariant: a failed expectation shows the whole answer.
 
 use bytes::Bytes;
-use reqwest::{RequestBuilder, header::HeaderMap};
+use reqwest::{
+    RequestBuilder,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -19,6 +26,32 @@ impl Answer {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Self { status, headers, body: response.bytes().await.expect("the whole answer") }
+    }
+
+    /// Sends bytes as they are to `http://host:port` and reads until the other side closes; the
+    /// request asks for that with `connection: close`.
+    pub async fn of_bytes(origin: &str, request: &[u8]) -> Self {
+        let address = origin.strip_prefix("http://").expect("an http address");
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        // A service that has seen enough may close before everything is sent.
+        let _ = stream.write_all(request).await;
+        let mut bytes = Vec::new();
+        let read = super::within(stream.read_to_end(&mut bytes)).await;
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no answer: {read:?}, {bytes:?}"));
+        let head = std::str::from_utf8(&bytes[..end]).expect("a head of text");
+        let mut lines = head.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ").expect("a header");
+            let name = name.parse::<HeaderName>().expect("a name");
+            (name, value.parse::<HeaderValue>().expect("a value"))
+        };
+        Self {
+            status: status.parse().expect("a number"),
+            headers: lines.map(header).collect(),
+            body: Bytes::copy_from_slice(&bytes[end + 4..]),
+        }
     }
 
     /// The answer itself, if it has that status.
