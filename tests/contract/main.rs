@@ -1,6 +1,7 @@
 //! The contract of design section 4, held by the running program: everything here goes through its
 //! doors or its command line, as a user's would.
 
+mod doors;
 mod idempotency;
 mod public_url;
 mod refusals;

@@ -210,6 +210,11 @@ impl Service {
         Answer::of(self.request(Method::GET, path)).await
     }
 
+    /// Asks either door.
+    pub async fn get_from(&self, door: &str, path: &str) -> Answer {
+        Answer::of(self.request_to(Method::GET, &format!("{door}{path}"))).await
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::DELETE, path)).await
     }
