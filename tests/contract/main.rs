@@ -2,8 +2,10 @@
 //! doors or its command line, as a user's would.
 
 mod doors;
+mod erasing;
 mod idempotency;
 mod public_url;
+mod querying;
 mod refusals;
 mod submitting;
 #[path = "../support/mod.rs"]
