@@ -91,7 +91,7 @@ async fn all_jobs_of_an_end_user_are_erased_and_nobody_else_s() {
 
 #[tokio::test]
 async fn a_job_may_be_erased_while_it_is_being_submitted() {
-    let setup = Setup::new().engine(|options| options.reply_delay = Duration::from_millis(500));
+    let setup = Setup::new().engine(|options| options.reply_delay = Duration::from_secs(1));
     let service = setup.start().await;
     let request = service.request(Method::POST, "/v1/jobs").body(ready_job().to_string());
     let submission = tokio::spawn(Answer::of(request));
@@ -110,7 +110,7 @@ fn files_with(folder: &Path, mark: &str) -> Vec<String> {
     let files = files.map(|file| file.expect("a file").path());
     let holds = |path: &std::path::PathBuf| {
         let bytes = std::fs::read(path).expect("a readable file");
-        bytes.windows(mark.len()).any(|window| window == mark.as_bytes())
+        String::from_utf8_lossy(&bytes).contains(mark)
     };
     files.filter(holds).map(|path| path.display().to_string()).collect()
 }

@@ -391,7 +391,7 @@ async fn a_callback_that_overtakes_the_reply_finds_its_job() {
 
 #[tokio::test]
 async fn a_caller_who_hangs_up_does_not_stop_the_submission() {
-    let setup = Setup::new().engine(|options| options.reply_delay = Duration::from_millis(300));
+    let setup = Setup::new().engine(|options| options.reply_delay = Duration::from_secs(1));
     let service = setup.start().await;
     let request = service.request(Method::POST, "/v1/jobs").body(ready_job().to_string());
     let caller = tokio::spawn(request.send());

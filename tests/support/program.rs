@@ -61,10 +61,21 @@ impl Program {
         Self::start(folder, &["serve"], &all).await
     }
 
-    /// Any command that prints a line with `ready` when it is.
+    /// Any command that prints a line with ` ready ` when it is.
     pub async fn start(folder: &Path, args: &[&str], environment: &[(String, String)]) -> Self {
+        Self::start_until(" ready ", folder, args, environment).await
+    }
+
+    /// Any command that prints a line with this mark when it is ready.
+    pub async fn start_until(
+        mark: &'static str,
+        folder: &Path,
+        args: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
         let command = command(folder, args, environment);
-        tokio::task::spawn_blocking(move || ready(command)).await.expect("it does not panic")
+        let ready = tokio::task::spawn_blocking(move || ready(command, mark));
+        ready.await.expect("it becomes ready")
     }
 
     /// Ends it on the spot, as `kill -9` does.
@@ -114,13 +125,13 @@ fn command(folder: &Path, args: &[&str], environment: &[(String, String)]) -> Co
     command
 }
 
-fn ready(command: Command) -> Program {
+fn ready(command: Command, mark: &str) -> Program {
     let mut running = Running::start(command);
     let begun = Instant::now();
     let ready = loop {
         let stdout = running.stdout.text();
         let whole = stdout.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        if let Some(line) = whole.map(str::trim_end).find(|line| line.contains(" ready ")) {
+        if let Some(line) = whole.map(str::trim_end).find(|line| line.contains(mark)) {
             break line.to_owned();
         }
         let said = format!("{stdout}{}", running.stderr.text());
