@@ -8,6 +8,7 @@ mod idempotency;
 mod openapi;
 mod public_url;
 mod querying;
+mod reconciling;
 mod refusals;
 mod submitting;
 #[path = "../support/mod.rs"]

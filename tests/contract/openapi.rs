@@ -97,7 +97,10 @@ async fn every_documented_route_answers_as_documented() {
             let kind = answer.header("content-type").unwrap_or_default();
             let kind = kind.split(';').next().unwrap_or_default();
             let content = &documented["content"];
-            assert_eq!(content.is_null(), answer.body.is_empty(), "{name}: its body");
+            // A stream has no whole body to read.
+            if kind != "text/event-stream" {
+                assert_eq!(content.is_null(), answer.body.is_empty(), "{name}: its body");
+            }
             if !content.is_null() {
                 assert!(content[kind].is_object(), "{name}: {kind} is documented");
                 if kind == "application/json" {

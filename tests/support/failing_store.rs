@@ -5,9 +5,12 @@
 
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -19,14 +22,17 @@ use finishline::{
         ids::{DeliveryId, JobId},
         job::Job,
         page::{JobFilter, JobPage, Position},
+        reconcile::{DueJob, Next},
+        relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
     },
     store::{
-        Arrival, Begun, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats, Store,
+        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats, Store,
         StoreError, StoredResult,
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -221,6 +227,110 @@ impl Store for FailingStore {
 
     async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError> {
         self.pass("events", self.inner.events(job_id)).await
+    }
+
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError> {
+        let begun = self.inner.begin_resubmission(id, is_confirmed, callback_base);
+        self.pass("begin_resubmission", begun).await
+    }
+
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
+        self.pass("schedule_looks", self.inner.schedule_looks(after)).await
+    }
+
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError> {
+        self.pass("expedite_stale", self.inner.expedite_stale(public_url, now)).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError> {
+        self.pass("claim_due", self.inner.claim_due(now, lease_until, horizon, limit)).await
+    }
+
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
+        self.pass("postpone", self.inner.postpone(id, next, now)).await
+    }
+
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
+        self.pass("turnarounds", self.inner.turnarounds()).await
+    }
+
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError> {
+        let claimed = self.inner.claim_relays(now, lease_until, under_way, concurrency);
+        self.pass("claim_relays", claimed).await
+    }
+
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError> {
+        self.pass("record_attempt", self.inner.record_attempt(id, attempt, after)).await
+    }
+
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        self.pass("resend_relay", self.inner.resend_relay(id, now)).await
+    }
+
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError> {
+        self.pass("resend_relays", self.inner.resend_relays(filter, now, is_dry_run)).await
+    }
+
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError> {
+        self.pass("relays", self.inner.relays(filter, before, limit, now)).await
+    }
+
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
+        self.pass("relay", self.inner.relay(id, now)).await
+    }
+
+    async fn events_after(
+        &self,
+        seq: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.pass("events_after", self.inner.events_after(seq, job_id, limit)).await
+    }
+
+    async fn last_event(&self) -> Result<i64, StoreError> {
+        self.pass("last_event", self.inner.last_event()).await
     }
 
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError> {

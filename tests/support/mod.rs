@@ -19,11 +19,13 @@ use std::{
 
 use bytes::Bytes;
 use finishline::{
-    app::{App, Listeners},
+    app::{App, Listeners, Opened},
     clock::Clock,
     config::{self, ApiListen, Config, PublicUrlSetting},
     simulator::{Options, Processing, Simulator},
     store::{Store, sqlite::SqliteStore},
+    wake::Wake,
+    workers::{Found, Worker, reconcile::Reconciler},
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -121,6 +123,7 @@ impl Setup {
             is_public_url_set: self.is_public_url_set,
             wrap: self.wrap,
             http: http_client(),
+            reconciler: None,
             running: None,
             folder,
         };
@@ -142,6 +145,7 @@ pub struct Service {
     is_public_url_set: bool,
     wrap: Option<Wrap>,
     http: reqwest::Client,
+    reconciler: Option<Reconciler>,
     running: Option<(oneshot::Sender<()>, JoinHandle<anyhow::Result<()>>)>,
     folder: TempDir,
 }
@@ -170,16 +174,34 @@ impl Service {
         if !self.is_public_url_set {
             config.callbacks.public_url = PublicUrlSetting::Fixed(self.callbacks.parse().unwrap());
         }
-        let opened = SqliteStore::open(&config.database.path, self.clock.now()).await;
+        let wake = Wake::default();
+        let targets = config.relay.targets.iter().map(|target| target.name.clone()).collect();
+        let path = &config.database.path;
+        let opened = SqliteStore::open(path, self.clock.now(), wake.clone(), targets).await;
         let (store, writer) = opened.expect("the database opens");
         let mut store: Arc<dyn Store> = Arc::new(store);
         if let Some(wrap) = &self.wrap {
             store = wrap(store);
         }
-        let app = App::with_store(config, listeners, self.clock.clone(), store, writer);
+        let opened = Opened { store, writer, wake };
+        let app = App::with_store(config, listeners, self.clock.clone(), opened);
+        let app = app.expect("the service is put together");
+        self.reconciler = Some(app.reconciler());
         let (stop, stopped) = oneshot::channel();
-        let run = app.expect("the service is put together").run(async { _ = stopped.await });
+        let run = app.run(async { _ = stopped.await });
         self.running = Some((stop, tokio::spawn(run)));
+    }
+
+    /// Takes one step of reconciliation by hand.
+    pub async fn reconcile(&self) -> Found {
+        let reconciler = self.reconciler.as_ref().expect("the service has been opened");
+        reconciler.step().await.expect("a step of reconciliation")
+    }
+
+    /// Moves the public URL, as a restart of ngrok does; it takes effect with the next start.
+    pub fn move_public_url(&mut self, url: &str) {
+        self.config.callbacks.public_url = PublicUrlSetting::Fixed(url.parse().unwrap());
+        self.is_public_url_set = true;
     }
 
     /// Stops the service as SIGTERM does; the Engine and the database file stay.

@@ -83,8 +83,6 @@ pub struct SqliteStore {
     checkpointer: SqlitePool,
     closing: CancellationToken,
     signing_key: [u8; 32],
-    /// Held while the store is open.
-    _lock: File,
 }
 
 impl SqliteStore {
@@ -132,8 +130,8 @@ impl SqliteStore {
             .max_connections(1)
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
-        let (writer, task) = Writer::start(connection, wake, relay_targets, closing.clone());
-        let store = Self { writer, readers, checkpointer, closing, signing_key, _lock: lock };
+        let (writer, task) = Writer::start(connection, lock, wake, relay_targets, closing.clone());
+        let store = Self { writer, readers, checkpointer, closing, signing_key };
         Ok((store, task))
     }
 }

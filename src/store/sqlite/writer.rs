@@ -4,6 +4,8 @@
 //! (group commit), so an fsync is shared by all who wait. The invariants: a caller hears `Ok` only
 //! after the commit; a change that fails takes no other change down with it.
 
+use std::fs::File;
+
 use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
@@ -37,6 +39,8 @@ struct Outside {
     wake: Wake,
     /// Names of the configured targets that every result goes to.
     relay_targets: Vec<String>,
+    /// Held while the database may be written.
+    _lock: File,
 }
 
 /// Hands changes to the writer task. Cheap to clone.
@@ -85,12 +89,18 @@ impl Writer {
     /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
     pub(super) fn start(
         connection: SqliteConnection,
+        lock: File,
         wake: Wake,
         relay_targets: Vec<String>,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let task = tokio::spawn(run(connection, changes, Outside { wake, relay_targets }, closing));
+        let task = tokio::spawn(run(
+            connection,
+            changes,
+            Outside { wake, relay_targets, _lock: lock },
+            closing,
+        ));
         (Self { queue }, task)
     }
 
