@@ -20,6 +20,8 @@
 //! - [`simulator`]: the Engine's double; it shares nothing with the rest, so that a wrong reading
 //!   of the Engine cannot agree with itself.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod api;
 pub mod app;
 pub mod cli;
