@@ -3,6 +3,8 @@
 //! Handed to everything that stamps, waits or expires. The invariant: with a manual clock nothing
 //! happens by itself; whoever sleeps wakes when the clock is moved past its hour.
 
+#![allow(clippy::disallowed_methods, reason = "this is where the time is read")]
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
