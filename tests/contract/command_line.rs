@@ -85,7 +85,7 @@ async fn serve_says_where_it_listens_in_one_line_and_ends_well_when_asked_to() {
         let answer = Answer::of(client.get(format!("{door}/healthz"))).await.expect(200);
         assert_eq!(answer.json(), json!({"status": "ok"}));
     }
-    assert!(program.stderr().contains("plain http"), "a risk is warned of: {}", program.stderr());
+    program.said("plain http").await;
     let ended = program.terminate().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.stdout, format!("{line}\n"), "nothing else on standard output");
@@ -97,8 +97,7 @@ async fn serve_without_ngrok_starts_and_says_which_command_to_run() {
     let agent = format!("http://{}", dead_port().await);
     let program = Program::serve(folder.path(), &[("CALLBACKS__NGROK_API", &agent)]).await;
     let port = program.callbacks.rsplit(':').next().expect("a port").to_owned();
-    let said = program.stderr();
-    assert!(said.contains(&format!("ngrok http {port}")), "{said}");
+    program.said(&format!("ngrok http {port}")).await;
     let ready = Answer::of(http_client().get(format!("{}/readyz", program.api))).await;
     assert_eq!(ready.status, 503);
 }

@@ -72,6 +72,9 @@ async fn a_second_401_or_403_means_that_the_engine_does_not_let_us_in() {
         assert_asked(&service.engine, 2, 0);
         assert_eq!(service.engine.tokens_issued(), 2, "one fresh token, and no more");
     }
+    let without_token = Setup::new().set("ENGINE__AUTH__TOKEN_URL", "").start().await;
+    refused(&without_token, 502, "engine-auth", "unsent").await;
+    assert_asked(&without_token.engine, 1, 0);
     let service = with_fault(|options| options.revoke_tokens = FaultRate::Always).await;
     refused(&service, 502, "engine-auth", "unsent").await;
     assert_eq!(service.engine.requests().unauthorized, 2);

@@ -101,6 +101,12 @@ impl Program {
         self.running.child.id()
     }
 
+    /// Returns once it has written this to standard error.
+    pub async fn said(&self, words: &str) {
+        let look = async || self.stderr().contains(words).then_some(());
+        super::wait_for(&format!("the words {words:?}"), look).await;
+    }
+
     /// Whatever it wrote to standard error by now.
     pub fn stderr(&self) -> String {
         self.running.stderr.text()
