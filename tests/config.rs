@@ -3,6 +3,8 @@
 //!
 //! Invariant checked throughout: no line holds a secret or a line break.
 
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,8 @@
 //! Run by `cargo test`; everything goes through real sockets.
 //! Invariant: no test waits by sleeping; it waits for a condition, with a deadline.
 
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
 use std::{
     io::Read,
     sync::{Arc, Mutex},

@@ -357,7 +357,7 @@ pub trait Store: Send + Sync {
     /// The exact bytes of a delivery.
     async fn delivery_body(&self, id: DeliveryId) -> Result<Option<Bytes>, StoreError>;
 
-    /// A job's timeline; of an erased job only the tombstone is left.
+    /// A job's timeline. The tombstone of an erased job stands among the events of all.
     async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError>;
 
     /// Up to `limit` events after `seq`, of all jobs or of one, in their order.
