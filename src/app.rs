@@ -8,11 +8,15 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use axum::Router;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     clock::Clock,
     config::{ApiListen, Config},
+    doctor::{Doctor, Prober},
     engine::Engine,
     http::{self, Context},
     outbound::{Outbound, Permissions},
@@ -86,9 +90,16 @@ impl App {
         };
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
+        let public_url = PublicUrl::new(&config.callbacks, port, outbound.clone());
+        let prober = Prober {
+            outbound: outbound.clone(),
+            signing_key: store.signing_key(),
+            max_body: config.callbacks.max_body,
+        };
         let context = Context {
             engine: Engine::new(config.engine.clone(), outbound.clone(), clock.clone()),
-            public_url: PublicUrl::new(&config.callbacks, port, outbound.clone()),
+            doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
+            public_url,
             config: Arc::new(config),
             store,
             outbound,
@@ -127,6 +138,10 @@ impl App {
             None => _ = serve(listeners.callbacks, http::merged_door(context.clone())),
         }
         connections.close();
+        let doctor = context.doctor.clone();
+        let examined =
+            stopping.clone().run_until_cancelled_owned(async move { doctor.run().await });
+        context.tasks.spawn(examined);
         let is_writer_dead = tokio::select! {
             () = shutdown => false,
             _ = &mut writer => true,
@@ -142,6 +157,33 @@ impl App {
         }
         context.store.close().await;
         writer.await.context("the database writer died while closing")
+    }
+}
+
+/// The callbacks' door while the service is not running: it answers probes and takes nothing, so
+/// that the public URL can be examined. Dropping it closes it.
+pub struct ProbeDoor {
+    address: SocketAddr,
+    _closing: DropGuard,
+}
+
+impl ProbeDoor {
+    /// Opens `callbacks.listen`; must not be called beside a running service.
+    pub async fn open(config: &Config, signing_key: [u8; 32]) -> anyhow::Result<Self> {
+        let listener = bind("callbacks.listen", config.callbacks.listen).await?;
+        let address = listener.local_addr()?;
+        let router = http::probe::door(signing_key, config.callbacks.max_body);
+        let closing = CancellationToken::new();
+        let closed = closing.clone().cancelled_owned();
+        tokio::spawn(
+            async move { axum::serve(listener, router).with_graceful_shutdown(closed).await },
+        );
+        Ok(Self { address, _closing: closing.drop_guard() })
+    }
+
+    /// Where it is really listened for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 

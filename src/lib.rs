@@ -14,7 +14,7 @@
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`store`]:
 //!   everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
-//!   on.
+//!   on. [`doctor`]: whether that address really leads here.
 //! - [`http`]: the two front doors. [`client`]: the API from the other side.
 //! - [`app`]: all of it put together. [`cli`]: the commands.
 //! - [`simulator`]: the Engine's double; it shares nothing with the rest, so that a wrong reading
@@ -26,6 +26,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod http;

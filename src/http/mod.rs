@@ -14,6 +14,7 @@ mod extract;
 mod health;
 mod jobs;
 mod observe;
+pub mod probe;
 mod results;
 mod stats;
 mod submission;
@@ -36,8 +37,8 @@ use tower_http::{
 
 use self::error::Problem;
 use crate::{
-    clock::Clock, config::Config, engine::Engine, outbound::Outbound, public_url::PublicUrl,
-    store::Store,
+    clock::Clock, config::Config, doctor::Doctor, engine::Engine, outbound::Outbound,
+    public_url::PublicUrl, store::Store,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -47,6 +48,7 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     pub engine: Engine,
     pub public_url: PublicUrl,
+    pub doctor: Doctor,
     pub outbound: Outbound,
     pub clock: Clock,
     pub metrics: &'static PrometheusHandle,
