@@ -3,7 +3,9 @@
 //! Opened by `app`; everyone else sees `dyn Store`. The invariant: the write connection commits with
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
+pub mod backup;
 mod erase;
+pub mod inspect;
 mod read;
 mod receive;
 mod rows;
@@ -139,6 +141,11 @@ fn lock(path: &Path) -> Result<File, OpenError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
     }
+}
+
+/// The schema that this program writes: the number of its newest migration.
+pub fn schema_version() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
 async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
