@@ -11,11 +11,15 @@ use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     clock::Clock,
     config::{ApiListen, Config},
+    doctor::{Doctor, Prober},
     engine::Engine,
     http::{self, Context, feed::Feed},
     outbound::{Outbound, Permissions},
@@ -87,7 +91,7 @@ impl App {
         let path = &config.database.path;
         let relay_targets = config.relay.targets.iter().map(|one| one.name.clone()).collect();
         let (store, writer) =
-            SqliteStore::open(path, clock.now(), wake.clone(), relay_targets).await?;
+            SqliteStore::open_with(path, clock.now(), wake.clone(), relay_targets).await?;
         let opened = Opened { store: Arc::new(store), writer, wake };
         Self::with_store(config, listeners, clock, opened)
     }
@@ -106,6 +110,12 @@ impl App {
         };
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
+        let public_url = PublicUrl::new(&config.callbacks, port, outbound.clone());
+        let prober = Prober {
+            outbound: outbound.clone(),
+            signing_key: store.signing_key(),
+            max_body: config.callbacks.max_body,
+        };
         let context = Context {
             engine: Engine::new(
                 config.engine.clone(),
@@ -113,7 +123,8 @@ impl App {
                 clock.clone(),
                 config.callbacks.max_body,
             ),
-            public_url: PublicUrl::new(&config.callbacks, port, outbound.clone()),
+            doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
+            public_url,
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,
@@ -176,6 +187,10 @@ impl App {
         let commits = Some(context.wake.commits());
         workers.spawn(workers::turn(relayer, clock, pulse, stopping.clone(), commits));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
+        let doctor = context.doctor.clone();
+        let examined =
+            stopping.clone().run_until_cancelled_owned(async move { doctor.run().await });
+        workers.spawn(async { _ = examined.await });
         let dead = tokio::select! {
             () = shutdown => None,
             _ = &mut writer => Some("the database writer"),
@@ -216,6 +231,33 @@ fn relayer(context: &Context) -> Relayer {
         context.outbound.clone(),
         context.clock.clone(),
     )
+}
+
+/// The callbacks' door while the service is not running: it answers probes and takes nothing, so
+/// that the public URL can be examined. Dropping it closes it.
+pub struct ProbeDoor {
+    address: SocketAddr,
+    _closing: DropGuard,
+}
+
+impl ProbeDoor {
+    /// Opens `callbacks.listen`; must not be called beside a running service.
+    pub async fn open(config: &Config, signing_key: [u8; 32]) -> anyhow::Result<Self> {
+        let listener = bind("callbacks.listen", config.callbacks.listen).await?;
+        let address = listener.local_addr()?;
+        let router = http::probe::door(signing_key, config.callbacks.max_body);
+        let closing = CancellationToken::new();
+        let closed = closing.clone().cancelled_owned();
+        tokio::spawn(
+            async move { axum::serve(listener, router).with_graceful_shutdown(closed).await },
+        );
+        Ok(Self { address, _closing: closing.drop_guard() })
+    }
+
+    /// Where it is really listened for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 async fn finish(tasks: &TaskTracker, grace: Duration, what_else: &str) {

@@ -22,6 +22,7 @@ use super::{
     Context,
     error::Problem,
     extract::{BodyError, read_body},
+    probe,
 };
 use crate::{
     api,
@@ -67,9 +68,13 @@ pub async fn receive(
 ) -> Result<Response, Problem> {
     let id = proven(&context, &job, &given)?;
     let limit = context.config.callbacks.max_body;
+    let job = (id != signature::PROBE_ID).then_some(id);
     let body = match read_body(&headers, body, limit).await {
+        Ok(body) if job.is_none() => {
+            return Ok(probe::answer(&context.store.signing_key(), &body));
+        }
         Ok(body) => body,
-        Err(error) => return Err(refused(&context, Some(id), error).await),
+        Err(error) => return Err(refused(&context, job, error).await),
     };
     let addressed = Addressed { job: Some(id), sender, headers };
     keep(context, addressed, body).await

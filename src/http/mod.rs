@@ -16,6 +16,7 @@ mod health;
 mod jobs;
 mod observe;
 mod orders;
+pub mod probe;
 mod relays;
 mod results;
 mod stats;
@@ -40,8 +41,8 @@ use tower_http::{
 
 use self::{error::Problem, feed::Feed};
 use crate::{
-    clock::Clock, config::Config, engine::Engine, outbound::Outbound, public_url::PublicUrl,
-    pulse::Pulse, store::Store, wake::Wake,
+    clock::Clock, config::Config, doctor::Doctor, engine::Engine, outbound::Outbound,
+    public_url::PublicUrl, pulse::Pulse, store::Store, wake::Wake,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -51,6 +52,7 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     pub engine: Engine,
     pub public_url: PublicUrl,
+    pub doctor: Doctor,
     pub outbound: Outbound,
     pub clock: Clock,
     pub pulse: Pulse,
