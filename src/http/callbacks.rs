@@ -9,7 +9,7 @@ use std::{io::Read, net::SocketAddr};
 use axum::{
     Json,
     body::Body,
-    extract::{ConnectInfo, Path, State},
+    extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode, header::CONTENT_ENCODING},
     response::{IntoResponse, Response},
 };
@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 use super::{
     Context,
     error::Problem,
-    extract::{BodyError, read_body},
+    extract::{BodyError, Segments, read_body},
 };
 use crate::{
     api,
@@ -60,7 +60,7 @@ const SLOW_BYTES: usize = 256 * 1024;
 )]
 pub async fn receive(
     State(context): State<Context>,
-    Path((job, given)): Path<(String, String)>,
+    Segments((job, given)): Segments<(String, String)>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
@@ -89,7 +89,7 @@ pub async fn receive(
 )]
 pub async fn probe(
     State(context): State<Context>,
-    Path((job, given)): Path<(String, String)>,
+    Segments((job, given)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     proven(&context, &job, &given)?;
     Ok(StatusCode::NO_CONTENT)
@@ -113,7 +113,7 @@ pub async fn probe(
 )]
 pub async fn receive_in_inbox(
     State(context): State<Context>,
-    Path(given): Path<String>,
+    Segments(given): Segments<String>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
