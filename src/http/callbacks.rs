@@ -39,6 +39,9 @@ use crate::{
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
 
+/// First bytes of every gzip member (RFC 1952); no JSON text begins so.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
     post, path = "/callbacks/{job}/{signature}", tag = "callbacks",
@@ -193,7 +196,9 @@ async fn read_arrival(context: &Context, addressed: Addressed, body: Bytes) -> O
     let limit = context.config.callbacks.max_body;
     let id_pointers = context.config.engine.job_id_pointers.clone();
     let received_at = context.clock.now();
-    let is_gzip = is_gzip(&addressed.headers);
+    // Some proxies unpack a body and leave the header: what does not begin as gzip is read as it is,
+    // or it would stand on record as malformed and its repeats as duplicates of that.
+    let is_gzip = is_gzip(&addressed.headers) && body.starts_with(&GZIP_MAGIC);
     let is_slow = is_gzip || body.len() > SLOW_BYTES;
     let read = move || {
         let (body, broken) = match is_gzip.then(|| unpack(&body, limit)) {
