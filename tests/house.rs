@@ -146,7 +146,7 @@ fn a_forbidden_import_is_found_however_it_is_spelled() {
         ("workers", "use crate::api;"),
         ("simulator", "macro_rules! m { () => { $crate::domain::json::parse() } }"),
         ("cli", "use crate::http::{self, docs::Document};"),
-        ("cli", "use crate::engine::Engine;"),
+        ("cli", "use crate::workers::Worker;"),
         ("main", "use finishline::app::App;"),
         ("client", "fn f() { crate::http::docs::Document::openapi::<()>() }"),
     ] {

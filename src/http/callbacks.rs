@@ -9,7 +9,7 @@ use std::{io::Read, net::SocketAddr};
 use axum::{
     Json,
     body::Body,
-    extract::{ConnectInfo, Path, State},
+    extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode, header::CONTENT_ENCODING},
     response::{IntoResponse, Response},
 };
@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 use super::{
     Context,
     error::Problem,
-    extract::{BodyError, read_body},
+    extract::{BodyError, Segments, read_body},
     probe,
 };
 use crate::{
@@ -39,6 +39,9 @@ use crate::{
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
+
+/// First bytes of every gzip member (RFC 1952); no JSON text begins so.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
@@ -61,7 +64,7 @@ const SLOW_BYTES: usize = 256 * 1024;
 )]
 pub async fn receive(
     State(context): State<Context>,
-    Path((job, given)): Path<(String, String)>,
+    Segments((job, given)): Segments<(String, String)>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
@@ -94,7 +97,7 @@ pub async fn receive(
 )]
 pub async fn probe(
     State(context): State<Context>,
-    Path((job, given)): Path<(String, String)>,
+    Segments((job, given)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     proven(&context, &job, &given)?;
     Ok(StatusCode::NO_CONTENT)
@@ -118,7 +121,7 @@ pub async fn probe(
 )]
 pub async fn receive_in_inbox(
     State(context): State<Context>,
-    Path(given): Path<String>,
+    Segments(given): Segments<String>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
@@ -198,7 +201,9 @@ async fn read_arrival(context: &Context, addressed: Addressed, body: Bytes) -> O
     let limit = context.config.callbacks.max_body;
     let id_pointers = context.config.engine.job_id_pointers.clone();
     let received_at = context.clock.now();
-    let is_gzip = is_gzip(&addressed.headers);
+    // Some proxies unpack a body and leave the header: what does not begin as gzip is read as it is,
+    // or it would stand on record as malformed and its repeats as duplicates of that.
+    let is_gzip = is_gzip(&addressed.headers) && body.starts_with(&GZIP_MAGIC);
     let is_slow = is_gzip || body.len() > SLOW_BYTES;
     let read = move || {
         let (body, broken) = match is_gzip.then(|| unpack(&body, limit)) {

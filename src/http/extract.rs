@@ -49,9 +49,20 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
     }
 }
 
+/// Segments of the address as they stand there, unproven; what is no text is not found.
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segments = Path::<T>::from_request_parts(parts, state).await;
+        segments.map(|Path(segments)| Self(segments)).map_err(|_| Problem::NotFound)
+    }
+}
+
 async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    let segment = Path::<String>::from_request_parts(parts, state).await;
-    segment.map(|Path(segment)| segment).map_err(|_| Problem::NotFound)
+    Segments::from_request_parts(parts, state).await.map(|Segments(segment)| segment)
 }
 
 /// What a list of jobs is asked for.
