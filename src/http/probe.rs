@@ -14,11 +14,8 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{
-    error::Problem,
-    extract::{BodyError, read_body},
-};
-use crate::domain::signature;
+use super::{error::Problem, extract::read_body, limits::Limits};
+use crate::{config::Config, domain::signature};
 
 /// The answer to a probe whose signature is genuine.
 pub(super) fn answer(key: &[u8; 32], body: &[u8]) -> Response {
@@ -26,19 +23,21 @@ pub(super) fn answer(key: &[u8; 32], body: &[u8]) -> Response {
     Json(json!({ "outcome": "probe", "proof": proof })).into_response()
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Door {
     key: [u8; 32],
     max_body: usize,
+    limits: Limits,
 }
 
 /// Answers probes; everything else is told to come back, since nothing is kept here.
-pub fn door(key: [u8; 32], max_body: usize) -> Router {
+pub fn door(key: [u8; 32], config: &Config) -> Router {
+    let door = Door { key, max_body: config.callbacks.max_body, limits: Limits::new(config) };
     Router::new()
         .route("/callbacks/{job}/{signature}", post(receive))
         .fallback(any(async || Problem::StorageUnavailable))
         .method_not_allowed_fallback(async || Problem::StorageUnavailable)
-        .with_state(Door { key, max_body })
+        .with_state(door)
 }
 
 async fn receive(
@@ -54,9 +53,7 @@ async fn receive(
     if id != signature::PROBE_ID {
         return Err(Problem::StorageUnavailable);
     }
-    match read_body(&headers, body, door.max_body).await {
-        Ok(body) => Ok(answer(&door.key, &body)),
-        Err(BodyError::TooLarge) => Err(Problem::PayloadTooLarge(door.max_body)),
-        Err(BodyError::Lost) => Err(Problem::MalformedJson("the body broke off".into())),
-    }
+    let read = read_body(&door.limits, &headers, body, door.max_body).await;
+    let body = read.map_err(|error| error.into_problem(door.max_body))?;
+    Ok(answer(&door.key, &body))
 }
