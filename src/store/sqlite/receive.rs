@@ -21,9 +21,6 @@ use crate::{
     store::{Addressee, Arrival, Receipt},
 };
 
-/// Rows of one statement, so that its variables stay below SQLite's limit of 32,766.
-const ROWS_PER_STATEMENT: usize = 1_000;
-
 /// Puts arrivals on record; one receipt for each, in their order.
 pub(super) async fn apply(
     connection: &mut SqliteConnection,
@@ -474,10 +471,7 @@ async fn upsert_outputs(connection: &mut SqliteConnection, jobs: &[&State]) -> s
             (0..).zip(&job.outputs).map(|(position, output)| (job.seq, position, output))
         })
         .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        rows::upsert_outputs(connection, chunk).await?;
-    }
-    Ok(())
+    rows::upsert_outputs(connection, &rows).await
 }
 
 fn push_list(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = i64>) {
