@@ -26,8 +26,8 @@ use finishline::{
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
     },
     store::{
-        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats, Store,
-        StoreError, StoredResult,
+        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
+        Stats, Store, StoreError, StoredResult,
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
