@@ -208,6 +208,8 @@ async fn settle(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Resu
     let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
     relay::give_back(&mut transaction).await?;
     transaction.commit().await?;
+    // The last process may have ended between an erasure and the emptying of the log.
+    sqlx::query("pragma wal_checkpoint(truncate)").execute(connection).await?;
     Ok(interrupted)
 }
 
@@ -314,12 +316,14 @@ impl Store for SqliteStore {
                         break;
                     }
                 }
-                gone => return Ok(gone),
+                gone => {
+                    // An earlier call may have been refused while readers held the log.
+                    erase::empty_log(&self.checkpointer).await?;
+                    return Ok(gone);
+                }
             }
         }
-        if erased > 0 {
-            erase::empty_log(&self.checkpointer).await?;
-        }
+        erase::empty_log(&self.checkpointer).await?;
         Ok(Lookup::Found(erased))
     }
 
