@@ -99,10 +99,8 @@ impl SqliteStore {
             // What is deleted or overwritten is zeroed: erased means erased.
             .pragma("secure_delete", "on")
             .statement_cache_capacity(WRITER_STATEMENTS);
-        let mut connection =
-            SqliteConnection::connect_with(&writing).await.map_err(|error| unusable(&error))?;
+        let mut connection = connect(&writing).await.map_err(|error| unusable(&error))?;
         migrate(&mut connection, path).await?;
-        prove_durable(&mut connection).await.map_err(|error| unusable(&error))?;
         let signing_key =
             signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
         let interrupted = settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
@@ -119,7 +117,7 @@ impl SqliteStore {
             .max_connections(1)
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
-        let (writer, task) = Writer::start(connection, closing.clone());
+        let (writer, task) = Writer::start(connection, writing, closing.clone());
         let store = Self { writer, readers, checkpointer, closing, signing_key, _lock: lock };
         Ok((store, task))
     }
@@ -148,6 +146,13 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), O
         }
         other => OpenError::Unusable(path.to_owned(), other.to_string()),
     })
+}
+
+/// A connection for the writer.
+async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let mut connection = SqliteConnection::connect_with(options).await?;
+    prove_durable(&mut connection).await?;
+    Ok(connection)
 }
 
 /// A pragma that did not take effect says so only when it is read back.
