@@ -7,6 +7,7 @@ mod erase;
 mod read;
 mod receive;
 mod rows;
+mod spooled;
 mod submit;
 mod writer;
 
@@ -32,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::writer::{UseCase, Writer};
 use super::{
-    Arrival, Begun, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats, Store,
-    StoreError, StoredResult,
+    Arrival, Begun, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, SpoolMark, Spooled,
+    Stats, Store, StoreError, StoredResult,
 };
 use crate::domain::{
     delivery::Delivery,
@@ -76,6 +77,7 @@ pub struct SqliteStore {
     checkpointer: SqlitePool,
     closing: CancellationToken,
     signing_key: [u8; 32],
+    spool_mark: Option<SpoolMark>,
     /// Held while the store is open.
     _lock: File,
 }
@@ -103,6 +105,7 @@ impl SqliteStore {
         migrate(&mut connection, path).await?;
         let signing_key =
             signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
+        let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
         let interrupted = settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
         if interrupted > 0 {
             tracing::warn!(
@@ -118,7 +121,8 @@ impl SqliteStore {
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
         let (writer, task) = Writer::start(connection, writing, closing.clone());
-        let store = Self { writer, readers, checkpointer, closing, signing_key, _lock: lock };
+        let store =
+            Self { writer, readers, checkpointer, closing, signing_key, spool_mark, _lock: lock };
         Ok((store, task))
     }
 }
@@ -263,6 +267,14 @@ impl Store for SqliteStore {
 
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
         self.writer.receive(arrival).await
+    }
+
+    fn spool_mark(&self) -> Option<SpoolMark> {
+        self.spool_mark
+    }
+
+    async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
+        self.writer.commit(spooled).await
     }
 
     async fn record_oversize(
