@@ -17,7 +17,7 @@ use crate::{
     http::{self, Context},
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
-    store::{Store, sqlite::SqliteStore},
+    store::{Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
 };
 
@@ -86,11 +86,13 @@ impl App {
         };
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
+        let intake = Arc::new(intake(&config, &clock, store.clone())?);
         let context = Context {
             engine: Engine::new(config.engine.clone(), outbound.clone(), clock.clone()),
             public_url: PublicUrl::new(&config.callbacks, port, outbound.clone()),
             config: Arc::new(config),
             store,
+            intake,
             outbound,
             clock,
             metrics: telemetry::start_metrics(),
@@ -127,6 +129,8 @@ impl App {
             None => _ = serve(listeners.callbacks, http::merged_door(context.clone())),
         }
         connections.close();
+        let (intake, stop_intake) = (context.intake.clone(), stopping.child_token());
+        let intake_loop = tokio::spawn(async move { intake.run(stop_intake).await });
         let is_writer_dead = tokio::select! {
             () = shutdown => false,
             _ = &mut writer => true,
@@ -140,9 +144,27 @@ impl App {
         if is_writer_dead {
             bail!("the database writer died; see the log");
         }
+        intake_loop.await.context("the intake's loop died")?;
+        context.intake.close(grace).await;
         context.store.close().await;
         writer.await.context("the database writer died while closing")
     }
+}
+
+/// The intake with the spool that the settings name, if they do not turn it off.
+fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::Result<Intake> {
+    let intake = Intake::new(store.clone(), clock.clone());
+    if config.spool.size == 0 {
+        return Ok(intake);
+    }
+    let path = config.spool.path.clone().unwrap_or_else(|| {
+        let mut beside = config.database.path.clone().into_os_string();
+        beside.push("-spool");
+        beside.into()
+    });
+    let spool = Spool::open(&path, config.spool.size, store.spool_mark(), clock.now())?;
+    let id_pointers = config.engine.job_id_pointers.clone();
+    Ok(intake.with_spool(spool, config.spool.wait, id_pointers))
 }
 
 async fn finish(tasks: &TaskTracker, grace: Duration, what_else: &str) {

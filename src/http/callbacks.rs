@@ -32,12 +32,15 @@ use crate::{
         result::{self, Reading},
         signature,
     },
-    store::{Addressee, Arrival, Lookup, Receipt},
+    store::{Addressee, Arrival, Lookup, Receipt, intake::Taken},
     telemetry,
 };
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
+
+/// The outcome while nothing else is known than that the body is on disk.
+const SPOOLED: &str = "spooled";
 
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
@@ -50,7 +53,7 @@ const SLOW_BYTES: usize = 256 * 1024;
     ),
     request_body(content = Object, description = "The Engine's job result"),
     responses(
-        (status = 200, body = api::Received, description = "On disk"),
+        (status = 200, body = api::Received, description = "On disk: in the database, or `spooled` until it takes writes again"),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`: kept as evidence"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: not an address we made"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased; nothing is kept"),
@@ -161,8 +164,13 @@ async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Res
             Reading::Malformed(reason) => Some(reason.clone()),
             _ => None,
         };
-        let receipt = context.store.receive(arrival).await?;
-        answer(receipt, reading)
+        match context.intake.receive(arrival).await? {
+            Taken::Stored(receipt) => answer(receipt, reading),
+            Taken::Spooled => {
+                count(SPOOLED);
+                acknowledge(SPOOLED, reading)
+            }
+        }
     });
     kept.await.unwrap_or(Err(Problem::Internal))
 }
@@ -182,9 +190,13 @@ fn answer(receipt: Receipt, malformed: Option<String>) -> Result<Response, Probl
             tracing::warn!(job.id = %job_id, outcome = outcome.as_str(), "callback needs a look");
         }
     }
+    acknowledge(outcome.as_str(), malformed)
+}
+
+fn acknowledge(outcome: &str, malformed: Option<String>) -> Result<Response, Problem> {
     match malformed {
         Some(reason) => Err(Problem::MalformedJson(reason)),
-        None => Ok(Json(api::Received { outcome: outcome.as_str().into() }).into_response()),
+        None => Ok(Json(api::Received { outcome: outcome.into() }).into_response()),
     }
 }
 

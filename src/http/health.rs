@@ -1,7 +1,10 @@
 //! `/healthz`, `/readyz`, `/metrics`: what operators and orchestrators ask.
 //!
 //! The invariant: ready means that a callback sent now would be stored and a job could be
-//! submitted; it is found out by doing, with a real write.
+//! submitted; it is found out by doing, with a real write. A spool that works does not make up for
+//! a database that does not.
+
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -16,7 +19,10 @@ use super::{
     access::{MayRead, caller},
     error::Problem,
 };
-use crate::clock::Stopwatch;
+use crate::{clock::Stopwatch, store::StoreError};
+
+/// A database that does not write by then is not ready; whoever asks has little patience.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The process is alive.
 #[utoipa::path(
@@ -38,7 +44,10 @@ pub async fn alive() -> Json<Value> {
 )]
 pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Response {
     let stopwatch = Stopwatch::start();
-    let database = context.store.probe(context.clock.now()).await;
+    let probe = context.store.probe(context.clock.now());
+    let database = tokio::time::timeout(PROBE_PATIENCE, probe).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("no answer within {PROBE_PATIENCE:?}")))
+    });
     let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
     let public_url = context.public_url.current().await;
     let is_ready = database.is_ok() && public_url.is_ok();
@@ -52,6 +61,15 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
             "publicUrl": match public_url {
                 Ok(url) => json!({ "ok": true, "url": url }),
                 Err(unknown) => json!({ "ok": false, "detail": unknown.to_string() }),
+            },
+            "spool": match context.intake.spool_state() {
+                Some(state) => json!({
+                    "ok": true,
+                    "records": state.records,
+                    "bytes": state.bytes,
+                    "bytesFree": state.bytes_free,
+                }),
+                None => json!({ "ok": true, "detail": "off" }),
             },
         });
     }

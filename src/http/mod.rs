@@ -36,8 +36,12 @@ use tower_http::{
 
 use self::error::Problem;
 use crate::{
-    clock::Clock, config::Config, engine::Engine, outbound::Outbound, public_url::PublicUrl,
-    store::Store,
+    clock::Clock,
+    config::Config,
+    engine::Engine,
+    outbound::Outbound,
+    public_url::PublicUrl,
+    store::{Store, intake::Intake},
 };
 
 /// What handlers work with. Cheap to clone.
@@ -45,6 +49,8 @@ use crate::{
 pub struct Context {
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
+    /// Whatever is received goes through it.
+    pub intake: Arc<Intake>,
     pub engine: Engine,
     pub public_url: PublicUrl,
     pub outbound: Outbound,
