@@ -169,6 +169,72 @@ pub struct Events {
     pub events: Vec<Event>,
 }
 
+/// An order to pass a result on to one target.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Relay {
+    pub id: String,
+    pub job_id: String,
+    /// Name of a configured target, or origin of the job's own `finishWebhook`.
+    #[schema(example = "app")]
+    pub target: String,
+    /// `pending`, `delivered`, `dead`, or `paused` (pending, its target is left alone for a while).
+    #[schema(example = "delivered")]
+    pub state: String,
+    pub attempts: u32,
+    #[serde(with = "time::rfc3339_option")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// HTTP status of the last answer; `null` before one, or if the last attempt got none.
+    pub last_status: Option<u16>,
+    /// `webhook-id` of every attempt.
+    pub webhook_id: String,
+}
+
+/// A page of orders, newest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Relays {
+    pub relays: Vec<Relay>,
+    pub next_cursor: Option<String>,
+}
+
+/// An order with every attempt.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayDetail {
+    #[serde(flatten)]
+    pub relay: Relay,
+    /// In their order.
+    pub attempt_log: Vec<RelayAttempt>,
+}
+
+/// One attempt to pass a result on.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayAttempt {
+    /// From 1.
+    pub number: u32,
+    #[serde(with = "time::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    pub millis: u64,
+    /// HTTP status of the answer; `null` if there was none.
+    pub status: Option<u16>,
+    /// Why there was no answer.
+    pub error: Option<String>,
+    /// The answer's first 4 KiB; what is not UTF-8 is replaced.
+    pub answer: String,
+}
+
+/// How many were ordered again, or would be.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resent {
+    pub relays: u64,
+    pub dry_run: bool,
+}
+
 /// Figures over all jobs.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -322,6 +388,34 @@ impl From<domain::delivery::Delivery> for Delivery {
             sha256: hex(&delivery.sha256),
             repeats: delivery.repeats,
             headers: delivery.headers,
+        }
+    }
+}
+
+impl From<domain::relay::Relay> for Relay {
+    fn from(relay: domain::relay::Relay) -> Self {
+        Self {
+            id: relay.id.to_string(),
+            job_id: relay.job_id.to_string(),
+            webhook_id: domain::relay::Relay::webhook_id(relay.id),
+            target: relay.target,
+            state: relay.state.as_str().into(),
+            attempts: relay.attempts,
+            next_attempt_at: relay.next_attempt_at,
+            last_status: relay.last_status,
+        }
+    }
+}
+
+impl From<domain::relay::Attempt> for RelayAttempt {
+    fn from(attempt: domain::relay::Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            at: attempt.at,
+            millis: attempt.millis,
+            status: attempt.status,
+            error: attempt.error,
+            answer: String::from_utf8_lossy(&attempt.answer).into_owned(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! It talks HTTP only and knows nothing of the service's inside. The invariant: what the service
 //! answers is either what was asked for or a [`ClientError`] that says what to do.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -57,6 +59,12 @@ impl Client {
 
     pub async fn job(&self, id: &str) -> Result<api::Job, ClientError> {
         self.json(self.request(Method::GET, &format!("/v1/jobs/{id}"))).await
+    }
+
+    /// The job once it has finished, or as it stands after `patience` (at most 60 s).
+    pub async fn wait(&self, id: &str, patience: Duration) -> Result<api::Job, ClientError> {
+        let request = self.request(Method::GET, &format!("/v1/jobs/{id}"));
+        self.json(request.query(&[("wait", patience.as_secs())])).await
     }
 
     pub async fn events(&self, id: &str) -> Result<api::Events, ClientError> {

@@ -3,6 +3,8 @@
 //! Handed to everything that stamps, waits or expires. The invariant: with a manual clock nothing
 //! happens by itself; whoever sleeps wakes when the clock is moved past its hour.
 
+#![allow(clippy::disallowed_methods, reason = "this is where the time is read")]
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -65,6 +67,15 @@ pub fn add(at: Timestamp, duration: Duration) -> Timestamp {
         .ok()
         .and_then(|duration| at.checked_add(duration).ok())
         .unwrap_or(Timestamp::MAX)
+}
+
+/// `Retry-After` in either of its forms (RFC 9110, section 10.2.3), counted from `now`.
+pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
 /// Measures how long something takes, on the machine's own steady clock.

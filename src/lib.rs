@@ -6,19 +6,22 @@
 //!   repeated only where the Engine certainly did not take it.
 //! - **A stored result stays inside**: the door that the internet reaches serves none.
 //!
-//! The rooms, from the values up to the command line; each imports only rooms above it (`tests/
-//! house.rs` holds the table):
+//! The rooms, from the values up to the command line; each imports only rooms above it
+//! (`tests/house.rs` holds the table, `docs/ARCHITECTURE.md` walks along each path):
 //!
 //! - [`domain`]: plain values and decisions. [`config`], [`clock`], [`telemetry`]: settings, time,
-//!   logs and figures.
+//!   logs and figures. [`wake`], [`pulse`]: that something was committed, that a loop turns.
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`store`]:
 //!   everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
 //!   on.
-//! - [`http`]: the two front doors. [`client`]: the API from the other side.
+//! - [`http`]: the two front doors. [`workers`]: what goes on beside the requests. [`client`]: the
+//!   API from the other side.
 //! - [`app`]: all of it put together. [`cli`]: the commands.
 //! - [`simulator`]: the Engine's double; it shares nothing with the rest, so that a wrong reading
 //!   of the Engine cannot agree with itself.
+
+#![warn(clippy::unwrap_used)]
 
 pub mod api;
 pub mod app;
@@ -31,6 +34,9 @@ pub mod engine;
 pub mod http;
 pub mod outbound;
 pub mod public_url;
+pub mod pulse;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;
+pub mod wake;
+pub mod workers;

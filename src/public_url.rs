@@ -1,7 +1,8 @@
 //! The public URL that the Engine calls back on: fixed by the settings, or asked of ngrok's agent.
 //!
 //! Asked before every submission, and by readiness. The invariant: an address that the agent no
-//! longer names is never handed out, since a result sent there would be lost.
+//! longer names is never handed out, since a result sent there would be lost; so the agent is asked
+//! each time, once for all who wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,9 +15,6 @@ use crate::{
     config::{CallbacksConfig, PublicUrlSetting},
     outbound::{self, Outbound},
 };
-
-/// How long an answer of the agent stands: it may be restarted with another address any time.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// The agent is on this machine.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,12 +70,15 @@ impl PublicUrl {
         let url = match &*self.0 {
             Source::Fixed(url) => url.clone(),
             Source::Ngrok { agent, port, outbound, last } => {
+                let arrived = Stopwatch::start();
                 let mut last = last.lock().await;
                 match &*last {
-                    Some((asked, known)) if asked.elapsed() < FRESH => known.clone()?,
+                    // Asked while this caller waited: as good as asking again.
+                    Some((asked, known)) if asked.elapsed() < arrived.elapsed() => known.clone()?,
                     _ => {
+                        let asked = Stopwatch::start();
                         let known = ask(agent, *port, outbound).await;
-                        *last = Some((Stopwatch::start(), known.clone()));
+                        *last = Some((asked, known.clone()));
                         known?
                     }
                 }

@@ -3,14 +3,16 @@
 //!
 //! Invariant checked throughout: no line holds a secret or a line break.
 
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use finishline::config::{
-    ApiListen, Config, ConfigError, EXAMPLE, LogFormat, PublicUrlSetting, RunningSetting, Scope,
-    load,
+    ApiListen, Config, ConfigError, EXAMPLE, LogFormat, PublicUrlSetting, ReconcileAfter,
+    RunningSetting, Scope, load,
 };
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
@@ -199,7 +201,7 @@ fn the_environment_beats_the_file_and_the_file_beats_the_defaults() {
     let secret = config.engine.auth.client_secret.unwrap();
     assert_eq!(secret.expose(), " as it = is \"quoted\" ");
     assert!(config.outbound.allow_http && !config.outbound.allow_private);
-    assert_eq!(config.reconcile.after, Duration::from_secs(30 * 60));
+    assert_eq!(config.reconcile.after, ReconcileAfter::Fixed(Duration::from_secs(30 * 60)));
 }
 
 #[test]

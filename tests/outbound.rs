@@ -1,6 +1,8 @@
 //! The promises of `finishline::outbound`, driven over real sockets. The invariant: whatever the
 //! spelling, the name or the redirect, a trap on loopback is never connected to by a foreign URL.
 
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
 #[path = "outbound/answers.rs"]
 mod answers;
 #[path = "outbound/support.rs"]

@@ -22,9 +22,6 @@ use crate::{
     telemetry,
 };
 
-/// How often the demo looks whether the result is there.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// The simulator takes two seconds; much more means that something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -162,15 +159,9 @@ async fn tell(api: &str) -> anyhow::Result<()> {
 }
 
 async fn finished(client: &Client, id: &str) -> anyhow::Result<api::Job> {
-    let stopwatch = Stopwatch::start();
-    loop {
-        let job = client.job(id).await?;
-        if job.finished_at.is_some() {
-            return Ok(job);
-        }
-        if stopwatch.elapsed() > PATIENCE {
-            bail!("no callback came within {} s", PATIENCE.as_secs());
-        }
-        tokio::time::sleep(LOOK).await;
+    let job = client.wait(id, PATIENCE).await?;
+    if job.finished_at.is_none() {
+        bail!("no callback came within {} s", PATIENCE.as_secs());
     }
+    Ok(job)
 }

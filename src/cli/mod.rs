@@ -1,6 +1,6 @@
 //! The command line: one file per command.
 //!
-//! Called by `main`. The invariants: a command's exit code says how it ended (see [`Exit`]), and a
+//! Called by `main`. The invariants: a command's exit code says how it ended (see `Exit`), and a
 //! failure is one line on standard error.
 
 mod demo;

@@ -9,7 +9,7 @@ use toml::Value;
 
 use super::error::ConfigError;
 use super::value::webhook_key;
-use super::{ApiListen, Config, PublicUrlSetting};
+use super::{ApiListen, Config, PublicUrlSetting, ReconcileAfter};
 
 /// What Standard Webhooks asks of a signing secret.
 const WEBHOOK_SECRET_BYTES: usize = 24;
@@ -104,7 +104,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if config.reconcile.give_up <= config.reconcile.after {
+    if let ReconcileAfter::Fixed(after) = config.reconcile.after
+        && config.reconcile.give_up <= after
+    {
         warn(
             "reconcile.give_up is not longer than reconcile.after, so no job is looked up \
              before it is given up: make it longer"

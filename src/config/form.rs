@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sha2::{Digest as _, Sha256};
 use tracing_subscriber::EnvFilter;
 
-use super::value::{LogFormat, RunningSetting, Scope, Secret as SecretText};
+use super::value::{LogFormat, ReconcileAfter, RunningSetting, Scope, Secret as SecretText};
 
 /// Beyond any use, and far from where adding it to a time overflows.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
@@ -161,6 +161,16 @@ form!(
             return Err("is too short: it must be longer than zero");
         }
         Ok(duration)
+    }
+);
+
+form!(
+    /// A duration above zero, or `auto`.
+    DueAfter -> ReconcileAfter, DURATION, |text| {
+        match text {
+            "auto" => Ok(ReconcileAfter::Auto),
+            _ => PositiveDuration::parse(text).map(ReconcileAfter::Fixed),
+        }
     }
 );
 

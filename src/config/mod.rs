@@ -20,8 +20,8 @@ mod value;
 pub use error::ConfigError;
 pub use load::{default_file, load, process_environment};
 pub use value::{
-    ApiKeyConfig, ApiListen, LogFormat, PublicUrlSetting, RelayTarget, RunningSetting, Scope,
-    Secret,
+    ApiKeyConfig, ApiListen, LogFormat, PublicUrlSetting, ReconcileAfter, RelayTarget,
+    RunningSetting, Scope, Secret,
 };
 
 /// Every key with its default and a comment, as a file to start from.
@@ -271,8 +271,8 @@ pub struct OutboundConfig {
 #[serde(deny_unknown_fields)]
 pub struct ReconcileConfig {
     /// Since the submission, until a job is due.
-    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
-    pub after: Duration,
+    #[serde(deserialize_with = "form::one::<form::DueAfter, _>")]
+    pub after: ReconcileAfter,
     /// Between two looks for due jobs.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub every: Duration,

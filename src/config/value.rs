@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
@@ -92,6 +93,14 @@ pub enum RunningSetting {
     NoSuccess,
     /// Status 200 with `success: false`, whatever stands beside it.
     SuccessFalse,
+}
+
+/// When a job without a callback is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReconcileAfter {
+    Fixed(Duration),
+    /// Learned from the run times of finished jobs.
+    Auto,
 }
 
 /// How log lines are written.

@@ -10,6 +10,9 @@ use super::ids::{DeliveryId, JobId};
 /// Malformed bodies kept for one job: evidence, not an archive.
 pub const MAX_MALFORMED: usize = 3;
 
+/// The source of a delivery that a look-up at the Engine brought.
+pub const ENGINE_SOURCE: &str = "engine";
+
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {

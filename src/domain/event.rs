@@ -1,7 +1,7 @@
 //! Events: the timeline of a job, one row each, rendered once when it is written.
 //!
 //! Written by the store in the transaction of the fact they tell. The invariant: the data of an
-//! event holds no personal data, no credential and no signed link, since events outlive erasure.
+//! event holds no personal data, no credential and no signed link.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -16,7 +16,13 @@ pub enum EventType {
     JobRejected,
     JobUnconfirmed,
     JobFinished,
+    JobOverdue,
+    JobReconciled,
+    JobGivenUp,
     JobRecovered,
+    RelayDelivered,
+    RelayFailed,
+    RelayDead,
     JobErased,
     DeliverySpooled,
     DeliveryDuplicate,
@@ -36,6 +42,12 @@ impl EventType {
             Self::JobRejected => "job.rejected",
             Self::JobUnconfirmed => "job.unconfirmed",
             Self::JobFinished => "job.finished",
+            Self::JobOverdue => "job.overdue",
+            Self::JobReconciled => "job.reconciled",
+            Self::JobGivenUp => "job.given_up",
+            Self::RelayDelivered => "relay.delivered",
+            Self::RelayFailed => "relay.failed",
+            Self::RelayDead => "relay.dead",
             Self::JobRecovered => "job.recovered",
             Self::JobErased => "job.erased",
             Self::DeliverySpooled => "delivery.spooled",

@@ -58,6 +58,11 @@ impl JobStatus {
         }
     }
 
+    /// Whether the Engine may be working on it, and its callback is waited for.
+    pub fn is_in_flight(self) -> bool {
+        matches!(self, Self::Submitting | Self::Submitted | Self::Unconfirmed)
+    }
+
     /// Whether a result has been stored for it.
     pub fn is_finished(self) -> bool {
         matches!(self, Self::Succeeded | Self::Partial | Self::Failed)

@@ -9,6 +9,8 @@ pub mod ids;
 pub mod job;
 pub mod json;
 pub mod page;
+pub mod reconcile;
+pub mod relay;
 pub mod request;
 pub mod result;
 pub mod signature;

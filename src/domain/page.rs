@@ -26,6 +26,10 @@ pub struct JobFilter {
     pub engine_job_id: Option<String>,
     pub external_job_id: Option<String>,
     pub overdue: Option<bool>,
+    /// Whether it is in flight with a callback address that is not under [`Self::public_url`].
+    pub stale_callback: Option<bool>,
+    /// The public URL as it is now; empty while it is unknown. No part of what a cursor is for.
+    pub public_url: String,
     /// Inclusive.
     pub created_after: Option<Timestamp>,
     /// Exclusive.
@@ -79,6 +83,7 @@ impl Position {
 fn seal(position: &[u8], filter: &JobFilter) -> [u8; 8] {
     let mut hasher = Sha256::new();
     hasher.update(position);
+    let filter = JobFilter { public_url: String::new(), ..filter.clone() };
     hasher.update(format!("{filter:?}"));
     let digest: [u8; 32] = hasher.finalize().into();
     digest[..8].try_into().expect("eight of thirty-two bytes")

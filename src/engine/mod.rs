@@ -3,6 +3,7 @@
 //! Called by the HTTP layer. Errors are named after what the caller can do about them. The
 //! invariant: a submission that may have been taken is never sent a second time.
 
+mod poll;
 mod token;
 mod wire;
 
@@ -10,12 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{
-    Method, Response, StatusCode,
+    Method, RequestBuilder, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::value::RawValue;
 use url::Url;
 
+pub use self::poll::Polled;
 use self::token::Tokens;
 use crate::{
     clock::{self, Clock},
@@ -44,9 +46,9 @@ pub struct Accepted {
     pub uploads: Vec<(String, Option<String>, Option<String>)>,
 }
 
-/// Why a submission was not answered with 2xx.
+/// Why a call to the Engine was not answered with 2xx.
 #[derive(Debug)]
-pub enum SubmitError {
+pub enum EngineError {
     /// The Engine refused the job; sending it again is no use.
     Rejected { engine_status: u16, response: Option<Box<RawValue>> },
     /// No token, or one that the Engine does not accept. Not taken.
@@ -68,16 +70,24 @@ pub struct Engine {
     outbound: Outbound,
     tokens: Tokens,
     clock: Clock,
+    /// A result is as large as a callback may be.
+    max_result_bytes: usize,
 }
 
 impl Engine {
-    pub fn new(config: EngineConfig, outbound: Outbound, clock: Clock) -> Self {
+    /// `max_result_bytes` is the most that is read of a looked-up result.
+    pub fn new(
+        config: EngineConfig,
+        outbound: Outbound,
+        clock: Clock,
+        max_result_bytes: usize,
+    ) -> Self {
         let tokens = Tokens::new(config.auth.clone(), outbound.clone(), clock.clone());
-        Self { config, outbound, tokens, clock }
+        Self { config, outbound, tokens, clock, max_result_bytes }
     }
 
     /// Posts a job body. Repeats only what was certainly not taken, within the retry budget.
-    pub async fn submit(&self, body: Vec<u8>) -> Result<Accepted, SubmitError> {
+    pub async fn submit(&self, body: Vec<u8>) -> Result<Accepted, EngineError> {
         let body = Bytes::from(body);
         let deadline = clock::add(self.clock.now(), self.config.retry_budget);
         let mut pause = FIRST_PAUSE;
@@ -95,33 +105,53 @@ impl Engine {
         }
     }
 
-    /// One submission; an unaccepted token is renewed once.
-    async fn submit_once(&self, body: &Bytes) -> Result<Accepted, SubmitError> {
-        let no_token = |_| SubmitError::Auth { engine_status: None };
-        let token = self.tokens.bearer().await.map_err(no_token)?;
-        let mut response = self.post_job(body, token.as_deref()).await?;
-        if is_auth(response.status()) && token.is_some() {
-            let token = self.tokens.renew(token).await.map_err(no_token)?;
-            response = self.post_job(body, token.as_deref()).await?;
+    async fn submit_once(&self, body: &Bytes) -> Result<Accepted, EngineError> {
+        let response = self.authorized(|token| {
+            let request = self.request(Method::POST, self.config.job_url(), token);
+            request.header(CONTENT_TYPE, "application/json").body(body.clone())
+        });
+        self.read_answer(response.await?).await
+    }
+
+    /// Asks for a job's result, once.
+    pub async fn fetch_result(&self, engine_job_id: &str) -> Result<Polled, EngineError> {
+        let url = self.config.result_url(engine_job_id);
+        let response =
+            self.authorized(|token| self.request(Method::GET, url.clone(), token)).await?;
+        if poll::is_running_status(response.status(), self.config.running) {
+            return Ok(Polled::Running);
         }
-        self.read_answer(response).await
-    }
-
-    async fn post_job(&self, body: &Bytes, token: Option<&str>) -> Result<Response, SubmitError> {
-        let request = self.request(Method::POST, self.config.job_url(), token);
-        let request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
-        request.send().await.map_err(|error| {
-            let cause = outbound::describe(&error);
-            // A connection that never stood carried nothing; its time-out says so too.
-            match (error.is_connect(), error.is_timeout()) {
-                (true, _) => SubmitError::Unreachable { engine_status: None, cause },
-                (false, true) => SubmitError::TimedOut,
-                (false, false) => SubmitError::Lost { engine_status: None, cause },
+        let response = self.expect_success(response).await?;
+        let engine_status = Some(response.status().as_u16());
+        let body = outbound::read_capped(response, self.max_result_bytes).await;
+        let body = body.map_err(|error| match error {
+            outbound::ReadError::TimedOut => EngineError::TimedOut,
+            outbound::ReadError::TooLarge => {
+                EngineError::Lost { engine_status, cause: "its answer is too large" }
             }
-        })
+            outbound::ReadError::Lost => {
+                EngineError::Lost { engine_status, cause: "its answer broke off" }
+            }
+        })?;
+        Ok(poll::read(body, self.config.running))
     }
 
-    fn request(&self, method: Method, url: Url, token: Option<&str>) -> reqwest::RequestBuilder {
+    /// Sends a request with a token; one that is not accepted is renewed once.
+    async fn authorized(
+        &self,
+        request: impl Fn(Option<&str>) -> RequestBuilder,
+    ) -> Result<Response, EngineError> {
+        let no_token = |_| EngineError::Auth { engine_status: None };
+        let token = self.tokens.bearer().await.map_err(no_token)?;
+        let response = send(request(token.as_deref())).await?;
+        if !is_auth(response.status()) || token.is_none() {
+            return Ok(response);
+        }
+        let token = self.tokens.renew(token).await.map_err(no_token)?;
+        send(request(token.as_deref())).await
+    }
+
+    fn request(&self, method: Method, url: Url, token: Option<&str>) -> RequestBuilder {
         let request = self.outbound.configured().request(method, url).timeout(self.config.timeout);
         match token {
             Some(token) => request.bearer_auth(token),
@@ -129,51 +159,76 @@ impl Engine {
         }
     }
 
-    async fn read_answer(&self, response: Response) -> Result<Accepted, SubmitError> {
-        let status = response.status();
-        let engine_status = status.as_u16();
-        let retry_after = retry_after(&response, &self.clock);
-        match status {
-            _ if status.is_success() => {}
-            _ if is_auth(status) => {
-                return Err(SubmitError::Auth { engine_status: Some(engine_status) });
-            }
-            StatusCode::TOO_MANY_REQUESTS => {
-                return Err(SubmitError::Busy { engine_status, retry_after });
-            }
-            StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
-                return Err(SubmitError::Busy { engine_status, retry_after });
-            }
-            _ if status.is_redirection() => {
-                let cause = "it answered with a redirect";
-                return Err(SubmitError::Unreachable { engine_status: Some(engine_status), cause });
-            }
-            _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
-                let body = outbound::read_capped(response, MAX_REPLY_BYTES).await;
-                let response = wire::response(&body.unwrap_or_default());
-                return Err(SubmitError::Rejected { engine_status, response });
-            }
-            _ => {
-                let cause = "it answered with an error";
-                return Err(SubmitError::Lost { engine_status: Some(engine_status), cause });
-            }
-        }
+    async fn read_answer(&self, response: Response) -> Result<Accepted, EngineError> {
+        let response = self.expect_success(response).await?;
+        let engine_status = response.status().as_u16();
         match outbound::read_capped(response, MAX_REPLY_BYTES).await {
             Ok(body) => Ok(wire::accepted(engine_status, &body, &self.config.job_id_pointers)),
             // Taken, as the 2xx says; what it says beside that is of no use to us.
             Err(outbound::ReadError::TooLarge) => {
                 Ok(wire::accepted(engine_status, b"", &self.config.job_id_pointers))
             }
-            Err(outbound::ReadError::TimedOut) => Err(SubmitError::TimedOut),
-            Err(outbound::ReadError::Lost) => Err(SubmitError::Lost {
+            Err(outbound::ReadError::TimedOut) => Err(EngineError::TimedOut),
+            Err(outbound::ReadError::Lost) => Err(EngineError::Lost {
                 engine_status: Some(engine_status),
                 cause: "its answer broke off",
             }),
         }
     }
+
+    /// The response if it is a 2xx, else what the contract's table makes of it.
+    async fn expect_success(&self, response: Response) -> Result<Response, EngineError> {
+        let status = response.status();
+        let engine_status = status.as_u16();
+        let retry_after = retry_after(&response, &self.clock);
+        match status {
+            _ if status.is_success() => Ok(response),
+            _ if is_auth(status) => Err(EngineError::Auth { engine_status: Some(engine_status) }),
+            StatusCode::TOO_MANY_REQUESTS => Err(EngineError::Busy { engine_status, retry_after }),
+            StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
+                Err(EngineError::Busy { engine_status, retry_after })
+            }
+            _ if status.is_redirection() => {
+                let cause = "it answered with a redirect";
+                Err(EngineError::Unreachable { engine_status: Some(engine_status), cause })
+            }
+            _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
+                let body = outbound::read_capped(response, MAX_REPLY_BYTES).await;
+                let response = wire::response(&body.unwrap_or_default());
+                Err(EngineError::Rejected { engine_status, response })
+            }
+            _ => {
+                let cause = "it answered with an error";
+                Err(EngineError::Lost { engine_status: Some(engine_status), cause })
+            }
+        }
+    }
 }
 
-impl SubmitError {
+async fn send(request: RequestBuilder) -> Result<Response, EngineError> {
+    request.send().await.map_err(|error| {
+        let cause = outbound::describe(&error);
+        // A connection that never stood carried nothing; its time-out says so too.
+        match (error.is_connect(), error.is_timeout()) {
+            (true, _) => EngineError::Unreachable { engine_status: None, cause },
+            (false, true) => EngineError::TimedOut,
+            (false, false) => EngineError::Lost { engine_status: None, cause },
+        }
+    })
+}
+
+impl EngineError {
+    /// For the log, without addresses.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Rejected { .. } => "it refused",
+            Self::Auth { .. } => "it does not let us in",
+            Self::Busy { .. } => "it asks to come back later",
+            Self::Unreachable { cause, .. } | Self::Lost { cause, .. } => cause,
+            Self::TimedOut => "it did not answer in time",
+        }
+    }
+
     /// How long to wait before the same submission may be sent again; `None` if it may not.
     fn repeat_after(&self, pause: Duration) -> Option<Duration> {
         match self {
@@ -189,13 +244,6 @@ fn is_auth(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
-/// `Retry-After` in either of its forms (RFC 9110, section 10.2.3).
 fn retry_after(response: &Response, clock: &Clock) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    let wait = date.duration_since(clock.now());
-    Some(Duration::try_from(wait).unwrap_or_default())
+    clock::retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, clock.now())
 }

@@ -48,6 +48,10 @@ scope_extractor! {
     MayRead, Scope::Read
 }
 scope_extractor! {
+    /// A caller who may order look-ups and deliveries.
+    MayOperate, Scope::Operate
+}
+scope_extractor! {
     /// A caller who may erase jobs.
     MayErase, Scope::Erase
 }

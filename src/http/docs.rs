@@ -9,7 +9,7 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{Context, callbacks, deliveries, events, health, jobs, results, stats};
+use super::{Context, callbacks, deliveries, events, health, jobs, orders, relays, results, stats};
 
 /// The OpenAPI document.
 #[derive(OpenApi)]
@@ -26,11 +26,18 @@ use super::{Context, callbacks, deliveries, events, health, jobs, results, stats
         jobs::erase_many,
         jobs::show,
         jobs::erase,
+        orders::refresh,
+        orders::resubmit,
         results::show,
         deliveries::list,
         deliveries::show,
         deliveries::body,
         events::timeline,
+        events::follow,
+        relays::list,
+        relays::resend_many,
+        relays::show,
+        relays::resend,
         stats::show,
         callbacks::receive,
         callbacks::probe,
@@ -43,6 +50,7 @@ use super::{Context, callbacks, deliveries, events, health, jobs, results, stats
         (name = "jobs", description = "Submit, follow, erase"),
         (name = "deliveries", description = "What was received, byte for byte"),
         (name = "events", description = "What happened, in order"),
+        (name = "relays", description = "Where results are passed on to"),
         (name = "callbacks", description = "The door to the internet: for the Engine alone"),
         (name = "operation", description = "For operators and orchestrators"),
     ),

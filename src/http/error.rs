@@ -23,6 +23,7 @@ use crate::{
         page::BadCursor,
         request::{Refusal, Violation},
     },
+    engine::EngineError,
     store::StoreError,
 };
 
@@ -49,6 +50,8 @@ pub enum Problem {
     MethodNotAllowed,
     /// The key's first submission is still going on.
     IdempotencyInFlight,
+    /// The job cannot be looked up: the Engine's id for it is not known.
+    NoEngineId,
     /// It was erased.
     Gone,
     /// The body is larger than this many bytes.
@@ -110,6 +113,9 @@ impl Problem {
             Self::IdempotencyInFlight => {
                 (S::CONFLICT, "idempotency-in-flight", "The first submission is still going on")
             }
+            Self::NoEngineId => {
+                (S::CONFLICT, "no-engine-id", "The Engine's id for this job is not known")
+            }
             Self::Gone => (S::GONE, "gone", "It has been erased"),
             Self::PayloadTooLarge(_) => {
                 (S::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large")
@@ -160,6 +166,7 @@ impl Problem {
             Self::NotFound => "check the address and the id".into(),
             Self::MethodNotAllowed => "see the Allow header for the methods of this address".into(),
             Self::IdempotencyInFlight => "ask again in a moment, with the same key".into(),
+            Self::NoEngineId => "without it only the job's callback brings the result".into(),
             Self::Gone => "the job and everything received for it were erased".into(),
             Self::PayloadTooLarge(limit) => format!("the limit is {limit} bytes"),
             Self::UnsupportedMediaType => "send it as Content-Type: application/json".into(),
@@ -250,6 +257,31 @@ impl IntoResponse for Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl Problem {
+    /// What the Engine's failure at a look-up is answered with.
+    pub(super) fn of_look_up(job_id: JobId, error: EngineError) -> Self {
+        let unavailable = |engine_status, cause: &str| Self::EngineUnavailable {
+            job_id,
+            engine_status,
+            detail: format!("{cause}; nothing was changed, ask again in a moment"),
+        };
+        match error {
+            EngineError::Rejected { engine_status, response } => Self::EngineRejected {
+                job_id,
+                engine_status: Some(engine_status),
+                engine_body: response,
+            },
+            EngineError::Auth { engine_status } => Self::EngineAuth { job_id, engine_status },
+            EngineError::Busy { engine_status, retry_after } => {
+                Self::EngineBusy { job_id, engine_status, retry_after }
+            }
+            EngineError::Unreachable { engine_status, cause }
+            | EngineError::Lost { engine_status, cause } => unavailable(engine_status, cause),
+            EngineError::TimedOut => Self::EngineTimeout { job_id },
+        }
     }
 }
 

@@ -1,12 +1,34 @@
-//! A job's timeline.
+//! Events: a job's timeline, and all events as a stream to follow.
 //!
-//! The invariant: events are shown in the order of their numbers, which is the order of their
-//! commits.
+//! The invariants: events are shown in the order of their numbers, which is the order of their
+//! commits; a follower that resumes after the last one it saw misses none and sees none twice.
 
-use axum::{Json, extract::State};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use futures_util::{Stream, stream};
+use tokio::sync::broadcast;
 
 use super::{Context, access::MayRead, error::Problem, extract::JobPath, jobs::found};
-use crate::api;
+use crate::{
+    api,
+    domain::{event::Event, ids::JobId},
+    store::StoreError,
+};
+
+/// Silence is broken this often, so that proxies keep the connection.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Events replayed at a time.
+const PAGE: u32 = 500;
 
 /// Shows a job's timeline.
 #[utoipa::path(
@@ -29,4 +51,130 @@ pub async fn timeline(
 ) -> Result<Json<api::Events>, Problem> {
     let events = found(context.store.events(id).await?)?;
     Ok(Json(api::Events { events: events.into_iter().map(api::Event::from).collect() }))
+}
+
+/// Follows the events of all jobs, or of one.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    description = "Server-sent events: `event` is the type, `id` the number, `data` the event. \
+        Resumes after `Last-Event-ID` or `after` with nothing missed; without either it follows \
+        from now. A reader that is too slow is cut and may resume. Scope: `read`.",
+    params(
+        ("jobId" = Option<String>, Query, description = "Of this job only"),
+        ("after" = Option<i64>, Query, description = "The number of the last event seen; 0 for all"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "As `after`, and stronger"),
+    ),
+    responses(
+        (status = 200, body = api::Event, content_type = "text/event-stream", description = "Until one side ends it"),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn follow(
+    _: MayRead,
+    State(context): State<Context>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (job_id, after) = read_query(&query.unwrap_or_default(), &headers)?;
+    // Subscribed before the store is read: what the replay does not hold, the feed brings.
+    let live = context.feed.follow().await?;
+    let seen = match after {
+        Some(seq) => seq,
+        None => context.store.last_event().await?,
+    };
+    let follower = Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()) };
+    let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
+    Ok(Sse::new(follower.into_stream()).keep_alive(heartbeat).into_response())
+}
+
+fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option<i64>), Problem> {
+    let (mut job_id, mut after) = (None, None);
+    let number = |pointer: &str, text: &str| {
+        let number = text.trim().parse::<i64>().ok().filter(|number| *number >= 0);
+        number.ok_or_else(|| Problem::invalid(pointer, "expected the number of an event"))
+    };
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "jobId" => {
+                let id = value.parse().map_err(|error| Problem::invalid("/jobId", error))?;
+                job_id = Some(id);
+            }
+            "after" => after = Some(number("/after", &value)?),
+            _ => return Err(Problem::invalid(format!("/{name}"), "unknown parameter")),
+        }
+    }
+    if let Some(last) = headers.get("last-event-id") {
+        let last = last.to_str().unwrap_or_default();
+        after = Some(number("/Last-Event-ID", last)?);
+    }
+    Ok((job_id, after))
+}
+
+/// One open stream.
+struct Follower {
+    context: Context,
+    job_id: Option<JobId>,
+    /// The last event that was sent or passed over.
+    seen: i64,
+    live: broadcast::Receiver<Arc<Event>>,
+    /// What was read of the store and not sent yet; `None` once the live end is reached.
+    replayed: Option<VecDeque<Event>>,
+}
+
+impl Follower {
+    fn into_stream(self) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+        stream::unfold(self, |mut follower| async move {
+            let event = follower.next().await?;
+            Some((Ok(event), follower))
+        })
+    }
+
+    /// The next event; `None` ends the stream, and the reader resumes after what it saw.
+    async fn next(&mut self) -> Option<sse::Event> {
+        while self.replayed.is_some() {
+            match self.replay().await {
+                Ok(Some(event)) => return Some(render(&event)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a follower was cut");
+                    return None;
+                }
+            }
+        }
+        loop {
+            let received = tokio::select! {
+                received = self.live.recv() => received,
+                () = self.context.stopping.cancelled() => return None,
+            };
+            // Too far behind, or the feed has ended: cut.
+            let event = received.ok()?;
+            if event.seq <= self.seen {
+                continue;
+            }
+            self.seen = event.seq;
+            if self.job_id.is_none_or(|wanted| wanted == event.job_id) {
+                return Some(render(&event));
+            }
+        }
+    }
+
+    async fn replay(&mut self) -> Result<Option<Event>, StoreError> {
+        let Some(page) = &mut self.replayed else { return Ok(None) };
+        if let Some(event) = page.pop_front() {
+            self.seen = event.seq;
+            return Ok(Some(event));
+        }
+        let events = self.context.store.events_after(self.seen, self.job_id, PAGE).await?;
+        self.replayed = (!events.is_empty()).then(|| events.into());
+        Ok(None)
+    }
+}
+
+fn render(event: &Event) -> sse::Event {
+    let data = serde_json::to_string(&api::Event::from(event.clone())).expect("an event is JSON");
+    sse::Event::default().id(event.seq.to_string()).event(&event.kind).data(data)
 }

@@ -14,6 +14,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use super::error::Problem;
 use crate::domain::{
@@ -22,6 +23,9 @@ use crate::domain::{
     page::{DEFAULT_LIMIT, JobFilter, MAX_LIMIT},
     time,
 };
+
+/// An order says little.
+const MAX_ORDER_BYTES: usize = 64 * 1024;
 
 /// The job id in the address; anything else there is not found.
 pub struct JobPath(pub JobId);
@@ -90,6 +94,10 @@ impl ListQuery {
                 "overdue" => {
                     let overdue = value.parse().map_err(|_| refuse("expected true or false"))?;
                     filter.overdue = Some(overdue);
+                }
+                "staleCallback" => {
+                    let is_stale = value.parse().map_err(|_| refuse("expected true or false"))?;
+                    filter.stale_callback = Some(is_stale);
                 }
                 "createdAfter" => {
                     filter.created_after = Some(instant(&value).map_err(refuse)?);
@@ -162,6 +170,25 @@ pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<
         }
     }
     if is_too_large || taken > limit { Err(BodyError::TooLarge) } else { Ok(bytes.freeze()) }
+}
+
+/// An order's body: a small JSON object; an empty body is the order without anything said.
+pub async fn read_small_json<T: Default + DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, Problem> {
+    let body = read_body(headers, body, MAX_ORDER_BYTES).await.map_err(|error| match error {
+        BodyError::TooLarge => Problem::PayloadTooLarge(MAX_ORDER_BYTES),
+        BodyError::Lost => Problem::MalformedJson("the body broke off".into()),
+    })?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    expect_json(headers)?;
+    serde_json::from_slice(&body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => Problem::invalid("", error),
+        _ => Problem::MalformedJson(error.to_string()),
+    })
 }
 
 /// Refuses a body that is announced as something else than JSON; no announcement is fine.

@@ -19,7 +19,7 @@ use super::{
     access::{MayRead, caller},
     error::Problem,
 };
-use crate::{clock::Stopwatch, store::StoreError};
+use crate::{clock::Stopwatch, domain::time, store::StoreError};
 
 /// A database that does not write by then is not ready; whoever asks has little patience.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
@@ -50,7 +50,9 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
     });
     let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
     let public_url = context.public_url.current().await;
-    let is_ready = database.is_ok() && public_url.is_ok();
+    let (now, beats) = (context.clock.now(), context.pulse.beats());
+    let is_turning = beats.values().all(|beat| !beat.is_missed(now));
+    let is_ready = database.is_ok() && public_url.is_ok() && is_turning;
     let mut body = json!({ "status": if is_ready { "ready" } else { "not ready" } });
     if caller(&headers, &context.config.api.keys).is_ok() {
         body["checks"] = json!({
@@ -71,6 +73,14 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
                 }),
                 None => json!({ "ok": true, "detail": "off" }),
             },
+            "loops": beats.iter().map(|(name, beat)| {
+                let last = json!({
+                    "ok": !beat.is_missed(now),
+                    "lastTurnAt": time::render(beat.at),
+                    "ageSeconds": beat.age(now).as_secs(),
+                });
+                ((*name).to_owned(), last)
+            }).collect::<serde_json::Map<_, _>>(),
         });
     }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -21,6 +21,7 @@ use super::{
     error::Problem,
     extract::{BodyError, JobPath, ListQuery, expect_json, read_body},
     submission::{Submitted, submit as submit_job},
+    wait::{self, Wait},
 };
 use crate::{
     api,
@@ -38,6 +39,7 @@ const MAX_JOB_BODY: usize = 1024 * 1024;
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Submits a job to the Engine.
@@ -47,7 +49,10 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
         `finishWebhook` is kept as the job's relay target and replaced by this service's own \
         callback address. `finishline.reference` is a label of your own, never sent. With an \
         `Idempotency-Key`, the same body never makes two jobs. Scope: `submit`.",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, up to 60: answer when the job has finished or the time is up"),
+    ),
     request_body(content = Object, example = json!(api::example_job_body())),
     responses(
         (status = 201, body = api::Job, description = "The Engine took it", headers(("Location" = String))),
@@ -88,7 +93,17 @@ pub async fn submit(
         key_sha256: Sha256::digest(key).into(),
         fingerprint: request.fingerprint,
     });
-    Ok(match submit_job(context, request, idempotency).await? {
+    let wait = wait::preferred(&headers);
+    let submitted = match (submit_job(context.clone(), request, idempotency).await?, wait) {
+        (Submitted::Now(job), Some(wait)) => {
+            Submitted::Now(Box::new(wait::finished(&context, job.id, wait).await?))
+        }
+        (Submitted::Replay(job), Some(wait)) => {
+            Submitted::Replay(Box::new(wait::finished(&context, job.id, wait).await?))
+        }
+        (submitted, None) => submitted,
+    };
+    let mut response = match submitted {
         Submitted::Now(job) => {
             let location = AppendHeaders([(LOCATION, format!("/v1/jobs/{}", job.id))]);
             (StatusCode::CREATED, location, Json(api::Job::from(*job))).into_response()
@@ -97,7 +112,13 @@ pub async fn submit(
             let replayed = AppendHeaders([(IDEMPOTENCY_REPLAYED, "true")]);
             (replayed, Json(api::Job::from(*job))).into_response()
         }
-    })
+    };
+    if let Some(wait) = wait {
+        let applied = format!("wait={}", wait.as_secs());
+        let applied = HeaderValue::try_from(applied).expect("digits are a header value");
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
+    Ok(response)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
@@ -127,6 +148,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         ("engineJobId" = Option<String>, Query),
         ("externalJobId" = Option<String>, Query),
         ("overdue" = Option<bool>, Query),
+        ("staleCallback" = Option<bool>, Query, description = "In flight with a callback address that is no longer the public URL"),
         ("createdAfter" = Option<String>, Query, description = "RFC 3339, inclusive"),
         ("createdBefore" = Option<String>, Query, description = "RFC 3339, exclusive"),
         ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
@@ -147,9 +169,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 pub async fn list(
     _: MayRead,
     State(context): State<Context>,
-    query: ListQuery,
+    mut query: ListQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    if query.filter.stale_callback.is_some() {
+        // Without a public URL, no callback address leads here.
+        query.filter.public_url = context.public_url.current().await.unwrap_or_default();
+    }
     if wants_lines(&headers) {
         return Ok(lines(&context, query));
     }
@@ -182,8 +208,12 @@ fn lines(context: &Context, query: ListQuery) -> Response {
 
 /// Shows a job.
 #[utoipa::path(
-    get, path = "/v1/jobs/{id}", tag = "jobs", description = "Scope: `read`.",
-    params(("id" = String, Path, description = "Job id")),
+    get, path = "/v1/jobs/{id}", tag = "jobs",
+    description = "With `wait`, as soon as it finishes or the time is up. Scope: `read`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("wait" = Option<u64>, Query, description = "Seconds, 0 to 60"),
+    ),
     responses(
         (status = 200, body = api::Job),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
@@ -198,9 +228,9 @@ pub async fn show(
     _: MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
+    Wait(wait): Wait,
 ) -> Result<Json<api::Job>, Problem> {
-    let job = found(context.store.job(id).await?)?;
-    Ok(Json(job.into()))
+    Ok(Json(wait::finished(&context, id, wait).await?.into()))
 }
 
 /// Erases a job and all that was received for it.

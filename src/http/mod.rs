@@ -11,12 +11,16 @@ pub mod docs;
 pub mod error;
 mod events;
 mod extract;
+pub mod feed;
 mod health;
 mod jobs;
 mod observe;
+mod orders;
+mod relays;
 mod results;
 mod stats;
 mod submission;
+mod wait;
 
 use std::sync::Arc;
 
@@ -27,21 +31,23 @@ use axum::{
     routing::{any, get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{
     catch_panic::CatchPanicLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
     trace::TraceLayer,
 };
 
-use self::error::Problem;
+use self::{error::Problem, feed::Feed};
 use crate::{
     clock::Clock,
     config::Config,
     engine::Engine,
     outbound::Outbound,
     public_url::PublicUrl,
+    pulse::Pulse,
     store::{Store, intake::Intake},
+    wake::Wake,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -55,6 +61,11 @@ pub struct Context {
     pub public_url: PublicUrl,
     pub outbound: Outbound,
     pub clock: Clock,
+    pub pulse: Pulse,
+    pub wake: Wake,
+    pub feed: Feed,
+    /// Cancelled when the service stops: whoever waits or follows is let go.
+    pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
     /// Work that must end even if its caller hangs up.
     pub tasks: TaskTracker,
@@ -92,11 +103,18 @@ fn api_routes(context: &Context) -> Router<Context> {
     Router::new()
         .route("/v1/jobs", post(jobs::submit).get(jobs::list).delete(jobs::erase_many))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
+        .route("/v1/jobs/{id}/refresh", post(orders::refresh))
+        .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))
+        .route("/v1/events", get(events::follow))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/body", get(deliveries::body))
+        .route("/v1/relays", get(relays::list))
+        .route("/v1/relays/resend", post(relays::resend_many))
+        .route("/v1/relays/{id}", get(relays::show))
+        .route("/v1/relays/{id}/resend", post(relays::resend))
         .route("/v1/stats", get(stats::show))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::alive))

@@ -13,15 +13,24 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Context, access::MayRead, error::Problem, extract::JobPath, jobs::found};
+use super::{
+    Context,
+    access::MayRead,
+    error::Problem,
+    extract::JobPath,
+    jobs::found,
+    wait::{self, Wait},
+};
 use crate::{api, store::StoredResult};
 
 /// Shows a job's result exactly as the Engine sent it.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/result", tag = "jobs",
-    description = "`202` with the job while there is no result. Scope: `read`.",
+    description = "`202` with the job while there is no result; with `wait`, only when the time is \
+        up. Scope: `read`.",
     params(
         ("id" = String, Path, description = "Job id"),
+        ("wait" = Option<u64>, Query, description = "Seconds, 0 to 60"),
         ("If-None-Match" = Option<String>, Header, description = "An `ETag` seen before"),
     ),
     responses(
@@ -40,12 +49,18 @@ pub async fn show(
     _: MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
+    Wait(wait): Wait,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if let Some(result) = found(context.store.result(id).await?)? {
         return Ok(render(result, &headers));
     }
-    let job = found(context.store.job(id).await?)?;
+    let job = wait::finished(&context, id, wait).await?;
+    if job.status.is_finished()
+        && let Some(result) = found(context.store.result(id).await?)?
+    {
+        return Ok(render(result, &headers));
+    }
     Ok((StatusCode::ACCEPTED, Json(api::Job::from(job))).into_response())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::{Context, error::Problem};
+use super::{Context, error::Problem, jobs::found};
 use crate::{
     domain::{
         ids::JobId,
@@ -16,8 +16,8 @@ use crate::{
         request::{JobRequest, Violation, engine_body_of_stored},
         signature,
     },
-    engine::{Accepted, SubmitError},
-    store::{Begun, EngineAnswer, Idempotency, Lookup, NewSubmission, StoreError},
+    engine::{Accepted, EngineError},
+    store::{Begun, BegunAgain, EngineAnswer, Idempotency, Lookup, NewSubmission, StoreError},
     telemetry,
 };
 
@@ -56,6 +56,33 @@ pub(super) async fn submit(
     submitted.await.unwrap_or(Err(Problem::Internal))
 }
 
+/// Sends a job again, as a person ordered.
+pub(super) async fn resubmit(
+    context: Context,
+    id: JobId,
+    is_confirmed: bool,
+) -> Result<Submitted, Problem> {
+    let tasks = context.tasks.clone();
+    let submitted = tasks.spawn(async move {
+        let callback_base = public_url(&context).await?;
+        let begun = context.store.begin_resubmission(id, is_confirmed, &callback_base).await?;
+        match found(begun)? {
+            BegunAgain::Again(job) => send_stored(&context, &job, &callback_base).await,
+            BegunAgain::InFlight => Err(Problem::IdempotencyInFlight),
+            BegunAgain::NeedsConfirmation => Err(Problem::invalid(
+                "/confirm",
+                "the Engine may be running this job, and would run and bill it twice: send \
+                 {\"confirm\": true} if it shall be sent again all the same",
+            )),
+            BegunAgain::NotNeeded(status) => Err(Problem::invalid(
+                "",
+                format!("the job is {status}: there is nothing to send again"),
+            )),
+        }
+    });
+    submitted.await.unwrap_or(Err(Problem::Internal))
+}
+
 /// The caller's own webhook must be one that a relay may be sent to.
 fn check_relay_target(context: &Context, request: &JobRequest) -> Result<(), Problem> {
     let Some(url) = &request.finish_webhook else { return Ok(()) };
@@ -83,9 +110,7 @@ async fn carry_out(
     request: &JobRequest,
     idempotency: Option<Idempotency>,
 ) -> Result<Submitted, Problem> {
-    let public_url = context.public_url.current().await;
-    let callback_base =
-        public_url.map_err(|unknown| Problem::PublicUrlUnknown(unknown.to_string()))?;
+    let callback_base = public_url(context).await?;
     let now = context.clock.now();
     let id = JobId::new(now);
     let begun = context.store.begin_submission(NewSubmission {
@@ -100,6 +125,7 @@ async fn carry_out(
         outputs: request.outputs.clone(),
         warnings: request.warnings.clone(),
         callback_base: callback_base.clone(),
+        relay_url: request.finish_webhook.as_ref().map(ToString::to_string),
         idempotency,
     });
     match begun.await? {
@@ -107,11 +133,7 @@ async fn carry_out(
             let address = CallbackAddress::of(context, &callback_base, job.id);
             send(context, job.id, request.engine_body(&address.url), &address).await
         }
-        Begun::Again(job) => {
-            let address = CallbackAddress::of(context, &callback_base, job.id);
-            let stored = job.request.as_deref().ok_or(Problem::Internal)?;
-            send(context, job.id, engine_body_of_stored(stored, &address.url), &address).await
-        }
+        Begun::Again(job) => send_stored(context, &job, &callback_base).await,
         Begun::Replay(job) if job.status == JobStatus::Rejected => Err(Problem::EngineRejected {
             job_id: job.id,
             engine_status: job.engine_status,
@@ -122,6 +144,21 @@ async fn carry_out(
         Begun::Mismatch => Err(Problem::IdempotencyMismatch),
         Begun::Erased(_) => Err(Problem::Gone),
     }
+}
+
+async fn public_url(context: &Context) -> Result<String, Problem> {
+    let known = context.public_url.current().await;
+    known.map_err(|unknown| Problem::PublicUrlUnknown(unknown.to_string()))
+}
+
+async fn send_stored(
+    context: &Context,
+    job: &Job,
+    callback_base: &str,
+) -> Result<Submitted, Problem> {
+    let address = CallbackAddress::of(context, callback_base, job.id);
+    let stored = job.request.as_deref().ok_or(Problem::Internal)?;
+    send(context, job.id, engine_body_of_stored(stored, &address.url), &address).await
 }
 
 /// Where the Engine is to call back for one job.
@@ -219,31 +256,31 @@ fn accepted_answer(accepted: Accepted, address: &CallbackAddress) -> EngineAnswe
 /// What is recorded and what is answered, row by row of the contract's table.
 fn refused_answer(
     job_id: JobId,
-    error: SubmitError,
+    error: EngineError,
     address: &CallbackAddress,
 ) -> (EngineAnswer, Problem) {
     match error {
-        SubmitError::Rejected { engine_status, response } => {
+        EngineError::Rejected { engine_status, response } => {
             let response = address.hide_in(response);
             let answer = EngineAnswer::Rejected { engine_status, response: response.clone() };
             let engine_status = Some(engine_status);
             (answer, Problem::EngineRejected { job_id, engine_status, engine_body: response })
         }
-        SubmitError::Auth { engine_status } => {
+        EngineError::Auth { engine_status } => {
             let answer = EngineAnswer::Unsent { engine_status, reason: "engine-auth" };
             (answer, Problem::EngineAuth { job_id, engine_status })
         }
-        SubmitError::Busy { engine_status, retry_after } => {
+        EngineError::Busy { engine_status, retry_after } => {
             let answer =
                 EngineAnswer::Unsent { engine_status: Some(engine_status), reason: "engine-busy" };
             (answer, Problem::EngineBusy { job_id, engine_status, retry_after })
         }
-        SubmitError::Unreachable { engine_status, cause } => {
+        EngineError::Unreachable { engine_status, cause } => {
             let answer = EngineAnswer::Unsent { engine_status, reason: "engine-unavailable" };
             let detail = format!("{cause}; the job was not taken, it is safe to send again");
             (answer, Problem::EngineUnavailable { job_id, engine_status, detail })
         }
-        SubmitError::Lost { engine_status, cause } => {
+        EngineError::Lost { engine_status, cause } => {
             let answer = EngineAnswer::Unconfirmed { engine_status, reason: "engine-unavailable" };
             let detail = format!(
                 "{cause}; the job may be running and its callback will settle it, so do not \
@@ -251,7 +288,7 @@ fn refused_answer(
             );
             (answer, Problem::EngineUnavailable { job_id, engine_status, detail })
         }
-        SubmitError::TimedOut => {
+        EngineError::TimedOut => {
             let answer =
                 EngineAnswer::Unconfirmed { engine_status: None, reason: "engine-timeout" };
             (answer, Problem::EngineTimeout { job_id })

@@ -146,9 +146,9 @@ impl Intake {
         spool.settle(number).await.map_err(refused)
     }
 
-    /// Takes in whatever comes into the spool, until `stop`.
+    /// Takes in whatever comes into the spool, until `stop` and no sooner.
     pub async fn run(&self, stop: CancellationToken) {
-        let Some(spool) = &self.spool else { return };
+        let Some(spool) = &self.spool else { return stop.cancelled().await };
         let mut is_refused = false;
         let endless = async {
             loop {

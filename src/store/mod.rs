@@ -12,20 +12,26 @@ pub mod intake;
 pub mod spool;
 pub mod sqlite;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use self::spool::SpoolId;
 use crate::domain::{
-    delivery::{Delivery, Outcome},
+    delivery::{Delivery, ENGINE_SOURCE, Outcome},
     event::Event,
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Output},
     page::{JobFilter, JobPage, Position},
-    result::Reading,
+    reconcile::{DueJob, Next},
+    relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
+    result::{self, Reading},
 };
 
 /// What a caller can do about a failure.
@@ -64,6 +70,8 @@ pub struct NewSubmission {
     pub warnings: Vec<String>,
     /// Public URL that the callback address begins with.
     pub callback_base: String,
+    /// The caller's own webhook, to which the result is passed on.
+    pub relay_url: Option<String>,
     pub idempotency: Option<Idempotency>,
 }
 
@@ -92,6 +100,19 @@ pub enum Begun {
     Mismatch,
     /// The key's job has been erased.
     Erased(JobId),
+}
+
+/// What came of [`Store::begin_resubmission`].
+#[derive(Debug)]
+pub enum BegunAgain {
+    /// It is `submitting` once more: now call the Engine.
+    Again(Box<Job>),
+    /// It is `unconfirmed`: the Engine may be running it, so a person must confirm.
+    NeedsConfirmation,
+    /// It is being submitted right now.
+    InFlight,
+    /// The Engine has it, or it was not submitted here: there is nothing to send again.
+    NotNeeded(JobStatus),
 }
 
 /// What the Engine made of a submission.
@@ -137,6 +158,27 @@ pub struct Arrival {
     pub body: Bytes,
     pub sha256: [u8; 32],
     pub reading: Reading,
+}
+
+impl Arrival {
+    /// What a look-up at the Engine brought.
+    pub fn of_engine(
+        job_id: JobId,
+        body: Bytes,
+        received_at: Timestamp,
+        id_pointers: &[String],
+    ) -> Self {
+        Self {
+            delivery_id: DeliveryId::new(received_at),
+            addressee: Addressee::Job(job_id),
+            received_at,
+            source: ENGINE_SOURCE.to_owned(),
+            headers: Vec::new(),
+            sha256: Sha256::digest(&body).into(),
+            reading: result::read(&body, id_pointers),
+            body,
+        }
+    }
 }
 
 /// What became of an [`Arrival`].
@@ -212,6 +254,15 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError>;
 
+    /// Makes an `unsent` or `rejected` job `submitting` once more, or, if `is_confirmed`, an
+    /// `unconfirmed` one. Its callback address will begin with `callback_base`.
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError>;
+
     /// Puts a body on record with everything that follows from it: the delivery, the job's status,
     /// its outputs, its event.
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError>;
@@ -235,6 +286,81 @@ pub trait Store: Send + Sync {
     /// Erases jobs and all that belongs to them, so that their bytes are nowhere in the database.
     /// Answers how many; `Erased` if the one job meant is erased already.
     async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError>;
+
+    /// Gives jobs in flight that have no time for their first look one: `after` their submission.
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError>;
+
+    /// Makes jobs in flight whose callback address is not under `public_url` due at once, each
+    /// once for that URL. Answers which.
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError>;
+
+    /// Takes up to `limit` jobs that are due, those with a stale callback address first, and lets
+    /// nobody else take them before `lease_until`. A time further ahead than `horizon` and a lease
+    /// was set by a clock that was wrong, and counts as due.
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError>;
+
+    /// Records a look that brought no result, and what follows. Nothing if the job has finished.
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError>;
+
+    /// From submission to result, milliseconds, ascending, of the jobs that finished last.
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError>;
+
+    /// Takes orders that are due: for each target at most `concurrency`, those `under_way` counted,
+    /// and for one that is left alone a single probe when its pause is over. Nobody else takes them
+    /// before `lease_until`.
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError>;
+
+    /// Records an attempt and what follows. The attempt's number is given by the store. Nothing if
+    /// the order has been erased.
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError>;
+
+    /// Orders again, at once; answers whether there is such an order.
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// Orders again, or counts, all that are meant; answers how many.
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError>;
+
+    /// At most `limit` orders before the one numbered `before`, newest first.
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError>;
+
+    /// An order with its attempts in their order.
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError>;
 
     /// Writes for real, to prove that the database takes writes.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
@@ -263,8 +389,19 @@ pub trait Store: Send + Sync {
     /// The exact bytes of a delivery.
     async fn delivery_body(&self, id: DeliveryId) -> Result<Option<Bytes>, StoreError>;
 
-    /// A job's timeline; of an erased job only the tombstone is left.
+    /// A job's timeline. The tombstone of an erased job stands among the events of all.
     async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError>;
+
+    /// Up to `limit` events after `seq`, of all jobs or of one, in their order.
+    async fn events_after(
+        &self,
+        seq: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError>;
+
+    /// The number of the last event; 0 if there was none.
+    async fn last_event(&self) -> Result<i64, StoreError>;
 
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError>;
 

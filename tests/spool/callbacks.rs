@@ -84,6 +84,24 @@ async fn locked_for_8_seconds_every_callback_is_answered_and_on_record_once() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_result_is_answered_when_it_is_taken_in() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.database(), &[]).await;
+    let job = new_job();
+    assert_eq!(service.call_back(job, "{}").await.outcome(), "unrecognised");
+    let lock = locked(&folder).await;
+    assert_eq!(service.call_back(job, result_body("late")).await.outcome(), "spooled");
+    let doors = service.clone();
+    let waits =
+        tokio::spawn(async move { doors.get(&format!("/v1/jobs/{job}/result?wait=60")).await });
+    drop(lock);
+    let result = waits.await.expect("an answer");
+    assert_eq!((result.status, &result.body["word"]), (200, &"late".into()), "{result:?}");
+    assert!(result.took < VERY_LONG * 2, "{result:?}");
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_malformed_body_in_the_spool_is_answered_400_and_kept() {
     let folder = Folder::new();
     let service = Service::start(&folder.database(), &[("SPOOL__WAIT", "100ms")]).await;
@@ -196,7 +214,7 @@ async fn erase(service: &Service, job: JobId) -> Answer {
 #[tokio::test]
 async fn an_erasure_reaches_the_spool() {
     let folder = Folder::new();
-    let service = Service::start(&folder.database(), &[("SPOOL__WAIT", "100ms")]).await;
+    let service = Service::start(&folder.database(), &[]).await;
     let (known, unknown) = (new_job(), new_job());
     assert_eq!(service.call_back(known, result_body("first word")).await.outcome(), "stored");
     let lock = locked(&folder).await;

@@ -4,6 +4,8 @@
 //! than a folder (a disk to fill, a limit to set) is skipped loudly where it cannot be had, and
 //! fails instead when `CI=true` or `FINISHLINE_REQUIRE_TMPFS=1`.
 
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
 mod callbacks;
 mod disk;
 mod file;

@@ -31,7 +31,6 @@ impl Program {
                 ("FINISHLINE__API__LISTEN", "127.0.0.1:0"),
                 ("FINISHLINE__ENGINE__BASE_URL", "http://127.0.0.1:9"),
                 ("FINISHLINE__ENGINE__AUTH__TOKEN_URL", ""),
-                ("FINISHLINE__SPOOL__WAIT", "200ms"),
                 ("FINISHLINE__DATABASE__URL", &database),
             ])
             .stdout(Stdio::piped())

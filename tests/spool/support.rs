@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use finishline::{
-    app::{App, Listeners},
+    app::{App, Listeners, Opened},
     clock::Clock,
     config,
     domain::{
@@ -18,6 +18,7 @@ use finishline::{
         result, signature,
     },
     store::{Addressee, Arrival, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
+    wake::Wake,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -79,7 +80,14 @@ pub fn assert_same(one: &Arrival, other: &Arrival) {
 }
 
 pub async fn open_store(database: &Path) -> (Arc<dyn Store>, JoinHandle<()>) {
-    let (store, writer) = SqliteStore::open(database, now()).await.expect("a database");
+    open_waking_store(database, Wake::default()).await
+}
+
+/// Every result is to be passed on to a target called `app`.
+async fn open_waking_store(database: &Path, wake: Wake) -> (Arc<dyn Store>, JoinHandle<()>) {
+    let targets = vec!["app".to_owned()];
+    let (store, writer) =
+        SqliteStore::open(database, now(), wake, targets).await.expect("a database");
     (Arc::new(store), writer)
 }
 
@@ -239,9 +247,11 @@ impl Service {
         let listeners = Listeners::bind(&config).await.expect("free ports");
         let callbacks = format!("http://{}", listeners.callbacks().expect("an address"));
         let api = format!("http://{}", listeners.api().expect("an address"));
-        let (store, writer) = open_store(database).await;
+        let wake = Wake::default();
+        let (store, writer) = open_waking_store(database, wake.clone()).await;
         let doors = Doors::new(callbacks, api, store.signing_key());
-        let app = App::with_store(config, listeners, Clock::system(), store, writer);
+        let opened = Opened { store, writer, wake };
+        let app = App::with_store(config, listeners, Clock::system(), opened);
         let app = app.expect("a service");
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(app.run(async { _ = stopped.await }));

@@ -77,6 +77,12 @@ async fn killed_anywhere_in_a_take_in_each_record_is_taken_in_once() {
         assert_eq!(received(&*store, other).await, [(Outcome::Stored, 0)]);
         let spooled = events(&*store, other).await;
         assert_eq!(spooled, ["job.recovered", "job.finished", "delivery.spooled"]);
+        let mut stranger = stranger(&database).await;
+        let orders: i64 = sqlx::query_scalar("select count(*) from relays")
+            .fetch_one(&mut stranger)
+            .await
+            .expect("a database");
+        assert_eq!(orders, 2, "each result is passed on once");
         intake.close(std::time::Duration::ZERO).await;
         close_store((store, writer)).await;
     }

@@ -283,6 +283,14 @@ impl SpoolFile {
     }
 }
 
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        // A child process that is just being started may hold the file a moment longer; this frees
+        // the lock all the same.
+        let _ = self.file.unlock();
+    }
+}
+
 fn existing(path: &Path) -> io::Result<Option<File>> {
     match OpenOptions::new().read(true).write(true).open(path) {
         // Nothing can be in it: made by hand, to say who owns it.

@@ -48,6 +48,9 @@ impl UseCase for Erase {
             "delete from delivery_bodies where delivery_seq in
                  (select seq from deliveries where job_seq in ",
             "delete from deliveries where (job_seq in ",
+            "delete from relay_attempts where relay_seq in
+                 (select seq from relays where job_seq in ",
+            "delete from relays where (job_seq in ",
             "delete from job_inputs where (job_seq in ",
             "delete from job_outputs where (job_seq in ",
             "delete from job_bodies where (job_seq in ",

@@ -4,19 +4,18 @@
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
 mod erase;
+mod open;
 mod read;
 mod receive;
+mod reconcile;
+mod relay;
+mod resubmit;
 mod rows;
 mod spooled;
 mod submit;
 mod writer;
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,28 +23,29 @@ use futures_util::{TryStreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{
-    Connection, SqliteConnection, SqlitePool,
-    migrate::{MigrateError, Migrator},
+    SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use self::writer::{UseCase, Writer};
+pub use self::open::OpenError;
+use self::writer::{Database, Outside, UseCase, Writer};
 use super::{
-    Arrival, Begun, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, SpoolMark, Spooled,
-    Stats, Store, StoreError, StoredResult,
+    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
+    SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
 };
 use crate::domain::{
-    delivery::Delivery,
+    delivery::{Delivery, Outcome},
     event::{Event, EventType, NewEvent},
     ids::{DeliveryId, JobId},
     job::Job,
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
+    reconcile::{DueJob, Next},
+    relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
 };
-
-/// Embedded, so that the binary brings its schema along.
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+use crate::wake::Wake;
 
 /// Readers beside the writer: more than cores, since each waits for its thread in between.
 const READERS: u32 = 4;
@@ -59,17 +59,6 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(20);
 /// Prepared statements kept by the writer: each batch size has its own text.
 const WRITER_STATEMENTS: usize = 1_024;
 
-/// Why a database cannot be opened; each is one line for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("database {0} is in use by another finishline: one process at a time")]
-    InUse(PathBuf),
-    #[error("database {0} was written by a newer finishline (schema {1}): start that one")]
-    Newer(PathBuf, i64),
-    #[error("database {0} cannot be opened: {1}")]
-    Unusable(PathBuf, String),
-}
-
 /// See the module. Dropping it without [`Store::close`] loses nothing that was answered.
 pub struct SqliteStore {
     writer: Writer,
@@ -78,18 +67,24 @@ pub struct SqliteStore {
     closing: CancellationToken,
     signing_key: [u8; 32],
     spool_mark: Option<SpoolMark>,
-    /// Held while the store is open.
-    _lock: File,
+    wake: Wake,
+    relay_targets: Vec<String>,
 }
 
 impl SqliteStore {
     /// Opens the database file, making it if there is none, brings its schema up to date, and
     /// marks submissions that a crash interrupted as `unconfirmed`. The task answered is the
-    /// writer's: when it ends, the store is closed.
-    pub async fn open(path: &Path, now: Timestamp) -> Result<(Self, JoinHandle<()>), OpenError> {
+    /// writer's: when it ends, the store is closed. `wake` is told of every commit;
+    /// every result is ordered to be passed on to `relay_targets`, by name.
+    pub async fn open(
+        path: &Path,
+        now: Timestamp,
+        wake: Wake,
+        relay_targets: Vec<String>,
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let unusable =
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
-        let lock = lock(path)?;
+        let lock = open::lock(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -101,12 +96,13 @@ impl SqliteStore {
             // What is deleted or overwritten is zeroed: erased means erased.
             .pragma("secure_delete", "on")
             .statement_cache_capacity(WRITER_STATEMENTS);
-        let mut connection = connect(&writing).await.map_err(|error| unusable(&error))?;
-        migrate(&mut connection, path).await?;
+        let mut connection = open::connect(&writing).await.map_err(|error| unusable(&error))?;
+        open::migrate(&mut connection, path).await?;
         let signing_key =
-            signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
+            open::signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
         let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
-        let interrupted = settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
+        let interrupted =
+            open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
         if interrupted > 0 {
             tracing::warn!(
                 jobs = interrupted,
@@ -120,80 +116,21 @@ impl SqliteStore {
             .max_connections(1)
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
-        let (writer, task) = Writer::start(connection, writing, closing.clone());
-        let store =
-            Self { writer, readers, checkpointer, closing, signing_key, spool_mark, _lock: lock };
+        let database = Database { options: writing, connection: Some(connection) };
+        let outside = Outside { wake: wake.clone(), relay_targets: relay_targets.clone(), lock };
+        let (writer, task) = Writer::start(database, outside, closing.clone());
+        let store = Self {
+            writer,
+            readers,
+            checkpointer,
+            closing,
+            signing_key,
+            spool_mark,
+            wake,
+            relay_targets,
+        };
         Ok((store, task))
     }
-}
-
-/// Creates the file readable by its owner alone, and takes it for this process.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let mut private = OpenOptions::new();
-    private.create(true).truncate(false).write(true).mode(0o600);
-    private.open(path).map_err(unusable)?;
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push("-lock");
-    let lock = private.open(lock_path).map_err(unusable)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
-    }
-}
-
-async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
-    MIGRATIONS.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
-            OpenError::Newer(path.to_owned(), version)
-        }
-        other => OpenError::Unusable(path.to_owned(), other.to_string()),
-    })
-}
-
-/// A connection for the writer.
-async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
-    let mut connection = SqliteConnection::connect_with(options).await?;
-    prove_durable(&mut connection).await?;
-    Ok(connection)
-}
-
-/// A pragma that did not take effect says so only when it is read back.
-async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    let journal: String =
-        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
-    let synchronous: i64 =
-        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
-    const FULL: i64 = 2;
-    if journal != "wal" || synchronous != FULL {
-        let found = format!("journal_mode={journal}, synchronous={synchronous}");
-        return Err(sqlx::Error::Configuration(
-            format!("it does not commit durably ({found} instead of wal, {FULL})").into(),
-        ));
-    }
-    Ok(())
-}
-
-async fn signing_key(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<[u8; 32]> {
-    let fresh: [u8; 32] = rand::random();
-    sqlx::query(
-        "insert into instance (id, signing_key, created_at, probed_at) values (1, ?1, ?2, ?2)
-         on conflict (id) do nothing",
-    )
-    .bind(&fresh[..])
-    .bind(now.as_millisecond())
-    .execute(&mut *connection)
-    .await?;
-    let row = sqlx::query("select signing_key from instance").fetch_one(connection).await?;
-    rows::digest(&row, "signing_key")
-}
-
-async fn settle(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<usize> {
-    let mut transaction = connection.begin_with("begin immediate").await?;
-    let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
-    transaction.commit().await?;
-    Ok(interrupted)
 }
 
 struct RecordOversize {
@@ -265,6 +202,16 @@ impl Store for SqliteStore {
         self.writer.commit(submit::RecordAnswer { id, answer, now }).await
     }
 
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError> {
+        let callback_base = callback_base.to_owned();
+        self.writer.commit(resubmit::Resubmit { id, is_confirmed, callback_base }).await
+    }
+
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
         self.writer.receive(arrival).await
     }
@@ -274,7 +221,12 @@ impl Store for SqliteStore {
     }
 
     async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
-        self.writer.commit(spooled).await
+        let relay_targets = self.relay_targets.clone();
+        let receipt = self.writer.commit(spooled::TakeIn { spooled, relay_targets }).await?;
+        if let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = receipt {
+            self.wake.finished(job_id.0);
+        }
+        Ok(receipt)
     }
 
     async fn record_oversize(
@@ -304,6 +256,99 @@ impl Store for SqliteStore {
             erase::empty_log(&self.checkpointer).await?;
         }
         Ok(Lookup::Found(erased))
+    }
+
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
+        self.writer.commit(reconcile::Schedule { after }).await
+    }
+
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let public_url = public_url.to_owned();
+        if !ask!(self, reconcile::is_any_stale, &public_url)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(reconcile::Expedite { public_url, now }).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError> {
+        let claim = reconcile::Claim::new(now, lease_until, horizon, limit);
+        if !ask!(self, reconcile::is_any_due, &claim)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(claim).await
+    }
+
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.commit(reconcile::Postpone { id, next, now }).await
+    }
+
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
+        ask!(self, read::turnarounds)
+    }
+
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError> {
+        if ask!(self, relay::due_targets, now)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(relay::Claim { now, lease_until, under_way, concurrency }).await
+    }
+
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError> {
+        self.writer.commit(relay::RecordAttempt { id, attempt, after }).await
+    }
+
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        let filter = RelayFilter::default();
+        let order = relay::Resend { filter, id: Some(id), now, is_dry_run: false };
+        Ok(self.writer.commit(order).await? > 0)
+    }
+
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError> {
+        self.writer.commit(relay::Resend { filter, id: None, now, is_dry_run }).await
+    }
+
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError> {
+        ask!(self, relay::list, filter, before, limit, now)
+    }
+
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
+        ask!(self, relay::show, id, now)
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
@@ -360,6 +405,19 @@ impl Store for SqliteStore {
 
     async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError> {
         ask!(self, read::events, job_id)
+    }
+
+    async fn events_after(
+        &self,
+        seq: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        ask!(self, read::events_after, seq, job_id, limit)
+    }
+
+    async fn last_event(&self) -> Result<i64, StoreError> {
+        ask!(self, read::last_event)
     }
 
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError> {

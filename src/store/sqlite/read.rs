@@ -108,6 +108,12 @@ fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
         Some(false) => _ = query.push(" and overdue = 0"),
         None => {}
     }
+    if let Some(is_stale) = filter.stale_callback {
+        query.push(if is_stale { " and (" } else { " and not (" });
+        query.push("status in ('submitting', 'submitted', 'unconfirmed') and callback_base <> ");
+        query.push_bind(filter.public_url.clone());
+        query.push(" and callback_base is not null)");
+    }
     if let Some(from) = filter.created_after {
         query.push(" and created_at >= ").push_bind(from.as_millisecond());
     }
@@ -247,6 +253,26 @@ pub(super) async fn events(
     on_record(connection, job_id, found).await
 }
 
+pub(super) async fn events_after(
+    connection: &mut SqliteConnection,
+    seq: i64,
+    job_id: Option<JobId>,
+    limit: u32,
+) -> sqlx::Result<Vec<Event>> {
+    let mut query =
+        QueryBuilder::<Sqlite>::new("select seq, job_id, type, at, data from events where seq > ");
+    query.push_bind(seq);
+    if let Some(job_id) = job_id {
+        query.push(" and job_id = ").push_bind(job_id.0);
+    }
+    query.push(" order by seq limit ").push_bind(limit);
+    query.build().fetch_all(connection).await?.iter().map(rows::event).collect()
+}
+
+pub(super) async fn last_event(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(connection).await
+}
+
 pub(super) async fn stats(
     connection: &mut SqliteConnection,
     now: Timestamp,
@@ -280,6 +306,12 @@ pub(super) async fn stats(
             _ => stats.days.push((day, vec![count])),
         }
     }
+    stats.turnaround_millis = turnarounds(connection).await?;
+    Ok(stats)
+}
+
+/// Milliseconds, ascending, of the jobs that finished last.
+pub(super) async fn turnarounds(connection: &mut SqliteConnection) -> sqlx::Result<Vec<u64>> {
     let turnarounds: Vec<i64> = sqlx::query_scalar(
         "select finished_at - coalesce(submitted_at, created_at) from jobs
          where finished_at is not null and origin = 'submitted'
@@ -288,10 +320,10 @@ pub(super) async fn stats(
     .bind(STATS_TURNAROUNDS)
     .fetch_all(connection)
     .await?;
-    stats.turnaround_millis =
+    let mut millis: Vec<u64> =
         turnarounds.into_iter().map(|millis| u64::try_from(millis).unwrap_or(0)).collect();
-    stats.turnaround_millis.sort_unstable();
-    Ok(stats)
+    millis.sort_unstable();
+    Ok(millis)
 }
 
 fn delivery_of(row: &SqliteRow) -> sqlx::Result<Delivery> {

@@ -19,24 +19,31 @@ use crate::{
     store::{Addressee, Arrival, Receipt, SpoolMark, Spooled},
 };
 
+pub(super) struct TakeIn {
+    pub spooled: Spooled,
+    /// See [`receive::apply`].
+    pub relay_targets: Vec<String>,
+}
+
 #[async_trait]
-impl UseCase for Spooled {
+impl UseCase for TakeIn {
     type Output = Option<Receipt>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Option<Receipt>> {
+        let Spooled { arrival, spool, number, is_oldest } = &self.spooled;
         let mark = mark(connection).await?;
-        if mark.is_some_and(|mark| mark.spool == self.spool && self.number <= mark.number) {
+        if mark.is_some_and(|mark| mark.spool == *spool && *number <= mark.number) {
             return Ok(None);
         }
-        let receipt = if is_counted(connection, &self.arrival).await? {
+        let receipt = if is_counted(connection, arrival).await? {
             None
         } else {
-            take_in(connection, &self.arrival).await?
+            take_in(connection, arrival, &self.relay_targets).await?
         };
-        if self.is_oldest {
+        if *is_oldest {
             sqlx::query("update instance set spool_id = ?, spool_mark = ?")
-                .bind(&self.spool[..])
-                .bind(self.number as i64)
+                .bind(&spool[..])
+                .bind(*number as i64)
                 .execute(connection)
                 .await?;
         }
@@ -85,8 +92,9 @@ async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sql
 async fn take_in(
     connection: &mut SqliteConnection,
     arrival: &Arrival,
+    relay_targets: &[String],
 ) -> sqlx::Result<Option<Receipt>> {
-    let receipt = receive::apply(connection, &[arrival]).await?.pop();
+    let receipt = receive::apply(connection, &[arrival], relay_targets).await?.pop();
     if let Some(Receipt::Kept { job_id, .. }) = receipt {
         let event = NewEvent::new(job_id, EventType::DeliverySpooled, arrival.received_at)
             .with(json!({ "deliveryId": arrival.delivery_id.to_string() }));

@@ -77,8 +77,8 @@ impl NewSubmission {
     async fn insert(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
         let job_seq = sqlx::query(
             "insert into jobs (id, origin, status, reference, end_user_id, cloud_package,
-                 external_job_id, callback_base, created_at, warnings)
-             values (?, 'submitted', 'submitting', ?, ?, ?, ?, ?, ?, ?)",
+                 external_job_id, callback_base, relay_url, created_at, warnings)
+             values (?, 'submitted', 'submitting', ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(self.id.0)
         .bind(&self.reference)
@@ -86,6 +86,7 @@ impl NewSubmission {
         .bind(&self.cloud_package)
         .bind(&self.external_job_id)
         .bind(&self.callback_base)
+        .bind(&self.relay_url)
         .bind(self.now.as_millisecond())
         .bind(rows::json_texts(&self.warnings))
         .execute(&mut *connection)

@@ -5,16 +5,20 @@
 //! after the commit; a change that fails takes no other change down with it; whatever SQLite
 //! answers, the next batch finds a connection outside of any transaction.
 
+use std::fs::File;
+
 use async_trait::async_trait;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{connect, receive};
+use super::{open::connect, receive};
 use crate::{
     clock::Stopwatch,
+    domain::delivery::Outcome,
     store::{Arrival, Receipt, StoreError},
     telemetry,
+    wake::Wake,
 };
 
 /// Changes that may wait. Each holds at most one callback body in memory.
@@ -29,6 +33,15 @@ pub(super) trait UseCase: Send + Sync + 'static {
     type Output: Send + 'static;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Self::Output>;
+}
+
+/// What a commit has to do with the rest of the service.
+pub(super) struct Outside {
+    pub wake: Wake,
+    /// Names of the configured targets that every result goes to.
+    pub relay_targets: Vec<String>,
+    /// Held while the database may be written.
+    pub lock: File,
 }
 
 /// Hands changes to the writer task. Cheap to clone.
@@ -75,15 +88,13 @@ impl<U: UseCase> Pending for Waiting<U> {
 
 impl Writer {
     /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
-    /// `options` are for opening the connection anew.
     pub(super) fn start(
-        connection: SqliteConnection,
-        options: SqliteConnectOptions,
+        database: Database,
+        outside: Outside,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let database = Database { options, connection: Some(connection) };
-        let task = tokio::spawn(run(database, changes, closing));
+        let task = tokio::spawn(run(database, changes, outside, closing));
         (Self { queue }, task)
     }
 
@@ -121,6 +132,7 @@ fn closed() -> StoreError {
 async fn run(
     mut database: Database,
     mut changes: mpsc::Receiver<Change>,
+    outside: Outside,
     closing: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -134,7 +146,7 @@ async fn run(
                 }
                 metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
                 let waiting = changes.len();
-                if let Err(error) = write(&mut database, &mut batch).await {
+                if let Err(error) = write(&mut database, &mut batch, &outside).await {
                     // These waited in vain as long: turn by turn, waiting would take minutes.
                     let taken = match waiting {
                         0 => 0,
@@ -151,12 +163,15 @@ async fn run(
     {
         tracing::error!(%error, "the database was not closed cleanly");
     }
+    // A child process that is just being started may hold the file a moment longer; this frees the
+    // lock all the same.
+    let _ = outside.lock.unlock();
 }
 
 /// The write connection, opened anew after a failure that it may not have survived.
-struct Database {
-    options: SqliteConnectOptions,
-    connection: Option<SqliteConnection>,
+pub(super) struct Database {
+    pub options: SqliteConnectOptions,
+    pub connection: Option<SqliteConnection>,
 }
 
 /// Why a transaction did not come about.
@@ -170,17 +185,22 @@ enum Failure {
 /// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
 /// one that cannot be written is the only one that is refused. An error means that the database
 /// lets nobody in; what is left of the batch has not been answered.
-async fn write(database: &mut Database, batch: &mut Vec<Change>) -> sqlx::Result<()> {
+async fn write(
+    database: &mut Database,
+    batch: &mut Vec<Change>,
+    outside: &Outside,
+) -> sqlx::Result<()> {
     let started = Stopwatch::start();
     let size = batch.len();
-    match database.transact(batch).await {
-        Ok(receipts) => reply(batch.drain(..), receipts),
+    let targets = &outside.relay_targets;
+    match database.transact(batch, targets).await {
+        Ok(receipts) => reply(batch.drain(..), receipts, &outside.wake),
         Err(Failure::Begin(error)) => return Err(error),
         Err(Failure::Change(error)) if size == 1 => refuse(batch.drain(..), &error),
         Err(Failure::Change(_)) => {
             while !batch.is_empty() {
-                match database.transact(&mut batch[..1]).await {
-                    Ok(receipts) => reply(batch.drain(..1), receipts),
+                match database.transact(&mut batch[..1], targets).await {
+                    Ok(receipts) => reply(batch.drain(..1), receipts, &outside.wake),
                     Err(Failure::Begin(error)) => return Err(error),
                     Err(Failure::Change(error)) => refuse(batch.drain(..1), &error),
                 }
@@ -197,7 +217,11 @@ impl Database {
     ///
     /// The statements are our own because a full or failing disk makes SQLite roll back by itself,
     /// which sqlx's transactions do not notice: they would never let another one begin.
-    async fn transact(&mut self, batch: &mut [Change]) -> Result<Vec<Receipt>, Failure> {
+    async fn transact(
+        &mut self,
+        batch: &mut [Change],
+        relay_targets: &[String],
+    ) -> Result<Vec<Receipt>, Failure> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             lost => lost.insert(connect(&self.options).await.map_err(Failure::Begin)?),
@@ -211,7 +235,7 @@ impl Database {
             }
             return Err(Failure::Begin(error));
         }
-        match carry_out(connection, batch).await {
+        match carry_out(connection, batch, relay_targets).await {
             Ok(receipts) => Ok(receipts),
             Err(error) => {
                 // Refused where SQLite has rolled back already. Should a transaction stay open, the
@@ -240,6 +264,7 @@ fn is_busy(error: &sqlx::Error) -> bool {
 async fn carry_out(
     connection: &mut SqliteConnection,
     batch: &mut [Change],
+    relay_targets: &[String],
 ) -> sqlx::Result<Vec<Receipt>> {
     let mut receipts = Vec::new();
     let mut rest = batch;
@@ -248,7 +273,7 @@ async fn carry_out(
         let (run, others) = rest.split_at_mut(arrivals.count());
         if !run.is_empty() {
             let arrivals: Vec<&Arrival> = run.iter().filter_map(Change::arrival).collect();
-            receipts.extend(receive::apply(connection, &arrivals).await?);
+            receipts.extend(receive::apply(connection, &arrivals, relay_targets).await?);
         }
         if let Some(Change::Other(pending)) = others.first_mut() {
             pending.apply(connection).await?;
@@ -268,7 +293,14 @@ impl Change {
     }
 }
 
-fn reply(changes: impl Iterator<Item = Change>, receipts: Vec<Receipt>) {
+/// Tells everyone that their changes are on disk.
+fn reply(changes: impl Iterator<Item = Change>, receipts: Vec<Receipt>, wake: &Wake) {
+    for receipt in &receipts {
+        if let Receipt::Kept { job_id, outcome: Outcome::Stored } = receipt {
+            wake.finished(job_id.0);
+        }
+    }
+    wake.committed();
     let mut receipts = receipts.into_iter();
     for change in changes {
         match change {
@@ -310,7 +342,7 @@ mod tests {
         let mut connection = connect(&options).await.expect("a database");
         execute(&mut connection, "begin").await.expect("a transaction nobody ends");
         let mut database = Database { options, connection: Some(connection) };
-        assert!(matches!(database.transact(&mut []).await, Err(Failure::Begin(_))));
-        assert!(database.transact(&mut []).await.is_ok());
+        assert!(matches!(database.transact(&mut [], &[]).await, Err(Failure::Begin(_))));
+        assert!(database.transact(&mut [], &[]).await.is_ok());
     }
 }

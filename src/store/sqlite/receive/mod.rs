@@ -12,10 +12,10 @@ use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use self::state::{State, insert_jobs, update_jobs, upsert_outputs};
-use super::rows;
+use super::{relay, rows};
 use crate::{
     domain::{
-        delivery::{MAX_MALFORMED, Outcome, Says, judge},
+        delivery::{ENGINE_SOURCE, MAX_MALFORMED, Outcome, Says, judge},
         event::{EventType, NewEvent},
         ids::JobId,
         job::Origin,
@@ -28,10 +28,11 @@ use crate::{
 pub(super) async fn apply(
     connection: &mut SqliteConnection,
     arrivals: &[&Arrival],
+    relay_targets: &[String],
 ) -> sqlx::Result<Vec<Receipt>> {
     let mut batch = Batch::load(connection, arrivals).await?;
     let receipts = arrivals.iter().map(|arrival| batch.take_in(arrival)).collect();
-    batch.write(connection).await?;
+    batch.write(connection, relay_targets).await?;
     Ok(receipts)
 }
 
@@ -81,7 +82,7 @@ impl<'a> Batch<'a> {
     ) -> sqlx::Result<()> {
         let mut query = QueryBuilder::<Sqlite>::new(
             "select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
-                    result_reading, delivery_count, warnings, inbox_key
+                    result_reading, delivery_count, warnings, inbox_key, relay_url
              from jobs where ",
         );
         push_addressees(&mut query, arrivals, "id", "inbox_key");
@@ -220,10 +221,18 @@ impl<'a> Batch<'a> {
         state.follow(outcome, says, delivery, arrival, outputs);
         self.deliveries.push((delivery, seq, outcome, arrival));
         self.events.push(event_of(state, outcome, arrival));
+        if arrival.source == ENGINE_SOURCE {
+            let event = NewEvent::new(state.id, EventType::JobReconciled, arrival.received_at);
+            self.events.push(event.with(json!({ "outcome": outcome.as_str() })));
+        }
         receipt
     }
 
-    async fn write(self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    async fn write(
+        self,
+        connection: &mut SqliteConnection,
+        relay_targets: &[String],
+    ) -> sqlx::Result<()> {
         let mut states: Vec<&State> = self.states.values().filter(|one| one.is_changed).collect();
         states.sort_by_key(|state| state.seq);
         let (new, known): (Vec<&State>, Vec<&State>) = states.iter().partition(|one| one.is_new);
@@ -238,7 +247,27 @@ impl<'a> Batch<'a> {
                 .execute(&mut *connection)
                 .await?;
         }
-        rows::insert_events(connection, &self.events).await
+        rows::insert_events(connection, &self.events).await?;
+        relay::insert(connection, &self.orders(relay_targets)).await
+    }
+
+    /// A result is passed on to every target, the job's own included.
+    fn orders(&self, relay_targets: &[String]) -> Vec<relay::Order> {
+        let results =
+            self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
+        let mut orders = Vec::new();
+        for (_, job_seq, _, arrival) in results {
+            let at = arrival.received_at;
+            for target in relay_targets {
+                orders.push((*job_seq, target.clone(), None, at));
+            }
+            let own = self.states.get(job_seq).and_then(|state| state.relay_url.as_ref());
+            if let Some(url) = own.and_then(|url| url::Url::parse(url).ok()) {
+                let origin = url.origin().ascii_serialization();
+                orders.push((*job_seq, origin, Some(url.into()), at));
+            }
+        }
+        orders
     }
 
     async fn insert_deliveries(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {

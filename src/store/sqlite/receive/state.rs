@@ -27,6 +27,8 @@ pub(super) struct State {
     pub origin: Origin,
     pub inbox_key: Option<[u8; 32]>,
     pub created_at: i64,
+    /// The caller's own webhook.
+    pub relay_url: Option<String>,
     pub status: JobStatus,
     pub success: Option<bool>,
     pub finished_at: Option<i64>,
@@ -39,6 +41,8 @@ pub(super) struct State {
     /// Deliveries on record by digest: their seq.
     pub known: HashMap<[u8; 32], i64>,
     pub malformed: usize,
+    /// When the job is to be looked up, if a delivery suggests it.
+    pub look_at: Option<i64>,
     pub is_new: bool,
     pub is_changed: bool,
     pub are_outputs_changed: bool,
@@ -57,6 +61,7 @@ impl State {
             origin,
             inbox_key,
             created_at: arrival.received_at.as_millisecond(),
+            relay_url: None,
             status: JobStatus::Unconfirmed,
             success: None,
             finished_at: None,
@@ -68,6 +73,7 @@ impl State {
             outputs: Vec::new(),
             known: HashMap::new(),
             malformed: 0,
+            look_at: None,
             is_new: true,
             is_changed: true,
             are_outputs_changed: false,
@@ -81,6 +87,7 @@ impl State {
             origin: rows::parsed(row, "origin", rows::origin)?,
             inbox_key: rows::optional_digest(row, "inbox_key")?,
             created_at: row.try_get("created_at")?,
+            relay_url: row.try_get("relay_url")?,
             status: rows::parsed(row, "status", str::parse)?,
             success: row.try_get("success")?,
             finished_at: row.try_get("finished_at")?,
@@ -92,6 +99,7 @@ impl State {
             outputs: Vec::new(),
             known: HashMap::new(),
             malformed: 0,
+            look_at: None,
             is_new: false,
             is_changed: false,
             are_outputs_changed: false,
@@ -137,7 +145,12 @@ impl State {
             (Outcome::Unrecognised, Reading::Unrecognised(reason), _) => {
                 self.warn(&format!("A delivery is no job result ({reason}); the job stays open."));
             }
-            (Outcome::Malformed, ..) => self.warn("A delivery is not JSON."),
+            (Outcome::Malformed, ..) => {
+                self.warn("A delivery is not JSON.");
+                if self.status.is_in_flight() {
+                    self.look_at = Some(arrival.received_at.as_millisecond());
+                }
+            }
             _ => {}
         }
     }
@@ -190,7 +203,8 @@ pub(super) async fn update_jobs(
              finished_at = fresh.column4, engine_job_id = fresh.column5,
              result_delivery = fresh.column6, result_reading = fresh.column7,
              delivery_count = fresh.column8, warnings = fresh.column9,
-             overdue = case when fresh.column6 is null then overdue else 0 end
+             overdue = case when fresh.column6 is null then overdue else 0 end,
+             due_at = case when fresh.column6 is null then coalesce(fresh.column10, due_at) end
          from (",
     );
     query.push_values(jobs, |mut row, job| {
@@ -202,7 +216,8 @@ pub(super) async fn update_jobs(
             .push_bind(job.result_delivery)
             .push_bind(job.result_reading.map(|digest| digest.to_vec()))
             .push_bind(job.delivery_count)
-            .push_bind(rows::json_texts(&job.warnings));
+            .push_bind(rows::json_texts(&job.warnings))
+            .push_bind(job.look_at);
     });
     query.push(") as fresh where jobs.seq = fresh.column1");
     query.build().execute(connection).await?;

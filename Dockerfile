@@ -1,0 +1,40 @@
+# Finishline in a container: one binary, no shell, not root.
+#
+#   docker build -t finishline .
+#
+# The API listens on all interfaces here, so the service does not start without an API key, and it
+# needs to be told its public URL: see "Docker" in README.md.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+# The dependencies, built against a stub: this layer is made again only when they change.
+COPY Cargo.toml Cargo.lock build.rs ./
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked \
+    && rm -r src
+COPY config.example.toml ./
+COPY migrations migrations
+COPY src src
+# A copied file keeps its time, which may be older than the stub's build.
+RUN touch src/main.rs src/lib.rs build.rs \
+    && cargo build --release --locked \
+    && mkdir /data
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /build/target/release/finishline /usr/local/bin/finishline
+COPY --from=build --chown=65532:65532 /data /var/lib/finishline
+# A finishline.toml mounted here is found by every command, the health check included.
+WORKDIR /etc/finishline
+ENV FINISHLINE__DATABASE__URL=sqlite:///var/lib/finishline/finishline.db \
+    FINISHLINE__CALLBACKS__LISTEN=0.0.0.0:8085 \
+    FINISHLINE__API__LISTEN=0.0.0.0:8086 \
+    FINISHLINE__LOG__FORMAT=json
+USER 65532:65532
+VOLUME /var/lib/finishline
+# Callbacks (for the internet), API (for your software alone).
+EXPOSE 8085 8086
+HEALTHCHECK --interval=30s --timeout=6s --start-period=10s CMD ["finishline", "healthcheck"]
+ENTRYPOINT ["finishline"]
+CMD ["serve"]

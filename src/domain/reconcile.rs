@@ -1,0 +1,147 @@
+//! When a job in flight is looked up at the Engine, and when it is given up.
+//!
+//! The reconcile worker asks after each look. The invariant: a job is given up only after several
+//! looks, so a clock that jumps ahead gives nothing up by itself.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::ids::JobId;
+
+/// The pause between looks doubles up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Looks before a job is given up, however late it is.
+const LOOKS_BEFORE_GIVING_UP: u32 = 5;
+
+/// Bounds of a due time that is learned: a shorter one asks too often, a longer one helps too late.
+const LEARNED_FLOOR: Duration = Duration::from_secs(5 * 60);
+const LEARNED_CEILING: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Finished jobs that a learned due time needs; with fewer, [`UNLEARNED`] stands.
+const LEARNED_FROM: usize = 20;
+const UNLEARNED: Duration = Duration::from_secs(30 * 60);
+
+/// The settings' times, `after` learned where they say so.
+#[derive(Clone, Copy, Debug)]
+pub struct Schedule {
+    /// A job without a callback is due this long after its submission.
+    pub after: Duration,
+    /// The first pause between looks.
+    pub every: Duration,
+    /// A job is given up this long after its submission.
+    pub give_up: Duration,
+}
+
+/// A job in flight whose time has come.
+#[derive(Clone, Debug)]
+pub struct DueJob {
+    pub id: JobId,
+    /// Without one it cannot be looked up; only a callback settles it.
+    pub engine_job_id: Option<String>,
+    /// When it was submitted.
+    pub asked_at: Timestamp,
+    /// Looks so far, this one not included.
+    pub lookups: u32,
+}
+
+/// What follows a look that brought no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Look { at: Timestamp, is_overdue: bool },
+    GiveUp,
+}
+
+/// Decides after a look at `now` that brought no result.
+pub fn after_look(schedule: Schedule, job: &DueJob, now: Timestamp) -> Next {
+    let waited = now.duration_since(job.asked_at);
+    let has_waited = |duration: Duration| waited >= signed(duration);
+    if has_waited(schedule.give_up) && job.lookups + 1 >= LOOKS_BEFORE_GIVING_UP {
+        return Next::GiveUp;
+    }
+    let doubled = schedule.every.saturating_mul(1 << job.lookups.min(16));
+    let pause = doubled.min(LONGEST_PAUSE.max(schedule.every));
+    let at = now.checked_add(signed(pause)).unwrap_or(Timestamp::MAX);
+    Next::Look { at, is_overdue: has_waited(schedule.after) }
+}
+
+/// The due time that the run times of finished jobs (ascending, milliseconds) suggest: their 95th
+/// percentile, within bounds.
+pub fn learned_after(turnaround_millis: &[u64]) -> Duration {
+    if turnaround_millis.len() < LEARNED_FROM {
+        return UNLEARNED;
+    }
+    let rank = (turnaround_millis.len() * 95).div_ceil(100) - 1;
+    Duration::from_millis(turnaround_millis[rank]).clamp(LEARNED_FLOOR, LEARNED_CEILING)
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn schedule() -> Schedule {
+        Schedule { after: 30 * MINUTE, every: 10 * MINUTE, give_up: 48 * 60 * MINUTE }
+    }
+
+    fn job(lookups: u32) -> DueJob {
+        let asked_at = Timestamp::from_second(1_800_000_000).expect("in range");
+        DueJob { id: JobId::new(asked_at), engine_job_id: None, asked_at, lookups }
+    }
+
+    fn look_after(waited: Duration, lookups: u32) -> Next {
+        let job = job(lookups);
+        after_look(schedule(), &job, job.asked_at + signed(waited))
+    }
+
+    fn pause(lookups: u32) -> SignedDuration {
+        let job = job(lookups);
+        match after_look(schedule(), &job, job.asked_at) {
+            Next::Look { at, .. } => at.duration_since(job.asked_at),
+            Next::GiveUp => panic!("given up at once"),
+        }
+    }
+
+    #[test]
+    fn the_pause_doubles_up_to_a_limit() {
+        assert_eq!(pause(0), signed(10 * MINUTE));
+        assert_eq!(pause(1), signed(20 * MINUTE));
+        assert_eq!(pause(3), signed(80 * MINUTE));
+        assert_eq!(pause(4), signed(120 * MINUTE));
+        assert_eq!(pause(40), signed(120 * MINUTE));
+    }
+
+    #[test]
+    fn a_job_is_overdue_once_its_due_time_has_passed() {
+        let is_overdue =
+            |waited| matches!(look_after(waited, 0), Next::Look { is_overdue: true, .. });
+        assert!(!is_overdue(29 * MINUTE));
+        assert!(is_overdue(30 * MINUTE));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_gives_nothing_up_by_itself() {
+        let years = 24 * 365 * 60 * MINUTE;
+        assert!(matches!(look_after(years, 0), Next::Look { is_overdue: true, .. }));
+        assert_eq!(look_after(years, 4), Next::GiveUp);
+        assert_eq!(look_after(48 * 60 * MINUTE, 20), Next::GiveUp);
+        assert!(matches!(look_after(47 * 60 * MINUTE, 20), Next::Look { .. }));
+        // Back to 1970: it only waits.
+        let job = job(3);
+        assert!(matches!(after_look(schedule(), &job, Timestamp::UNIX_EPOCH), Next::Look { .. }));
+    }
+
+    #[test]
+    fn a_due_time_is_learned_from_enough_jobs_and_within_bounds() {
+        assert_eq!(learned_after(&[1_000; 19]), UNLEARNED);
+        assert_eq!(learned_after(&[1_000; 20]), LEARNED_FLOOR);
+        assert_eq!(learned_after(&[900_000; 20]), Duration::from_secs(900));
+        assert_eq!(learned_after(&[90_000_000; 20]), LEARNED_CEILING);
+    }
+}

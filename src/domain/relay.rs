@@ -1,0 +1,198 @@
+//! Passing results on: orders, attempts, and what follows an attempt.
+//!
+//! The relay worker decides with it, the store writes it down. The invariants: an order is
+//! delivered, or tried as often as the schedule says, or stopped by its target; and a target's
+//! wish to wait only ever lengthens a wait.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
+
+use super::ids::JobId;
+
+/// The longest a target may make us wait by `Retry-After`.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Failures in a row after which a target is left alone.
+pub const FAILURES_BEFORE_PAUSE: u32 = 10;
+
+/// How long it is left alone before one order probes it.
+pub const PAUSE: Duration = Duration::from_secs(60);
+
+/// Bytes of an answer that are kept.
+pub const KEPT_ANSWER_BYTES: usize = 4 * 1024;
+
+/// The status by which a target says that it wants no more of this.
+const GONE: u16 = 410;
+
+/// An order on record.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    pub id: Uuid,
+    pub job_id: JobId,
+    /// Name of a configured target, or origin of a job's own.
+    pub target: String,
+    pub state: RelayState,
+    /// In all.
+    pub attempts: u32,
+    pub next_attempt_at: Option<Timestamp>,
+    pub last_status: Option<u16>,
+    pub created_at: Timestamp,
+    /// Its place in the list.
+    pub seq: i64,
+}
+
+impl Relay {
+    /// The Standard Webhooks id: the same in every attempt.
+    pub fn webhook_id(id: Uuid) -> String {
+        format!("msg_{}", id.simple())
+    }
+}
+
+/// How far an order is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayState {
+    Pending,
+    Delivered,
+    /// Given up; it can be ordered again.
+    Dead,
+    /// Pending, and its target is left alone for a while.
+    Paused,
+}
+
+impl RelayState {
+    const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Paused];
+
+    /// As it is written in JSON and SQL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+impl std::str::FromStr for RelayState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|state| state.as_str() == text);
+        known.ok_or_else(|| "expected pending, delivered, dead or paused".to_owned())
+    }
+}
+
+/// An order that is to be attempted now.
+#[derive(Clone, Debug)]
+pub struct DueRelay {
+    pub id: Uuid,
+    pub job_id: JobId,
+    pub target: String,
+    /// A job's own address; `None` for a configured target.
+    pub url: Option<String>,
+    /// Attempts since it was ordered, this one not included.
+    pub tries: u32,
+}
+
+/// One attempt on record.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    pub at: Timestamp,
+    pub millis: u64,
+    pub status: Option<u16>,
+    /// Why there was no answer.
+    pub error: Option<String>,
+    /// Its first [`KEPT_ANSWER_BYTES`].
+    pub answer: Vec<u8>,
+}
+
+/// Which orders are meant; every given field must fit.
+#[derive(Clone, Debug, Default)]
+pub struct RelayFilter {
+    pub job_id: Option<JobId>,
+    pub state: Option<RelayState>,
+    pub target: Option<String>,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    pub status: Option<u16>,
+    /// `Retry-After` of the answer.
+    pub retry_after: Option<Duration>,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterAttempt {
+    Delivered,
+    Retry { at: Timestamp },
+    Dead,
+}
+
+/// Decides after an attempt. `tries` counts attempts since the order, this one included; entry `i`
+/// of `schedule` is the wait after try `i + 1`. `jitter`, from 0 to 1, lengthens a wait by up to a
+/// tenth, so that what failed together does not come back together.
+pub fn after_attempt(
+    schedule: &[Duration],
+    tries: u32,
+    answered: Answered,
+    jitter: f64,
+    now: Timestamp,
+) -> AfterAttempt {
+    match answered.status {
+        Some(200..=299) => return AfterAttempt::Delivered,
+        Some(GONE) => return AfterAttempt::Dead,
+        _ => {}
+    }
+    let index = usize::try_from(tries).unwrap_or(usize::MAX).saturating_sub(1);
+    let Some(wait) = schedule.get(index) else { return AfterAttempt::Dead };
+    let wished = answered.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+    let wait = wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0).max(wished);
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    AfterAttempt::Retry { at: now.checked_add(wait).unwrap_or(Timestamp::MAX) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn after(tries: u32, status: Option<u16>, retry_after: Option<Duration>) -> AfterAttempt {
+        let schedule = [5 * SECOND, 300 * SECOND];
+        let answered = Answered { status, retry_after };
+        after_attempt(&schedule, tries, answered, 0.0, Timestamp::UNIX_EPOCH)
+    }
+
+    fn in_seconds(seconds: i64) -> AfterAttempt {
+        AfterAttempt::Retry { at: Timestamp::from_second(seconds).expect("in range") }
+    }
+
+    #[test]
+    fn n_entries_are_n_plus_one_tries() {
+        assert_eq!(after(1, Some(500), None), in_seconds(5));
+        assert_eq!(after(2, None, None), in_seconds(300));
+        assert_eq!(after(3, Some(302), None), AfterAttempt::Dead);
+        assert_eq!(after(3, Some(204), None), AfterAttempt::Delivered);
+        assert_eq!(after(1, Some(410), None), AfterAttempt::Dead);
+    }
+
+    #[test]
+    fn a_wish_to_wait_only_lengthens_and_is_capped() {
+        assert_eq!(after(1, Some(429), Some(SECOND)), in_seconds(5));
+        assert_eq!(after(1, Some(503), Some(60 * SECOND)), in_seconds(60));
+        assert_eq!(after(1, Some(503), Some(1_000_000 * SECOND)), in_seconds(24 * 60 * 60));
+    }
+
+    #[test]
+    fn jitter_lengthens_by_a_tenth_at_most() {
+        let answered = Answered { status: None, retry_after: None };
+        let at = after_attempt(&[100 * SECOND], 1, answered, 1.0, Timestamp::UNIX_EPOCH);
+        assert_eq!(at, in_seconds(110));
+    }
+}

@@ -1,0 +1,102 @@
+//! Reading the answer to a look-up: a result, or a job that still runs.
+//!
+//! How a running job looks is undocumented, so the settings say which signs count. The invariant: a
+//! running job is never taken for a failed one; in doubt it still runs.
+
+use bytes::Bytes;
+use reqwest::StatusCode;
+use serde_json::value::RawValue;
+
+use crate::{
+    config::RunningSetting,
+    domain::{
+        json,
+        result::{self, Reading},
+    },
+};
+
+/// What a look-up brought.
+#[derive(Debug)]
+pub enum Polled {
+    Running,
+    /// The job result, exactly as it came.
+    Finished(Bytes),
+}
+
+/// Whether the status alone says that the job still runs.
+pub(super) fn is_running_status(status: StatusCode, running: RunningSetting) -> bool {
+    match running {
+        RunningSetting::Auto => matches!(status, StatusCode::ACCEPTED | StatusCode::NOT_FOUND),
+        RunningSetting::Status202 => status == StatusCode::ACCEPTED,
+        RunningSetting::Status404 => status == StatusCode::NOT_FOUND,
+        RunningSetting::NoSuccess | RunningSetting::SuccessFalse => false,
+    }
+}
+
+/// What the body of a 2xx says.
+pub(super) fn read(body: Bytes, running: RunningSetting) -> Polled {
+    let Reading::Result(result) = result::read(&body, &[]) else {
+        // A body that is no result settles nothing, in any dialect.
+        return Polled::Running;
+    };
+    let may_be_running = !result.success
+        && match running {
+            RunningSetting::SuccessFalse => true,
+            RunningSetting::Auto => {
+                let is_told =
+                    result.outputs.iter().any(|one| one.status.is_some() || one.url.is_some());
+                !is_told && !holds_error(&body)
+            }
+            _ => false,
+        };
+    if may_be_running { Polled::Running } else { Polled::Finished(body) }
+}
+
+/// Whether an error stands beside `success: false`, under any name that says so.
+fn holds_error(body: &[u8]) -> bool {
+    let members = json::parse(body).ok().and_then(json::members).unwrap_or_default();
+    let is_told =
+        |value: &RawValue| !matches!(value.get(), "null" | "false" | "\"\"" | "[]" | "{}");
+    members.iter().any(|(name, value)| name.to_lowercase().contains("error") && is_told(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_running(body: &'static str, running: RunningSetting) -> bool {
+        matches!(read(Bytes::from_static(body.as_bytes()), running), Polled::Running)
+    }
+
+    #[test]
+    fn in_doubt_a_job_still_runs() {
+        for body in [
+            "",
+            "{}",
+            r#"{"status":"running"}"#,
+            r#"{"success":false}"#,
+            r#"{"success":false,"error":null,"errors":[]}"#,
+            r#"{"success":false,"outputFiles":{"meshes":[{"extension":".stl"}]}}"#,
+        ] {
+            assert!(is_running(body, RunningSetting::Auto), "{body}");
+        }
+        for body in [
+            r#"{"success":true}"#,
+            r#"{"success":false,"errorMessage":"no teeth"}"#,
+            r#"{"success":false,"outputFiles":{"meshes":[{"status":"Failed"}]}}"#,
+        ] {
+            assert!(!is_running(body, RunningSetting::Auto), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_settings_say_which_signs_count() {
+        let failed = r#"{"success":false,"error":"x"}"#;
+        assert!(is_running(failed, RunningSetting::SuccessFalse));
+        assert!(!is_running(r#"{"success":false}"#, RunningSetting::Status202));
+        assert!(is_running(r#"{"id":1}"#, RunningSetting::NoSuccess));
+        assert!(is_running_status(StatusCode::NOT_FOUND, RunningSetting::Auto));
+        assert!(!is_running_status(StatusCode::NOT_FOUND, RunningSetting::Status202));
+        assert!(!is_running_status(StatusCode::OK, RunningSetting::Auto));
+    }
+}

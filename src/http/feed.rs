@@ -1,0 +1,80 @@
+//! The live end of the events: read from the store once, shared by all who follow.
+//!
+//! Woken after each commit. The invariant: a follower that subscribes and then replays the store
+//! gets every event: what its replay does not hold is published after it subscribed.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, broadcast};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::event::Event,
+    store::{Store, StoreError},
+    wake::Wake,
+};
+
+/// Events that a follower may lag behind before it is cut.
+const BACKLOG: usize = 4_096;
+
+/// Events read at a time.
+const PAGE: u32 = 500;
+
+/// Cheap to clone; clones publish to the same followers.
+#[derive(Clone)]
+pub struct Feed(Arc<Shared>);
+
+struct Shared {
+    store: Arc<dyn Store>,
+    followers: broadcast::Sender<Arc<Event>>,
+    /// The last event that was published or passed over while nobody followed.
+    position: Mutex<i64>,
+}
+
+impl Feed {
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        let followers = broadcast::Sender::new(BACKLOG);
+        Self(Arc::new(Shared { store, followers, position: Mutex::new(0) }))
+    }
+
+    /// Follows from now on: every event that is not in the store yet will be received.
+    pub async fn follow(&self) -> Result<broadcast::Receiver<Arc<Event>>, StoreError> {
+        let mut position = self.0.position.lock().await;
+        if self.0.followers.receiver_count() == 0 {
+            *position = self.0.store.last_event().await?;
+        }
+        Ok(self.0.followers.subscribe())
+    }
+
+    /// Publishes after every commit until `stopping`.
+    pub async fn run(self, wake: Wake, stopping: CancellationToken) {
+        let mut commits = wake.commits();
+        loop {
+            tokio::select! {
+                changed = commits.changed() => if changed.is_err() { return },
+                () = stopping.cancelled() => return,
+            }
+            if let Err(error) = self.publish().await {
+                // The next commit tries again, from the same position.
+                tracing::warn!(%error, "events were not published");
+            }
+        }
+    }
+
+    async fn publish(&self) -> Result<(), StoreError> {
+        let mut position = self.0.position.lock().await;
+        while self.0.followers.receiver_count() > 0 {
+            let events = self.0.store.events_after(*position, None, PAGE).await?;
+            let is_last = events.len() < PAGE as usize;
+            for event in events {
+                *position = event.seq;
+                // Nobody may be left; then nobody misses it.
+                let _ = self.0.followers.send(Arc::new(event));
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! `/v1/relays`: where results are passed on to, how it went, and to order it again.
+//!
+//! The invariant: a target's address is shown without its path and query, which may hold secrets.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{FromRequestParts, Path, RawQuery, State},
+    http::{HeaderMap, StatusCode, request::Parts},
+};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::{
+    Context,
+    access::{MayOperate, MayRead},
+    error::Problem,
+    extract::read_small_json,
+};
+use crate::{
+    api,
+    domain::{
+        page::{DEFAULT_LIMIT, MAX_LIMIT},
+        relay::RelayFilter,
+    },
+};
+
+/// The order's id in the address; anything else there is not found.
+pub struct RelayPath(Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segment = Path::<String>::from_request_parts(parts, state).await;
+        let Path(segment) = segment.map_err(|_| Problem::NotFound)?;
+        Uuid::try_parse(&segment).map(Self).map_err(|_| Problem::NotFound)
+    }
+}
+
+/// Lists orders, newest first.
+#[utoipa::path(
+    get, path = "/v1/relays", tag = "relays", description = "Scope: `read`.",
+    params(
+        ("jobId" = Option<String>, Query),
+        ("state" = Option<String>, Query, description = "`pending`, `delivered`, `dead` or `paused`"),
+        ("target" = Option<String>, Query),
+        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
+        ("cursor" = Option<i64>, Query, description = "`nextCursor` of the page before"),
+    ),
+    responses(
+        (status = 200, body = api::Relays),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn list(
+    _: MayRead,
+    State(context): State<Context>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<api::Relays>, Problem> {
+    let (filter, before, limit) = read_query(&query.unwrap_or_default())?;
+    let now = context.clock.now();
+    let mut relays = context.store.relays(&filter, before, limit + 1, now).await?;
+    let is_more = relays.len() > limit as usize;
+    relays.truncate(limit as usize);
+    let next_cursor = relays.last().filter(|_| is_more).map(|last| last.seq.to_string());
+    let relays = relays.into_iter().map(api::Relay::from).collect();
+    Ok(Json(api::Relays { relays, next_cursor }))
+}
+
+fn read_query(query: &str) -> Result<(RelayFilter, Option<i64>, u32), Problem> {
+    let (mut filter, mut before, mut limit) = (RelayFilter::default(), None, DEFAULT_LIMIT);
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let refuse =
+            |detail: &dyn ToString| Problem::invalid(format!("/{name}"), detail.to_string());
+        match &*name {
+            "jobId" => filter.job_id = Some(value.parse().map_err(|error| refuse(&error))?),
+            "state" => filter.state = Some(value.parse().map_err(|error| refuse(&error))?),
+            "target" => filter.target = Some(value.into_owned()),
+            "cursor" => {
+                let detail = "not a cursor of this list: take nextCursor as it came";
+                before = Some(value.parse().map_err(|_| refuse(&detail))?);
+            }
+            "limit" => {
+                let given = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                let detail = format!("expected a number from 1 to {MAX_LIMIT}");
+                limit = given.ok_or_else(|| refuse(&detail))?;
+            }
+            _ => return Err(refuse(&"unknown parameter")),
+        }
+    }
+    Ok((filter, before, limit))
+}
+
+/// Shows an order with every attempt.
+#[utoipa::path(
+    get, path = "/v1/relays/{id}", tag = "relays", description = "Scope: `read`.",
+    params(("id" = String, Path, description = "The order's id")),
+    responses(
+        (status = 200, body = api::RelayDetail),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn show(
+    _: MayRead,
+    State(context): State<Context>,
+    RelayPath(id): RelayPath,
+) -> Result<Json<api::RelayDetail>, Problem> {
+    let found = context.store.relay(id, context.clock.now()).await?;
+    let (relay, attempts) = found.ok_or(Problem::NotFound)?;
+    let attempt_log = attempts.into_iter().map(api::RelayAttempt::from).collect();
+    Ok(Json(api::RelayDetail { relay: relay.into(), attempt_log }))
+}
+
+/// Orders one again, at once and with the whole schedule before it.
+#[utoipa::path(
+    post, path = "/v1/relays/{id}/resend", tag = "relays",
+    description = "Under the same `webhook-id`. Scope: `operate`.",
+    params(("id" = String, Path, description = "The order's id")),
+    responses(
+        (status = 202, body = api::Relay),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn resend(
+    _: MayOperate,
+    State(context): State<Context>,
+    RelayPath(id): RelayPath,
+) -> Result<(StatusCode, Json<api::Relay>), Problem> {
+    let now = context.clock.now();
+    context.store.resend_relay(id, now).await?;
+    let (relay, _) = context.store.relay(id, now).await?.ok_or(Problem::NotFound)?;
+    Ok((StatusCode::ACCEPTED, Json(relay.into())))
+}
+
+/// Which orders to order again; at least one of the fields must be given.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResendMany {
+    job_id: Option<String>,
+    /// `pending`, `delivered`, `dead` or `paused`.
+    state: Option<String>,
+    target: Option<String>,
+    /// Only count.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Orders many again, or counts them.
+#[utoipa::path(
+    post, path = "/v1/relays/resend", tag = "relays",
+    description = "Every given field must fit. `{\"dryRun\": true}` gives the count and changes \
+        nothing. Scope: `operate`.",
+    request_body(content = ResendMany, example = json!({"state": "dead", "dryRun": true})),
+    responses(
+        (status = 202, body = api::Resent),
+        (status = 200, body = api::Resent, description = "A dry run"),
+        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
+        (status = 415, body = api::Problem, content_type = "application/problem+json", description = "`unsupported-media-type`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn resend_many(
+    _: MayOperate,
+    State(context): State<Context>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<api::Resent>), Problem> {
+    let order: ResendMany = read_small_json(&headers, body).await?;
+    let parse = |pointer: &str, detail: String| Problem::invalid(pointer, detail);
+    let filter = RelayFilter {
+        job_id: match &order.job_id {
+            Some(id) => Some(id.parse().map_err(|_| parse("/jobId", "not a job id".into()))?),
+            None => None,
+        },
+        state: match &order.state {
+            Some(state) => Some(state.parse().map_err(|detail| parse("/state", detail))?),
+            None => None,
+        },
+        target: order.target,
+    };
+    if filter.job_id.is_none() && filter.state.is_none() && filter.target.is_none() {
+        return Err(Problem::invalid("", "say which: jobId, state or target"));
+    }
+    let now = context.clock.now();
+    let relays = context.store.resend_relays(filter, now, order.dry_run).await?;
+    let status = if order.dry_run { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(api::Resent { relays, dry_run: order.dry_run })))
+}

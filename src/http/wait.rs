@@ -1,0 +1,73 @@
+//! Waiting for a job to finish, instead of polling for it.
+//!
+//! Used by whoever answers with a job or its result. The invariant: the waiter subscribes before it
+//! looks, so no end is missed; a dropped connection costs nothing.
+
+use std::time::Duration;
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, request::Parts},
+};
+
+use super::{Context, error::Problem, jobs::found};
+use crate::domain::{ids::JobId, job::Job};
+
+/// Seconds that a caller may wait in one call: below the usual time limits of proxies.
+const MAX_SECONDS: u64 = 60;
+
+/// `?wait=SECONDS`: how long the caller is ready to wait; zero if it did not say.
+pub struct Wait(pub Duration);
+
+impl<S: Send + Sync> FromRequestParts<S> for Wait {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut wait = Duration::ZERO;
+        let query = parts.uri.query().unwrap_or_default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            if name != "wait" {
+                return Err(Problem::invalid(format!("/{name}"), "unknown parameter"));
+            }
+            let seconds = value.parse().ok().filter(|seconds| *seconds <= MAX_SECONDS);
+            let detail = format!("expected whole seconds from 0 to {MAX_SECONDS}");
+            wait = Duration::from_secs(seconds.ok_or_else(|| Problem::invalid("/wait", detail))?);
+        }
+        Ok(Self(wait))
+    }
+}
+
+/// `Prefer: wait=SECONDS` (RFC 7240): a wish, so more than is possible is cut, and what cannot be
+/// read is passed over.
+pub fn preferred(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let mut preferences = preferences.flat_map(|value| value.split([',', ';']));
+    let seconds = preferences.find_map(|preference| {
+        let (name, value) = preference.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        is_wait.then(|| value.trim().trim_matches('"').parse::<u64>().ok())?
+    })?;
+    Some(Duration::from_secs(seconds.min(MAX_SECONDS)))
+}
+
+/// The job once it has finished, or as it stands when the time is up or the service stops.
+pub async fn finished(context: &Context, id: JobId, wait: Duration) -> Result<Job, Problem> {
+    if wait.is_zero() {
+        return found(context.store.job(id).await?);
+    }
+    let signal = context.wake.job(id.0);
+    let deadline = context.clock.sleep(wait);
+    tokio::pin!(deadline);
+    loop {
+        let ticket = signal.ticket();
+        let job = found(context.store.job(id).await?)?;
+        if job.status.is_finished() {
+            return Ok(job);
+        }
+        tokio::select! {
+            () = ticket => {}
+            () = &mut deadline => return found(context.store.job(id).await?),
+            () = context.stopping.cancelled() => return Ok(job),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Orders to pass results on, their attempts, and the health of their targets.
+//!
+//! Called by the writer within its transaction, and through the readers. The invariants: an order
+//! is leased for a time while it is attempted; a target that is left alone gets one probe at a time.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use super::{rows, writer::UseCase};
+use crate::{
+    clock,
+    domain::{
+        event::{EventType, NewEvent},
+        ids::JobId,
+        relay::{
+            AfterAttempt, Attempt, DueRelay, FAILURES_BEFORE_PAUSE, PAUSE, Relay, RelayFilter,
+            RelayState,
+        },
+        time::from_millis,
+    },
+};
+
+/// An order that follows from a result: job's seq, target, the job's own address, time.
+pub(super) type Order = (i64, String, Option<String>, Timestamp);
+
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    orders: &[Order],
+) -> sqlx::Result<()> {
+    if orders.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "insert into relays (id, job_seq, target, url, state, next_attempt_at, created_at) ",
+    );
+    query.push_values(orders, |mut row, (job_seq, target, url, at)| {
+        row.push_bind(crate::domain::ids::DeliveryId::new(*at).0)
+            .push_bind(job_seq)
+            .push_bind(target)
+            .push_bind(url)
+            .push_bind(RelayState::Pending.as_str())
+            .push_bind(at.as_millisecond())
+            .push_bind(at.as_millisecond());
+    });
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+/// Orders that may be attempted now.
+pub(super) struct Claim {
+    pub now: Timestamp,
+    pub lease_until: Timestamp,
+    /// Targets that have all the attempts under way they may have, with those under way.
+    pub under_way: Vec<(String, u32)>,
+    /// Attempts at a time for one target.
+    pub concurrency: u32,
+}
+
+const IS_DUE: &str =
+    "state = 'pending' and next_attempt_at <= ? and coalesce(leased_until, 0) <= ?";
+
+/// The targets that have an order due.
+pub(super) async fn due_targets(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<Vec<String>> {
+    let sql = format!("select distinct target from relays where {IS_DUE}");
+    let now = now.as_millisecond();
+    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(now).bind(now).fetch_all(connection).await
+}
+
+#[async_trait]
+impl UseCase for Claim {
+    type Output = Vec<DueRelay>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueRelay>> {
+        let mut claimed = Vec::new();
+        for target in due_targets(connection, self.now).await? {
+            let free = self.free(connection, &target).await?;
+            let sql = format!(
+                "update relays set leased_until = ? where seq in
+                     (select seq from relays where target = ? and {IS_DUE}
+                      order by next_attempt_at, seq limit ?)
+                 returning seq, id, target, url, tries,
+                     (select jobs.id from jobs where jobs.seq = job_seq) as job_id"
+            );
+            let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+                .bind(self.lease_until.as_millisecond())
+                .bind(&target)
+                .bind(self.now.as_millisecond())
+                .bind(self.now.as_millisecond())
+                .bind(free)
+                .fetch_all(&mut *connection)
+                .await?;
+            let mut of_target =
+                rows.iter().map(due_of).collect::<sqlx::Result<Vec<(i64, DueRelay)>>>()?;
+            of_target.sort_by_key(|(seq, _)| *seq);
+            claimed.extend(of_target.into_iter().map(|(_, relay)| relay));
+        }
+        Ok(claimed)
+    }
+}
+
+impl Claim {
+    /// Attempts that the target may have beyond those under way.
+    async fn free(&self, connection: &mut SqliteConnection, target: &str) -> sqlx::Result<u32> {
+        let under_way =
+            self.under_way.iter().find(|(known, _)| known == target).map_or(0, |(_, count)| *count);
+        let health: Option<(i64, Option<i64>)> =
+            sqlx::query_as("select failures, paused_until from relay_targets where target = ?")
+                .bind(target)
+                .fetch_optional(connection)
+                .await?;
+        Ok(match health {
+            Some((_, Some(paused_until))) if paused_until > self.now.as_millisecond() => 0,
+            // Half open: one order probes, the others wait for what it finds.
+            Some((_, Some(_))) => 1u32.saturating_sub(under_way),
+            _ => self.concurrency.saturating_sub(under_way),
+        })
+    }
+}
+
+fn due_of(row: &SqliteRow) -> sqlx::Result<(i64, DueRelay)> {
+    let relay = DueRelay {
+        id: row.try_get("id")?,
+        job_id: JobId(row.try_get("job_id")?),
+        target: row.try_get("target")?,
+        url: row.try_get("url")?,
+        tries: row.try_get("tries")?,
+    };
+    Ok((row.try_get("seq")?, relay))
+}
+
+/// What an attempt came to.
+pub(super) struct RecordAttempt {
+    pub id: Uuid,
+    pub attempt: Attempt,
+    pub after: AfterAttempt,
+}
+
+#[async_trait]
+impl UseCase for RecordAttempt {
+    type Output = ();
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        let row = sqlx::query(
+            "select relays.seq, jobs.id as job_id, target, attempts
+             from relays join jobs on jobs.seq = relays.job_seq where relays.id = ?",
+        )
+        .bind(self.id)
+        .fetch_optional(&mut *connection)
+        .await?;
+        // An erasure was faster.
+        let Some(row) = row else { return Ok(()) };
+        let seq: i64 = row.try_get("seq")?;
+        let target: String = row.try_get("target")?;
+        let number = row.try_get::<i64, _>("attempts")? + 1;
+        let (state, next) = match self.after {
+            AfterAttempt::Delivered => (RelayState::Delivered, None),
+            AfterAttempt::Retry { at } => (RelayState::Pending, Some(at.as_millisecond())),
+            AfterAttempt::Dead => (RelayState::Dead, None),
+        };
+        sqlx::query(
+            "update relays set state = ?, next_attempt_at = ?, leased_until = null, attempts = ?,
+                 tries = tries + 1, last_status = ? where seq = ?",
+        )
+        .bind(state.as_str())
+        .bind(next)
+        .bind(number)
+        .bind(self.attempt.status)
+        .bind(seq)
+        .execute(&mut *connection)
+        .await?;
+        sqlx::query(
+            "insert into relay_attempts (relay_seq, number, at, millis, status, error, answer)
+             values (?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(seq)
+        .bind(number)
+        .bind(self.attempt.at.as_millisecond())
+        .bind(i64::try_from(self.attempt.millis).unwrap_or(i64::MAX))
+        .bind(self.attempt.status)
+        .bind(&self.attempt.error)
+        .bind(&self.attempt.answer)
+        .execute(&mut *connection)
+        .await?;
+        self.note_health(connection, &target).await?;
+        let kind = match self.after {
+            AfterAttempt::Delivered => EventType::RelayDelivered,
+            AfterAttempt::Retry { .. } => EventType::RelayFailed,
+            AfterAttempt::Dead => EventType::RelayDead,
+        };
+        let data = json!({
+            "relayId": self.id, "target": target, "attempt": number, "status": self.attempt.status,
+        });
+        let event = NewEvent::new(JobId(row.try_get("job_id")?), kind, self.attempt.at).with(data);
+        rows::insert_events(connection, &[event]).await
+    }
+}
+
+impl RecordAttempt {
+    /// Failures in a row; enough of them pause the target, and a success ends the pause.
+    async fn note_health(
+        &self,
+        connection: &mut SqliteConnection,
+        target: &str,
+    ) -> sqlx::Result<()> {
+        // A target that answers 410 is well; it only wants no more of this.
+        if self.after == AfterAttempt::Delivered || self.attempt.status == Some(410) {
+            sqlx::query("delete from relay_targets where target = ?")
+                .bind(target)
+                .execute(connection)
+                .await?;
+            return Ok(());
+        }
+        sqlx::query(
+            "insert into relay_targets (target, failures) values (?1, 1)
+             on conflict (target) do update set failures = failures + 1,
+                 paused_until = case when failures + 1 >= ?2 then ?3 end",
+        )
+        .bind(target)
+        .bind(FAILURES_BEFORE_PAUSE)
+        .bind(clock::add(self.attempt.at, PAUSE).as_millisecond())
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Orders again what is meant; answers how many. A dry run only counts.
+pub(super) struct Resend {
+    pub filter: RelayFilter,
+    pub id: Option<Uuid>,
+    pub now: Timestamp,
+    pub is_dry_run: bool,
+}
+
+#[async_trait]
+impl UseCase for Resend {
+    type Output = u64;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<u64> {
+        let mut query = QueryBuilder::<Sqlite>::new(if self.is_dry_run {
+            "select count(*) from relays where true"
+        } else {
+            "update relays set state = 'pending', tries = 0, next_attempt_at = "
+        });
+        if !self.is_dry_run {
+            query.push_bind(self.now.as_millisecond()).push(" where true");
+        }
+        if let Some(id) = self.id {
+            query.push(" and id = ").push_bind(id);
+        }
+        push_conditions(&mut query, &self.filter, self.now);
+        if self.is_dry_run {
+            let count: i64 = query.build_query_scalar().fetch_one(connection).await?;
+            return Ok(count.unsigned_abs());
+        }
+        Ok(query.build().execute(connection).await?.rows_affected())
+    }
+}
+
+fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &RelayFilter, now: Timestamp) {
+    if let Some(job_id) = filter.job_id {
+        query
+            .push(" and job_seq = (select seq from jobs where id = ")
+            .push_bind(job_id.0)
+            .push(")");
+    }
+    if let Some(target) = &filter.target {
+        query.push(" and target = ").push_bind(target.clone());
+    }
+    let paused = "target in (select target from relay_targets where paused_until > ";
+    match filter.state {
+        Some(RelayState::Paused) => {
+            query.push(" and state = 'pending' and ").push(paused);
+            query.push_bind(now.as_millisecond()).push(")");
+        }
+        Some(RelayState::Pending) => {
+            query.push(" and state = 'pending' and not ").push(paused);
+            query.push_bind(now.as_millisecond()).push(")");
+        }
+        Some(state) => _ = query.push(" and state = ").push_bind(state.as_str()),
+        None => {}
+    }
+}
+
+fn select(now: Timestamp) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new(
+        "select relays.seq, relays.id, (select jobs.id from jobs where jobs.seq = job_seq) as job_id,
+             target, state, attempts, next_attempt_at, last_status, created_at,
+             target in (select target from relay_targets where paused_until > ",
+    );
+    query.push_bind(now.as_millisecond()).push(") as is_paused from relays where true");
+    query
+}
+
+fn relay_of(row: &SqliteRow) -> sqlx::Result<Relay> {
+    let state = rows::parsed(row, "state", str::parse)?;
+    let is_paused = state == RelayState::Pending && row.try_get("is_paused")?;
+    Ok(Relay {
+        id: row.try_get("id")?,
+        job_id: JobId(row.try_get("job_id")?),
+        target: row.try_get("target")?,
+        state: if is_paused { RelayState::Paused } else { state },
+        attempts: row.try_get("attempts")?,
+        next_attempt_at: row.try_get::<Option<i64>, _>("next_attempt_at")?.map(from_millis),
+        last_status: row.try_get("last_status")?,
+        created_at: from_millis(row.try_get("created_at")?),
+        seq: row.try_get("seq")?,
+    })
+}
+
+/// At most `limit` orders older than `before`, newest first.
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    filter: &RelayFilter,
+    before: Option<i64>,
+    limit: u32,
+    now: Timestamp,
+) -> sqlx::Result<Vec<Relay>> {
+    let mut query = select(now);
+    push_conditions(&mut query, filter, now);
+    if let Some(before) = before {
+        query.push(" and relays.seq < ").push_bind(before);
+    }
+    query.push(" order by relays.seq desc limit ").push_bind(limit);
+    query.build().fetch_all(connection).await?.iter().map(relay_of).collect()
+}
+
+/// An order with every attempt.
+pub(super) async fn show(
+    connection: &mut SqliteConnection,
+    id: Uuid,
+    now: Timestamp,
+) -> sqlx::Result<Option<(Relay, Vec<Attempt>)>> {
+    let mut query = select(now);
+    query.push(" and relays.id = ").push_bind(id);
+    let Some(row) = query.build().fetch_optional(&mut *connection).await? else { return Ok(None) };
+    let relay = relay_of(&row)?;
+    let rows = sqlx::query(
+        "select number, at, millis, status, error, answer from relay_attempts
+         where relay_seq = ? order by number",
+    )
+    .bind(relay.seq)
+    .fetch_all(connection)
+    .await?;
+    let attempts = rows.iter().map(|row| {
+        Ok(Attempt {
+            number: row.try_get("number")?,
+            at: from_millis(row.try_get("at")?),
+            millis: row.try_get::<i64, _>("millis")?.unsigned_abs(),
+            status: row.try_get("status")?,
+            error: row.try_get("error")?,
+            answer: row.try_get::<Option<Vec<u8>>, _>("answer")?.unwrap_or_default(),
+        })
+    });
+    let attempts = attempts.collect::<sqlx::Result<Vec<_>>>()?;
+    Ok(Some((relay, attempts)))
+}
+
+/// A process that ended has nothing under way: what it had leased is due again.
+pub(super) async fn give_back(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    sqlx::query("update relays set leased_until = null where leased_until is not null")
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! A person's order to send a job again.
+//!
+//! Called by the writer within its transaction. The invariant: what the Engine may be running is
+//! sent again only if the person said so.
+
+use async_trait::async_trait;
+use sqlx::SqliteConnection;
+
+use super::{read, writer::UseCase};
+use crate::{
+    domain::{ids::JobId, job::JobStatus},
+    store::{BegunAgain, Lookup},
+};
+
+pub(super) struct Resubmit {
+    pub id: JobId,
+    pub is_confirmed: bool,
+    pub callback_base: String,
+}
+
+#[async_trait]
+impl UseCase for Resubmit {
+    type Output = Lookup<BegunAgain>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Self::Output> {
+        let mut job = match read::job(connection, self.id).await? {
+            Lookup::Found(job) => job,
+            Lookup::Erased => return Ok(Lookup::Erased),
+            Lookup::Missing => return Ok(Lookup::Missing),
+        };
+        let refusal = match job.status {
+            // Made on arrival: what to send is not on record.
+            status if job.request.is_none() => Some(BegunAgain::NotNeeded(status)),
+            JobStatus::Unsent | JobStatus::Rejected => None,
+            JobStatus::Unconfirmed if self.is_confirmed => None,
+            JobStatus::Unconfirmed => Some(BegunAgain::NeedsConfirmation),
+            JobStatus::Submitting => Some(BegunAgain::InFlight),
+            status => Some(BegunAgain::NotNeeded(status)),
+        };
+        if let Some(refusal) = refusal {
+            return Ok(Lookup::Found(refusal));
+        }
+        sqlx::query(
+            "update jobs set status = 'submitting', callback_base = ?, overdue = 0, due_at = null,
+                 given_up_at = null, lookups = 0, expedited_for = null
+             where id = ?",
+        )
+        .bind(&self.callback_base)
+        .bind(self.id.0)
+        .execute(connection)
+        .await?;
+        job.status = JobStatus::Submitting;
+        Ok(Lookup::Found(BegunAgain::Again(Box::new(job))))
+    }
+}

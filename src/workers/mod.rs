@@ -1,0 +1,93 @@
+//! The loops that run beside the requests, and the one loop they all run in.
+//!
+//! Started by `app`; each worker is one public step, which tests take by hand. The invariants: a
+//! step that fails is tried again; a loop that dies ends the process; none outlives shutdown.
+
+pub mod reconcile;
+pub mod relay;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{clock::Clock, pulse::Pulse};
+
+/// After a step that failed: long enough not to flood the log, short enough to go on soon.
+const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A step may take this long beyond its pause before readiness calls it missed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a worker found to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// More is waiting than one step took up.
+    More,
+    Nothing,
+}
+
+/// A worker: something that is done again and again.
+#[async_trait]
+pub trait Worker: Send + Sync {
+    /// As readiness and logs call it.
+    const NAME: &'static str;
+
+    /// The pause after a step that found nothing more.
+    const IDLE_PAUSE: Duration;
+
+    /// The pause after a step that left work over: it paces the outside.
+    const BUSY_PAUSE: Duration;
+
+    /// Does what is due now.
+    async fn step(&self) -> anyhow::Result<Found>;
+
+    /// Returns when there may be something to do before the pause is over; never by itself.
+    async fn woken(&self) {
+        std::future::pending().await
+    }
+}
+
+/// Turns until `stopping`; with `commits`, also as soon as something is committed.
+pub async fn turn<W: Worker>(
+    worker: W,
+    clock: Clock,
+    pulse: Pulse,
+    stopping: CancellationToken,
+    mut commits: Option<watch::Receiver<u64>>,
+) {
+    loop {
+        if let Some(commits) = &mut commits {
+            commits.mark_unchanged();
+        }
+        pulse.beat(W::NAME, clock.now(), W::IDLE_PAUSE + PATIENCE);
+        let step = tokio::select! {
+            step = worker.step() => step,
+            () = stopping.cancelled() => return,
+        };
+        let step_is_ok = step.is_ok();
+        let pause = match step {
+            Ok(Found::More) => W::BUSY_PAUSE,
+            Ok(Found::Nothing) => W::IDLE_PAUSE,
+            Err(error) => {
+                tracing::error!(worker = W::NAME, error = format!("{error:#}"), "a step failed");
+                FAILURE_PAUSE
+            }
+        };
+        tokio::select! {
+            () = clock.sleep(pause) => {}
+            () = worker.woken() => {}
+            () = committed(&mut commits), if step_is_ok => {}
+            () = stopping.cancelled() => return,
+        }
+    }
+}
+
+async fn committed(commits: &mut Option<watch::Receiver<u64>>) {
+    match commits {
+        // The sender lives as long as the service.
+        Some(commits) => _ = commits.changed().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,242 @@
+//! The relay: each result goes to each of its targets, signed, until it is taken.
+//!
+//! The invariants: an attempt is begun only for an order that is on record and leased, so a crash
+//! repeats it but loses none; one slow target does not hold up another; and a job's own target is
+//! called through the guard alone.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use reqwest::{
+    Method, RequestBuilder,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use standardwebhooks::Webhook;
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use super::{Found, Worker};
+use crate::{
+    clock::{self, Clock, Stopwatch},
+    config::{RelayConfig, Secret},
+    domain::relay::{
+        AfterAttempt, Answered, Attempt, DueRelay, KEPT_ANSWER_BYTES, Relay, after_attempt,
+    },
+    outbound::{self, Outbound},
+    store::{Lookup, Store},
+};
+
+/// Attempts at a time for one target: a target that comes back is not run over.
+const CONCURRENCY: u32 = 4;
+
+/// Beyond an attempt's own time limit, until a lease that was lost is given back.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
+
+/// See the module. Cheap to clone; clones share what is under way.
+#[derive(Clone)]
+pub struct Relayer {
+    pub config: RelayConfig,
+    pub store: Arc<dyn Store>,
+    pub outbound: Outbound,
+    pub clock: Clock,
+    /// Attempts under way.
+    pub attempts: TaskTracker,
+    under_way: Arc<Mutex<HashMap<String, u32>>>,
+    /// An attempt ended: its target has room again.
+    ended: Arc<Notify>,
+}
+
+impl Relayer {
+    pub fn new(
+        config: RelayConfig,
+        store: Arc<dyn Store>,
+        outbound: Outbound,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            config,
+            store,
+            outbound,
+            clock,
+            attempts: TaskTracker::new(),
+            under_way: Arc::default(),
+            ended: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for Relayer {
+    const NAME: &'static str = "relay";
+    const IDLE_PAUSE: Duration = Duration::from_secs(1);
+    const BUSY_PAUSE: Duration = Duration::ZERO;
+
+    /// Begins what is due and has room; the attempts go on by themselves.
+    async fn step(&self) -> anyhow::Result<Found> {
+        let now = self.clock.now();
+        let lease_until = clock::add(now, self.config.timeout + LEASE_MARGIN);
+        let under_way: Vec<(String, u32)> =
+            self.locked().iter().map(|(target, count)| (target.clone(), *count)).collect();
+        let claimed = self.store.claim_relays(now, lease_until, under_way, CONCURRENCY).await?;
+        let found = if claimed.is_empty() { Found::Nothing } else { Found::More };
+        for relay in claimed {
+            *self.locked().entry(relay.target.clone()).or_default() += 1;
+            let relayer = self.clone();
+            self.attempts.spawn(async move {
+                let target = relay.target.clone();
+                if let Err(error) = relayer.attempt(relay).await {
+                    let error = format!("{error:#}");
+                    tracing::error!(target_name = target, error, "an attempt is not on record");
+                }
+                relayer.leave(&target);
+            });
+        }
+        Ok(found)
+    }
+
+    async fn woken(&self) {
+        self.ended.notified().await;
+    }
+}
+
+impl Relayer {
+    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<String, u32>> {
+        self.under_way.lock().expect("no one panics while holding it")
+    }
+
+    fn leave(&self, target: &str) {
+        let mut under_way = self.locked();
+        if let Some(count) = under_way.get_mut(target) {
+            *count -= 1;
+            if *count == 0 {
+                under_way.remove(target);
+            }
+        }
+        drop(under_way);
+        self.ended.notify_one();
+    }
+
+    async fn attempt(&self, relay: DueRelay) -> anyhow::Result<()> {
+        // Erased in the meantime: its orders went with it.
+        let Lookup::Found(Some(result)) = self.store.result(relay.job_id).await? else {
+            return Ok(());
+        };
+        let at = self.clock.now();
+        let stopwatch = Stopwatch::start();
+        let sent = match self.request(&relay, &result.body, at.as_second()) {
+            Ok(request) => Sent::of(request.body(result.body), &self.clock).await,
+            Err(reason) => Sent { error: Some(reason), ..Sent::default() },
+        };
+        let answered = Answered { status: sent.status, retry_after: sent.retry_after };
+        let jitter: f64 = rand::random();
+        let now = self.clock.now();
+        let after = after_attempt(&self.config.schedule, relay.tries + 1, answered, jitter, now);
+        if after == AfterAttempt::Dead {
+            tracing::error!(
+                job.id = %relay.job_id, target_name = relay.target, status = sent.status,
+                "a result could not be passed on; POST /v1/relays/{}/resend orders it again",
+                relay.id
+            );
+        }
+        let attempt = Attempt {
+            number: 0,
+            at: now,
+            millis: u64::try_from(stopwatch.elapsed().as_millis()).unwrap_or(u64::MAX),
+            status: sent.status,
+            error: sent.error,
+            answer: sent.answer,
+        };
+        self.store.record_attempt(relay.id, attempt, after).await.context("recording it")
+    }
+
+    /// The signed request, or why there can be none.
+    fn request(
+        &self,
+        relay: &DueRelay,
+        body: &[u8],
+        timestamp: i64,
+    ) -> Result<RequestBuilder, String> {
+        let (request, secrets): (RequestBuilder, Vec<&Secret>) = match &relay.url {
+            Some(url) => {
+                let url = Url::parse(url).map_err(|_| "its address cannot be read")?;
+                let request = self.outbound.foreign(Method::POST, &url);
+                let request = request.map_err(|refused| refused.to_string())?;
+                (request, self.config.secret.iter().collect())
+            }
+            None => {
+                let known = self.config.targets.iter().find(|one| one.name == relay.target);
+                let target = known.ok_or("the settings name no such target any more")?;
+                let request = self.outbound.configured().post(target.url.clone());
+                (request, target.secrets.iter().collect())
+            }
+        };
+        let webhook_id = Relay::webhook_id(relay.id);
+        let signature = sign(&secrets, &webhook_id, timestamp, body)?;
+        let request = request
+            .timeout(self.config.timeout)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", webhook_id)
+            .header("webhook-timestamp", timestamp)
+            .header("finishline-job-id", relay.job_id.to_string());
+        Ok(match signature {
+            Some(signature) => request.header("webhook-signature", signature),
+            None => request,
+        })
+    }
+}
+
+/// One signature for each secret, so that a receiver may hold either while they are changed.
+fn sign(
+    secrets: &[&Secret],
+    webhook_id: &str,
+    timestamp: i64,
+    body: &[u8],
+) -> Result<Option<String>, String> {
+    let signatures = secrets.iter().map(|secret| {
+        let webhook = Webhook::new(secret.expose()).map_err(|_| "its secret cannot be read")?;
+        webhook.sign(webhook_id, timestamp, body).map_err(|_| "it cannot be signed")
+    });
+    let signatures = signatures.collect::<Result<Vec<_>, &str>>()?;
+    Ok((!signatures.is_empty()).then(|| signatures.join(" ")))
+}
+
+/// What came back.
+#[derive(Default)]
+struct Sent {
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+    error: Option<String>,
+    answer: Vec<u8>,
+}
+
+impl Sent {
+    async fn of(request: RequestBuilder, clock: &Clock) -> Self {
+        let mut response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let error = Some(outbound::describe(&error).to_owned());
+                return Self { error, ..Self::default() };
+            }
+        };
+        let retry_after = response.headers().get(RETRY_AFTER);
+        let retry_after =
+            retry_after.and_then(|value| clock::retry_after(value.to_str().ok()?, clock.now()));
+        let status = Some(response.status().as_u16());
+        let mut answer = Vec::new();
+        // The status has decided; an answer that breaks off is kept as far as it came.
+        while let Ok(Some(piece)) = response.chunk().await {
+            let room = KEPT_ANSWER_BYTES - answer.len();
+            answer.extend_from_slice(&piece[..piece.len().min(room)]);
+            if answer.len() == KEPT_ANSWER_BYTES {
+                break;
+            }
+        }
+        Self { status, retry_after, error: None, answer }
+    }
+}

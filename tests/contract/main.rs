@@ -1,0 +1,18 @@
+//! The contract of design section 4, held by the running program: everything here goes through its
+//! doors or its command line, as a user's would.
+
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
+mod command_line;
+mod doors;
+mod erasing;
+mod idempotency;
+mod openapi;
+mod public_url;
+mod querying;
+mod reconciling;
+mod refusals;
+mod submitting;
+#[path = "../support/mod.rs"]
+mod support;
+mod validation;

@@ -1,0 +1,205 @@
+//! The OpenAPI document: reviewed as a file, true to the service, readable without the internet.
+//!
+//! The invariant: what is documented answers, with the fields that are documented.
+
+use std::{collections::BTreeSet, path::Path};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const SNAPSHOT: &str = "tests/contract/openapi.json";
+
+/// Set to 1, the snapshot is written anew instead of compared.
+const UPDATE: &str = "FINISHLINE_UPDATE_SNAPSHOTS";
+
+#[tokio::test]
+async fn the_document_is_the_one_that_was_reviewed() {
+    let service = Service::start().await;
+    let document = service.get("/openapi.json").await.expect(200).json();
+    let mut now = serde_json::to_string_pretty(&document).expect("JSON");
+    now.push('\n');
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(SNAPSHOT);
+    if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
+        std::fs::write(&file, &now).expect("the snapshot can be written");
+    }
+    let reviewed = std::fs::read_to_string(&file).unwrap_or_default();
+    let at = now.lines().zip(reviewed.lines()).position(|(now, then)| now != then);
+    let at = at.unwrap_or(now.lines().count().min(reviewed.lines().count()));
+    assert!(
+        now == reviewed,
+        "the OpenAPI document differs from {SNAPSHOT} from line {} on:\n  now:  {}\n  then: {}\n\
+         If that is meant, run `{UPDATE}=1 cargo test --test contract openapi` and review the diff.",
+        at + 1,
+        now.lines().nth(at).unwrap_or("(end)"),
+        reviewed.lines().nth(at).unwrap_or("(end)"),
+    );
+}
+
+/// Things on record for the documented addresses to lead to.
+struct Stage {
+    service: Service,
+    job: String,
+    delivery: String,
+    signature: String,
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "a-secret-of-a-test");
+        let service = setup.start().await;
+        let job = service.submitted(&ready_job_with(json!({"endUserId": "u"}))).await;
+        let job = text(&service.finish(&job).await["id"]).to_owned();
+        let deliveries = service.get(&format!("/v1/jobs/{job}/deliveries")).await.json();
+        let delivery = text(&deliveries["deliveries"][0]["id"]).to_owned();
+        let url = service.callback_url(&job);
+        let signature = url.rsplit('/').next().expect("a signature").to_owned();
+        Self { service, job, delivery, signature }
+    }
+
+    /// Calls an operation as it is documented.
+    async fn call(&self, path: &str, method: &str, operation: &Value) -> Answer {
+        let is_internet = path.starts_with("/callbacks/") || path.starts_with("/inbox/");
+        let door = if is_internet { &self.service.callbacks } else { &self.service.api };
+        let id = if path.starts_with("/v1/deliveries/") { &self.delivery } else { &self.job };
+        let mut url = format!("{door}{path}")
+            .replace("{id}", id)
+            .replace("{job}", &self.job)
+            .replace("{signature}", &self.signature)
+            .replace("{secret}", "a-secret-of-a-test");
+        if (path, method) == ("/v1/jobs", "delete") {
+            url += "?endUserId=u";
+        }
+        let method = method.to_uppercase().parse::<Method>().expect("a method");
+        let mut request = self.service.request_to(method, &url);
+        if operation["requestBody"].is_object() {
+            let example = &operation["requestBody"]["content"]["application/json"]["example"];
+            let body = if example.is_null() { json!({"success": true}) } else { example.clone() };
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        Answer::of(request).await
+    }
+}
+
+#[tokio::test]
+async fn every_documented_route_answers_as_documented() {
+    let document = Service::start().await.get("/openapi.json").await.expect(200).json();
+    let mut checked = 0;
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let name = format!("{method} {path}");
+            let stage = Stage::set().await;
+            let answer = stage.call(path, method, operation).await;
+            assert!(answer.status < 300, "{name}: {} {}", answer.status, answer.text());
+            let documented = &operation["responses"][answer.status.to_string()];
+            assert!(documented.is_object(), "{name}: {} is documented", answer.status);
+            let kind = answer.header("content-type").unwrap_or_default();
+            let kind = kind.split(';').next().unwrap_or_default();
+            let content = &documented["content"];
+            // A stream has no whole body to read.
+            if kind != "text/event-stream" {
+                assert_eq!(content.is_null(), answer.body.is_empty(), "{name}: its body");
+            }
+            if !content.is_null() {
+                assert!(content[kind].is_object(), "{name}: {kind} is documented");
+                if kind == "application/json" {
+                    compare(&document, &content[kind]["schema"], &answer.json(), &name);
+                }
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked >= 17, "the walk found {checked} operations");
+}
+
+#[tokio::test]
+async fn every_problem_has_the_documented_fields() {
+    let service = Setup::new().engine(|options| options.answer = Some(400)).start().await;
+    let document = service.get("/openapi.json").await.expect(200).json();
+    let schema = json!({"$ref": "#/components/schemas/Problem"});
+    for answer in [
+        service.submit(&ready_job()).await,
+        service.submit(&json!({})).await,
+        service.get("/v1/jobs/x").await,
+        service.get("/v1/jobs?limit=0").await,
+    ] {
+        assert!(answer.status >= 400);
+        compare(&document, &schema, &answer.json(), "a problem");
+    }
+}
+
+/// Holds a value against a schema: every required field is there, and no other than the documented.
+fn compare(document: &Value, schema: &Value, value: &Value, place: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let pointer = reference.strip_prefix('#').expect("a reference within");
+        let schema = document.pointer(pointer).unwrap_or_else(|| panic!("{reference} is there"));
+        return compare(document, schema, value, place);
+    }
+    if let Some(properties) = schema["properties"].as_object() {
+        let object = value.as_object().unwrap_or_else(|| panic!("{place} is an object: {value}"));
+        let names: BTreeSet<_> = object.keys().collect();
+        let known: BTreeSet<_> = properties.keys().collect();
+        assert!(names.is_subset(&known), "{place} has undocumented fields: {value}");
+        for required in schema["required"].as_array().into_iter().flatten() {
+            assert!(object.contains_key(text(required)), "{place} has {required}: {value}");
+        }
+        for (name, schema) in properties {
+            if let Some(value) = object.get(name) {
+                compare(document, schema, value, &format!("{place}/{name}"));
+            }
+        }
+    }
+    if schema["type"] == "array" {
+        let list = value.as_array().unwrap_or_else(|| panic!("{place} is a list: {value}"));
+        for (position, value) in list.iter().enumerate() {
+            compare(document, &schema["items"], value, &format!("{place}/{position}"));
+        }
+    }
+    let types = match &schema["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(several) => several.iter().map(text).collect(),
+        _ => return,
+    };
+    let is_of = |kind: &str| match kind {
+        "null" => value.is_null(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        other => panic!("an unknown type {other}"),
+    };
+    assert!(types.into_iter().any(is_of), "{place} is {}: {value}", schema["type"]);
+}
+
+#[tokio::test]
+async fn the_documentation_page_loads_nothing_from_elsewhere() {
+    let service = Service::start().await;
+    let door = service.get("/docs").await;
+    assert_eq!((door.status, door.header("location")), (303, Some("/docs/")));
+    let page = service.get("/docs/").await.expect(200);
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+    let page = page.text();
+    let mut assets = Vec::new();
+    for attribute in ["src=", "href="] {
+        for rest in page.split(attribute).skip(1) {
+            let quote = rest.chars().next().expect("a value");
+            assert!(matches!(quote, '"' | '\''), "{attribute}{rest:.40}");
+            assets.push(rest[1..].split(quote).next().expect("its end").to_owned());
+        }
+    }
+    assert!(assets.len() >= 4, "the page has scripts and styles: {assets:?}");
+    for asset in assets {
+        let is_own = !asset.starts_with("http") && !asset.starts_with("//") && !asset.contains(':');
+        assert!(is_own, "{asset} is our own");
+        let path = if asset.starts_with('/') { asset } else { format!("/docs/{asset}") };
+        let answer = service.get(&path).await.expect(200);
+        assert!(!answer.body.is_empty(), "{path}");
+    }
+    let script = service.get("/docs/swagger-initializer.js").await.expect(200).text();
+    assert!(script.contains("/openapi.json"), "{script}");
+    assert!(!script.contains("http://") && !script.contains("https://"), "{script}");
+    assert!(script.contains(r#""validatorUrl": "none""#), "no outside validator: {script}");
+}

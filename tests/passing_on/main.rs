@@ -1,0 +1,10 @@
+//! Three ways out, none of which asks a client to poll: waiting, following, relaying.
+
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
+mod following;
+mod receiver;
+mod relaying;
+#[path = "../support/mod.rs"]
+mod support;
+mod waiting;

@@ -1,0 +1,202 @@
+//! Passing results on.
+
+use std::time::Duration;
+
+use axum::{http::StatusCode, response::IntoResponse};
+use serde_json::{Value, json};
+
+use super::receiver::{Receiver, SECRET};
+use crate::support::{Program, Service, Setup, ready_job, ready_job_with, text, wait_for};
+
+fn targets(receiver: &Receiver) -> String {
+    json!([{ "name": "app", "url": receiver.url, "secret": SECRET }]).to_string()
+}
+
+async fn relays(service: &Service, query: &str) -> Vec<Value> {
+    let answer = service.get(&format!("/v1/relays{query}")).await.expect(200).json();
+    answer["relays"].as_array().expect("relays").clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_reaches_its_target_byte_for_byte_and_signed() {
+    let receiver = Receiver::start().await;
+    let service = Setup::new().set("RELAY__TARGETS", targets(&receiver)).start().await;
+    let job = service.submitted(&ready_job()).await;
+    service.finish(&job).await;
+    let received = wait_for("the relay", async || receiver.received().first().cloned()).await;
+    let path = format!("/v1/jobs/{}/result", text(&job["id"]));
+    assert_eq!(received.body, service.get(&path).await.expect(200).text());
+    assert_eq!(received.job_id, text(&job["id"]));
+    assert_eq!(received.headers["content-type"], "application/json");
+    let relay = wait_for("the record", async || {
+        relays(&service, "?state=delivered").await.into_iter().next()
+    })
+    .await;
+    assert_eq!(relay["webhookId"], received.webhook_id.as_str());
+    assert_eq!(
+        (&relay["target"], &relay["attempts"], &relay["lastStatus"]),
+        (&json!("app"), &json!(1), &json!(204))
+    );
+    assert_eq!(relay["nextAttemptAt"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_s_own_webhook_gets_its_result_through_the_guard() {
+    let receiver = Receiver::start().await;
+    let service = Setup::new()
+        .set("RELAY__SECRET", SECRET)
+        .set("RELAY__ALLOWED_HOSTS", r#"["127.0.0.1"]"#)
+        .set("OUTBOUND__ALLOW_PRIVATE", true)
+        .set("OUTBOUND__ALLOW_HTTP", true)
+        .start()
+        .await;
+    let own = format!("{}?token=secret-of-the-caller", receiver.url);
+    let job = service.submitted(&ready_job_with(json!({ "finishWebhook": own }))).await;
+    service.finish(&job).await;
+    wait_for("the relay", async || receiver.received().first().cloned()).await;
+    let relay = relays(&service, &format!("?jobId={}", text(&job["id"]))).await.remove(0);
+    assert!(receiver.url.starts_with(text(&relay["target"])));
+    assert!(!relay.to_string().contains("secret-of-the-caller"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_attempt_is_on_record_and_tried_again_under_the_same_id() {
+    let receiver = Receiver::start().await;
+    receiver.answering(|n| match n {
+        0 => (StatusCode::INTERNAL_SERVER_ERROR, "x".repeat(10_000)).into_response(),
+        _ => StatusCode::OK.into_response(),
+    });
+    let service = Setup::new()
+        .set("RELAY__TARGETS", targets(&receiver))
+        .set("RELAY__SCHEDULE", r#"["10ms"]"#)
+        .start()
+        .await;
+    let job = service.submitted(&ready_job()).await;
+    service.finish(&job).await;
+    let relay = wait_for("the second attempt", async || {
+        relays(&service, "?state=delivered").await.into_iter().next()
+    })
+    .await;
+    let received = receiver.received();
+    assert_eq!(received.len(), 2);
+    assert_eq!(received[0].webhook_id, received[1].webhook_id);
+    let detail =
+        service.get(&format!("/v1/relays/{}", text(&relay["id"]))).await.expect(200).json();
+    let log = detail["attemptLog"].as_array().expect("attempts");
+    assert_eq!((&log[0]["status"], &log[1]["status"]), (&json!(500), &json!(200)));
+    assert_eq!(text(&log[0]["answer"]).len(), 4096);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_its_last_try_an_order_is_dead_until_it_is_ordered_again() {
+    let receiver = Receiver::start().await;
+    receiver.answering(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response());
+    let service = Setup::new()
+        .set("RELAY__TARGETS", targets(&receiver))
+        .set("RELAY__SCHEDULE", r#"["1ms", "1ms"]"#)
+        .start()
+        .await;
+    let job = service.submitted(&ready_job()).await;
+    service.finish(&job).await;
+    let dead = wait_for("it to be dead", async || {
+        relays(&service, "?state=dead").await.into_iter().next()
+    })
+    .await;
+    assert_eq!(dead["attempts"], 3, "two waits are three tries");
+    receiver.answering(|_| StatusCode::OK.into_response());
+    let dry = service.post("/v1/relays/resend", r#"{"state":"dead","dryRun":true}"#).await;
+    assert_eq!(dry.expect(200).json(), json!({ "relays": 1, "dryRun": true }));
+    assert_eq!(relays(&service, "?state=dead").await.len(), 1, "a dry run changes nothing");
+    service.post("/v1/relays/resend", "{}").await.problem(422, "validation-failed");
+    let path = format!("/v1/relays/{}/resend", text(&dead["id"]));
+    assert_eq!(service.post(&path, "").await.expect(202).json()["state"], "pending");
+    wait_for("it to be taken", async || {
+        relays(&service, "?state=delivered").await.into_iter().next()
+    })
+    .await;
+    let ids: Vec<String> = receiver.received().into_iter().map(|one| one.webhook_id).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_wants_no_more_is_obeyed() {
+    let receiver = Receiver::start().await;
+    receiver.answering(|_| StatusCode::GONE.into_response());
+    let service = Setup::new().set("RELAY__TARGETS", targets(&receiver)).start().await;
+    let job = service.submitted(&ready_job()).await;
+    service.finish(&job).await;
+    let dead =
+        wait_for("it to stop", async || relays(&service, "?state=dead").await.into_iter().next())
+            .await;
+    assert_eq!((&dead["attempts"], &dead["lastStatus"]), (&json!(1), &json!(410)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_keeps_failing_is_left_alone_and_shown() {
+    let receiver = Receiver::start().await;
+    receiver.answering(|_| StatusCode::BAD_GATEWAY.into_response());
+    let service = Setup::new()
+        .set("RELAY__TARGETS", targets(&receiver))
+        .set("RELAY__SCHEDULE", r#"["1h"]"#)
+        .finishing_at_once()
+        .start()
+        .await;
+    for _ in 0..30 {
+        service.submitted(&ready_job()).await;
+    }
+    let paused = wait_for("the pause", async || {
+        Some(relays(&service, "?state=paused").await).filter(|paused| paused.len() == 30)
+    })
+    .await;
+    assert_eq!(paused.len(), 30, "none is dropped");
+    let attempts = receiver.received().len();
+    assert!((10..=13).contains(&attempts), "ten failures and what was under way: {attempts}");
+}
+
+/// The receiver fails at random and the service is killed five times: each result arrives at least
+/// once, under one id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_results_survive_a_bad_target_and_five_kills() {
+    const RESULTS: usize = 1_000;
+    let receiver = Receiver::start().await;
+    receiver.answering(|n| match n % 7 {
+        0 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => StatusCode::OK.into_response(),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let targets = targets(&receiver);
+    let waits = json!(vec!["20ms"; 200]).to_string();
+    let settings = [
+        ("ENGINE__AUTH__TOKEN_URL", ""),
+        ("CALLBACKS__INBOX_SECRET", "an-inbox-secret-of-tests"),
+        ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1:9"),
+        ("RELAY__TARGETS", targets.as_str()),
+        ("RELAY__SCHEDULE", waits.as_str()),
+    ];
+    let http = crate::support::http_client();
+    let mut stored = 0;
+    for kill in 0..5 {
+        let mut program = Program::serve(folder.path(), &settings).await;
+        let so_far = receiver.received().len();
+        let upto = RESULTS * (kill + 1) / 5;
+        while stored < upto {
+            let url = format!("{}/inbox/an-inbox-secret-of-tests", program.callbacks);
+            let body = json!({ "jobId": format!("e-{stored}"), "success": true });
+            let answer = http.post(&url).json(&body).send().await.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            stored += 1;
+        }
+        wait_for("some relays", async || (receiver.received().len() > so_far + 20).then_some(()))
+            .await;
+        program.kill();
+    }
+    let _program = Program::serve(folder.path(), &settings).await;
+    let taken = wait_for("all results to be passed on", async || {
+        Some(receiver.taken()).filter(|taken| taken.len() == RESULTS)
+    });
+    let taken = tokio::time::timeout(Duration::from_secs(60), taken).await.expect("in time");
+    for (job_id, ids) in taken {
+        assert!(ids.iter().all(|id| *id == ids[0]), "{job_id} came under {ids:?}");
+    }
+}

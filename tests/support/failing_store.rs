@@ -1,0 +1,343 @@
+//! The second implementation of the store: another one, with failures on command.
+//!
+//! Included by a test crate with `#[path]`. The invariants: a failure before the fact changes
+//! nothing; a late one (see [`Plan::late`]) hides a change that was made; every call is counted.
+
+#![allow(dead_code, reason = "each test crate uses a part of it")]
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use finishline::{
+    domain::{
+        delivery::Delivery,
+        event::Event,
+        ids::{DeliveryId, JobId},
+        job::Job,
+        page::{JobFilter, JobPage, Position},
+        reconcile::{DueJob, Next},
+        relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
+    },
+    store::{
+        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats, Store,
+        StoreError, StoredResult,
+    },
+};
+use futures_util::{StreamExt, stream, stream::BoxStream};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Overloaded,
+    Unavailable,
+}
+
+/// Which calls fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    failure: Failure,
+    /// Each so-manieth of the calls that are meant.
+    every: u64,
+    /// How many more.
+    left: u64,
+    /// Only calls of this method.
+    method: Option<&'static str>,
+    is_late: bool,
+}
+
+impl Plan {
+    pub fn always(failure: Failure) -> Self {
+        Self { failure, every: 1, left: u64::MAX, method: None, is_late: false }
+    }
+
+    pub fn every(self, calls: u64) -> Self {
+        Self { every: calls, ..self }
+    }
+
+    pub fn times(self, left: u64) -> Self {
+        Self { left, ..self }
+    }
+
+    pub fn only(self, method: &'static str) -> Self {
+        Self { method: Some(method), ..self }
+    }
+
+    /// The change is made, its caller hears of a failure.
+    pub fn late(self) -> Self {
+        Self { is_late: true, ..self }
+    }
+}
+
+pub struct FailingStore {
+    inner: Arc<dyn Store>,
+    plan: Mutex<Option<(Plan, u64)>>,
+    calls: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// When a call is to fail.
+enum Strike {
+    Before(StoreError),
+    After(StoreError),
+}
+
+impl FailingStore {
+    pub fn around(inner: Arc<dyn Store>) -> Arc<Self> {
+        let (calls, failures) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { inner, plan: Mutex::new(None), calls, failures })
+    }
+
+    pub fn fail(&self, plan: Plan) {
+        *self.plan.lock().expect("no panic") = Some((plan, 0));
+    }
+
+    pub fn heal(&self) {
+        *self.plan.lock().expect("no panic") = None;
+    }
+
+    /// Calls so far, those that failed included.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Calls that failed on command.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    fn strike(&self, method: &str) -> Option<Strike> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let mut plan = self.plan.lock().expect("no panic");
+        let (plan, seen) = plan.as_mut()?;
+        if plan.left == 0 || plan.method.is_some_and(|only| only != method) {
+            return None;
+        }
+        *seen += 1;
+        if !seen.is_multiple_of(plan.every) {
+            return None;
+        }
+        plan.left -= 1;
+        self.failures.fetch_add(1, Ordering::SeqCst);
+        let error = match plan.failure {
+            Failure::Overloaded => StoreError::Overloaded,
+            Failure::Unavailable => StoreError::Unavailable("on command".into()),
+        };
+        Some(if plan.is_late { Strike::After(error) } else { Strike::Before(error) })
+    }
+
+    async fn pass<T>(
+        &self,
+        method: &str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        match self.strike(method) {
+            None => call.await,
+            Some(Strike::Before(error)) => Err(error),
+            Some(Strike::After(error)) => call.await.and(Err(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for FailingStore {
+    fn signing_key(&self) -> [u8; 32] {
+        self.inner.signing_key()
+    }
+
+    async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
+        self.pass("begin_submission", self.inner.begin_submission(submission)).await
+    }
+
+    async fn record_answer(
+        &self,
+        id: JobId,
+        answer: EngineAnswer,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.pass("record_answer", self.inner.record_answer(id, answer, now)).await
+    }
+
+    async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
+        self.pass("receive", self.inner.receive(arrival)).await
+    }
+
+    async fn record_oversize(
+        &self,
+        id: JobId,
+        limit_bytes: usize,
+        now: Timestamp,
+    ) -> Result<Lookup<()>, StoreError> {
+        self.pass("record_oversize", self.inner.record_oversize(id, limit_bytes, now)).await
+    }
+
+    async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError> {
+        self.pass("erase", self.inner.erase(target, now)).await
+    }
+
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.pass("probe", self.inner.probe(now)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Lookup<Job>, StoreError> {
+        self.pass("job", self.inner.job(id)).await
+    }
+
+    async fn jobs(
+        &self,
+        filter: &JobFilter,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<JobPage, StoreError> {
+        self.pass("jobs", self.inner.jobs(filter, after, limit)).await
+    }
+
+    fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {
+        match self.strike("all_jobs") {
+            None => self.inner.all_jobs(filter),
+            Some(Strike::Before(error)) => stream::iter([Err(error)]).boxed(),
+            Some(Strike::After(error)) => {
+                self.inner.all_jobs(filter).chain(stream::iter([Err(error)])).boxed()
+            }
+        }
+    }
+
+    async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {
+        self.pass("result", self.inner.result(id)).await
+    }
+
+    async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError> {
+        self.pass("deliveries", self.inner.deliveries(job_id)).await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.pass("delivery", self.inner.delivery(id)).await
+    }
+
+    async fn delivery_body(&self, id: DeliveryId) -> Result<Option<Bytes>, StoreError> {
+        self.pass("delivery_body", self.inner.delivery_body(id)).await
+    }
+
+    async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError> {
+        self.pass("events", self.inner.events(job_id)).await
+    }
+
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError> {
+        let begun = self.inner.begin_resubmission(id, is_confirmed, callback_base);
+        self.pass("begin_resubmission", begun).await
+    }
+
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
+        self.pass("schedule_looks", self.inner.schedule_looks(after)).await
+    }
+
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError> {
+        self.pass("expedite_stale", self.inner.expedite_stale(public_url, now)).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError> {
+        self.pass("claim_due", self.inner.claim_due(now, lease_until, horizon, limit)).await
+    }
+
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
+        self.pass("postpone", self.inner.postpone(id, next, now)).await
+    }
+
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
+        self.pass("turnarounds", self.inner.turnarounds()).await
+    }
+
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError> {
+        let claimed = self.inner.claim_relays(now, lease_until, under_way, concurrency);
+        self.pass("claim_relays", claimed).await
+    }
+
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError> {
+        self.pass("record_attempt", self.inner.record_attempt(id, attempt, after)).await
+    }
+
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        self.pass("resend_relay", self.inner.resend_relay(id, now)).await
+    }
+
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError> {
+        self.pass("resend_relays", self.inner.resend_relays(filter, now, is_dry_run)).await
+    }
+
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError> {
+        self.pass("relays", self.inner.relays(filter, before, limit, now)).await
+    }
+
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
+        self.pass("relay", self.inner.relay(id, now)).await
+    }
+
+    async fn events_after(
+        &self,
+        seq: i64,
+        job_id: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.pass("events_after", self.inner.events_after(seq, job_id, limit)).await
+    }
+
+    async fn last_event(&self) -> Result<i64, StoreError> {
+        self.pass("last_event", self.inner.last_event()).await
+    }
+
+    async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError> {
+        self.pass("stats", self.inner.stats(now)).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
