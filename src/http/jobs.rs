@@ -296,9 +296,13 @@ async fn erase_target(
     context: &Context,
     target: EraseTarget,
 ) -> Result<Json<api::Erased>, Problem> {
-    let (store, now) = (context.store.clone(), context.clock.now());
+    let (store, intake, now) = (context.store.clone(), context.intake.clone(), context.clock.now());
     // An erasure that began goes on if its caller hangs up.
-    let erasure = context.tasks.spawn(async move { store.erase(target, now).await });
+    let erasure = context.tasks.spawn(async move {
+        // What waits in the spool may be theirs, and is wiped once it is taken in.
+        intake.take_in().await?;
+        store.erase(target, now).await
+    });
     let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
     tracing::info!(jobs = erased, "jobs erased");
     Ok(Json(api::Erased { erased }))
