@@ -1,23 +1,36 @@
 //! The service put together: built from settings, run on listeners, stopped by a future.
 //!
 //! Production and tests take the same door. The invariants: what was answered 2xx is on disk when
-//! `run` returns, and a worker that dies ends the process with failure.
+//! `run` returns, and a worker or a listener that dies ends the process with failure.
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
-use axum::Router;
 use tokio::{
-    net::TcpListener,
     task::{JoinHandle, JoinSet},
+    time::{Sleep, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     clock::Clock,
     config::{ApiListen, Config},
+    doctor::{Doctor, Prober},
     engine::Engine,
-    http::{self, Context, feed::Feed},
+    http::{
+        self, Context, Limits,
+        feed::Feed,
+        listen::{Inherited, Listener},
+        serve::{Connections, Door, serve},
+    },
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
     pulse::Pulse,
@@ -29,22 +42,58 @@ use crate::{
 
 /// The service's open doors.
 pub struct Listeners {
-    callbacks: TcpListener,
+    callbacks: Listener,
     /// `None`: the API is served on the callbacks' listener.
-    api: Option<TcpListener>,
+    api: Option<Listener>,
 }
 
 impl Listeners {
     /// Opens what the settings name.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let callbacks = bind("callbacks.listen", config.callbacks.listen).await?;
-        let api = match config.api.listen {
-            ApiListen::Address(address) if !config.merged() => {
-                Some(bind("api.listen", address).await?)
+        Self::complete(config, Inherited::default())
+    }
+
+    /// Takes what was handed over to this process (systemd's socket activation), and opens the
+    /// rest. To be called once, at start.
+    pub async fn inherit_or_bind(config: &Config) -> anyhow::Result<Self> {
+        let listeners = Self::complete(config, Listener::inherit(config.merged())?)?;
+        // The settings were checked against the address that stands in them.
+        let api = listeners.api()?;
+        if config.api.keys.is_empty() && !api.ip().to_canonical().is_loopback() {
+            bail!(
+                "api.keys is empty, but the socket handed over for the api listens on {api}, which \
+                 other machines reach: add a key"
+            );
+        }
+        Ok(listeners)
+    }
+
+    fn complete(config: &Config, inherited: Inherited) -> anyhow::Result<Self> {
+        let callbacks = match inherited.callbacks {
+            Some(callbacks) => callbacks,
+            None => Listener::bind("callbacks.listen", config.callbacks.listen)?,
+        };
+        let api = match (inherited.api, config.api.listen) {
+            (Some(api), _) => Some(api),
+            (None, ApiListen::Address(address)) if !config.merged() => {
+                Some(Listener::bind("api.listen", address)?)
             }
-            _ => None,
+            (None, _) => None,
         };
         Ok(Self { callbacks, api })
+    }
+
+    /// What comes in through each.
+    fn doors(self, context: &Context) -> Vec<(Listener, Door)> {
+        let context = || context.clone();
+        let door = |name, router| Door { name, router, answers_half_closed: name == "callbacks" };
+        match self.api {
+            Some(api) => vec![
+                (self.callbacks, door("callbacks", http::callbacks_door(context()))),
+                (api, door("api", http::api_door(context()))),
+            ],
+            None => vec![(self.callbacks, door("merged", http::merged_door(context())))],
+        }
     }
 
     /// Where callbacks are really listened for.
@@ -56,11 +105,6 @@ impl Listeners {
     pub fn api(&self) -> std::io::Result<SocketAddr> {
         self.api.as_ref().unwrap_or(&self.callbacks).local_addr()
     }
-}
-
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("{key} = \"{address}\" cannot be listened on"))
 }
 
 /// A store that is open.
@@ -87,7 +131,7 @@ impl App {
         let path = &config.database.path;
         let relay_targets = config.relay.targets.iter().map(|one| one.name.clone()).collect();
         let (store, writer) =
-            SqliteStore::open(path, clock.now(), wake.clone(), relay_targets).await?;
+            SqliteStore::open_with(path, clock.now(), wake.clone(), relay_targets).await?;
         let opened = Opened { store: Arc::new(store), writer, wake };
         Self::with_store(config, listeners, clock, opened)
     }
@@ -107,6 +151,12 @@ impl App {
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
         let intake = Arc::new(intake(&config, &clock, store.clone())?);
+        let public_url = PublicUrl::new(&config.callbacks, port, outbound.clone());
+        let prober = Prober {
+            outbound: outbound.clone(),
+            signing_key: store.signing_key(),
+            max_body: config.callbacks.max_body,
+        };
         let context = Context {
             engine: Engine::new(
                 config.engine.clone(),
@@ -114,7 +164,9 @@ impl App {
                 clock.clone(),
                 config.callbacks.max_body,
             ),
-            public_url: PublicUrl::new(&config.callbacks, port, outbound.clone()),
+            doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
+            public_url,
+            limits: Limits::new(&config),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,
@@ -149,25 +201,11 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer } = self;
         let stopping = context.stopping.clone();
-        let connections = TaskTracker::new();
-        let serve = |listener: TcpListener, router: Router| {
-            let router = router.into_make_service_with_connect_info::<SocketAddr>();
-            let stopping = stopping.clone();
-            let served = async move {
-                axum::serve(listener, router)
-                    .with_graceful_shutdown(stopping.cancelled_owned())
-                    .await
-            };
-            connections.spawn(served)
-        };
-        match listeners.api {
-            Some(api) => {
-                serve(listeners.callbacks, http::callbacks_door(context.clone()));
-                serve(api, http::api_door(context.clone()));
-            }
-            None => _ = serve(listeners.callbacks, http::merged_door(context.clone())),
+        let connections = Connections::new(&context.config.service, stopping.clone());
+        let mut doors = JoinSet::new();
+        for (listener, door) in listeners.doors(&context) {
+            doors.spawn(serve(listener, door, connections.clone()));
         }
-        connections.close();
         let mut workers = JoinSet::new();
         let reconciler = reconciler(&context);
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
@@ -180,24 +218,32 @@ impl App {
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
+        let doctor = context.doctor.clone();
+        let examined =
+            stopping.clone().run_until_cancelled_owned(async move { doctor.run().await });
+        workers.spawn(async { _ = examined.await });
         let dead = tokio::select! {
             () = shutdown => None,
             _ = &mut writer => Some("the database writer"),
             _ = workers.join_next() => Some("a worker"),
+            _ = doors.join_next() => Some("a listener"),
         };
 
         stopping.cancel();
-        workers.join_all().await;
-        let grace = context.config.service.shutdown_grace;
-        finish(&connections, grace, "connections were still open").await;
-        context.tasks.close();
-        finish(&context.tasks, grace, "work was still going on").await;
-        attempts.close();
-        finish(&attempts, grace, "results were still being passed on").await;
+        while workers.join_next().await.is_some() {}
+        while doors.join_next().await.is_some() {}
+        let mut deadline = pin!(sleep(context.config.service.shutdown_grace));
+        let mut is_in_time = finish(&connections.open, deadline.as_mut()).await;
+        connections.cut();
+        is_in_time &= finish(&context.tasks, deadline.as_mut()).await;
+        is_in_time &= finish(&attempts, deadline.as_mut()).await;
+        if !is_in_time {
+            tracing::warn!("something was still going on after service.shutdown_grace");
+        }
         if let Some(dead) = dead {
             bail!("{dead} died; see the log");
         }
-        context.intake.close(grace).await;
+        context.intake.close(deadline.as_mut()).await;
         context.store.close().await;
         writer.await.context("the database writer died while closing")
     }
@@ -239,8 +285,42 @@ fn relayer(context: &Context) -> Relayer {
     )
 }
 
-async fn finish(tasks: &TaskTracker, grace: Duration, what_else: &str) {
-    if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
-        tracing::warn!(grace = ?grace, "{what_else} after service.shutdown_grace");
+/// The callbacks' door while the service is not running: it answers probes and takes nothing, so
+/// that the public URL can be examined. Dropping it closes it.
+pub struct ProbeDoor {
+    address: SocketAddr,
+    _closing: DropGuard,
+}
+
+impl ProbeDoor {
+    /// Opens `callbacks.listen`; must not be called beside a running service.
+    pub async fn open(config: &Config, signing_key: [u8; 32]) -> anyhow::Result<Self> {
+        let address = config.callbacks.listen;
+        let bound = tokio::net::TcpListener::bind(address).await;
+        let listener = bound
+            .with_context(|| format!("callbacks.listen = \"{address}\" cannot be listened on"))?;
+        let address = listener.local_addr()?;
+        let router = http::probe::door(signing_key, config);
+        let closing = CancellationToken::new();
+        let closed = closing.clone().cancelled_owned();
+        tokio::spawn(
+            async move { axum::serve(listener, router).with_graceful_shutdown(closed).await },
+        );
+        Ok(Self { address, _closing: closing.drop_guard() })
+    }
+
+    /// Where it is really listened for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Waits for what has begun; false if the deadline comes first.
+async fn finish(tasks: &TaskTracker, deadline: Pin<&mut Sleep>) -> bool {
+    tasks.close();
+    tokio::select! {
+        biased;
+        () = tasks.wait() => true,
+        () = deadline => false,
     }
 }

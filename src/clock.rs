@@ -90,4 +90,9 @@ impl Stopwatch {
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
+
+    /// When it will have run for `duration`, as timers take it.
+    pub fn when(self, duration: Duration) -> tokio::time::Instant {
+        (self.0 + duration).into()
+    }
 }

@@ -14,7 +14,7 @@
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`store`]:
 //!   everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
-//!   on.
+//!   on. [`doctor`]: whether that address really leads here.
 //! - [`http`]: the two front doors. [`workers`]: what goes on beside the requests. [`client`]: the
 //!   API from the other side.
 //! - [`app`]: all of it put together. [`cli`]: the commands.
@@ -29,6 +29,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod http;

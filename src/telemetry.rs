@@ -32,6 +32,11 @@ pub const HTTP_REQUESTS: &str = "finishline_http_requests_total";
 /// Histogram, seconds, labels `method`, `route`: time to the answer's head.
 pub const HTTP_SECONDS: &str = "finishline_http_request_seconds";
 
+/// Gauge, label `door`: connections that are open.
+pub const HTTP_CONNECTIONS: &str = "finishline_http_connections";
+/// Counter, labels `door`, `reason`: connections that were ended for taking too long or too much.
+pub const HTTP_CUT: &str = "finishline_http_connections_cut_total";
+
 const SECONDS_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 const BATCH_BUCKETS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
@@ -81,4 +86,6 @@ fn describe() {
     metrics::describe_gauge!(SPOOL_FREE_BYTES, "Bytes that the emergency spool can still take");
     metrics::describe_counter!(HTTP_REQUESTS, "Requests answered, by route and status");
     metrics::describe_histogram!(HTTP_SECONDS, "Time to the head of an answer, by route");
+    metrics::describe_gauge!(HTTP_CONNECTIONS, "Connections that are open, by door");
+    metrics::describe_counter!(HTTP_CUT, "Connections ended by a limit, by door and reason");
 }

@@ -25,11 +25,16 @@ const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const DESIGN: &str = r#"
 [service]
 shutdown_grace = "10s"
+max_connections = 4096
+header_timeout = "10s"
+idle_timeout = "15s"
+body_timeout = "60s"
 [callbacks]
 listen = "127.0.0.1:8085"
 public_url = "ngrok"
 ngrok_api = "http://127.0.0.1:4040"
 max_body = "16MiB"
+memory = "256MiB"
 inbox_secret = ""
 [api]
 listen = "127.0.0.1:8086"
@@ -126,10 +131,15 @@ fn assert_line(result: Result<Config, ConfigError>, fragments: &[&str]) {
 fn the_example_alone_gives_the_defaults() {
     let config = defaults();
     assert_eq!(config.service.shutdown_grace, Duration::from_secs(10));
+    assert_eq!(config.service.max_connections, 4096);
+    assert_eq!(config.service.header_timeout, Duration::from_secs(10));
+    assert_eq!(config.service.idle_timeout, Duration::from_secs(15));
+    assert_eq!(config.service.body_timeout, Duration::from_secs(60));
     assert_eq!(config.callbacks.listen, address("127.0.0.1:8085"));
     assert_eq!(config.callbacks.public_url, PublicUrlSetting::Ngrok);
     assert_eq!(config.callbacks.ngrok_api.as_str(), "http://127.0.0.1:4040/");
     assert_eq!(config.callbacks.max_body, 16 * 1024 * 1024);
+    assert_eq!(config.callbacks.memory, 256 * 1024 * 1024);
     assert!(config.callbacks.inbox_secret.is_none());
     assert_eq!(config.api.listen, ApiListen::Address(address("127.0.0.1:8086")));
     assert!(config.api.keys.is_empty());
@@ -354,6 +364,10 @@ fn a_wrong_setting_is_one_line_that_says_what_would_be_right() {
         ("[callbacks]\nlisten = \"localhost:8085\"", &["callbacks.listen = \"localhost:8085\"", "no host name", "\"127.0.0.1:8085\""]),
         ("[callbacks]\nlisten = 8085", &["callbacks.listen = 8085", "write an IP address"]),
         ("[api]\nlisten = \"everywhere\"", &["api.listen = \"everywhere\"", "\"same\" for the callbacks listener"]),
+        ("[service]\nmax_connections = 0", &["service.max_connections = 0 is out of range", "between 1 and 1000000"]),
+        ("[service]\nmax_connections = \"many\"", &["service.max_connections = \"many\" is not a whole number: write it like 4096"]),
+        ("[service]\nheader_timeout = \"0s\"", &["service.header_timeout = \"0s\" is too short"]),
+        ("[callbacks]\nmemory = \"1MiB\"", &["callbacks.memory is smaller than callbacks.max_body"]),
         ("[callbacks]\nmax_body = \"16 megs\"", &["callbacks.max_body = \"16 megs\" is not a size: write it like \"512KiB\""]),
         ("[callbacks]\nmax_body = \"1023\"", &["callbacks.max_body = \"1023\" is out of range", "between 1KiB and 1GiB"]),
         ("[callbacks]\nmax_body = \"1025MiB\"", &["callbacks.max_body", "between 1KiB and 1GiB"]),

@@ -1,6 +1,9 @@
 //! `finishline healthcheck`: exit code 0 if the service on this machine is alive.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use url::Url;
 
@@ -13,6 +16,18 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(config: Config) -> Result<(), Failure> {
+    let address = api_address(&config);
+    let url: Url = format!("http://{address}/healthz").parse()?;
+    let outbound = Outbound::new(Permissions::default(), &[])?;
+    let answer = outbound.configured().get(url).timeout(TIMEOUT).send().await;
+    match answer {
+        Ok(response) if response.status().is_success() => Ok(()),
+        _ => Err(anyhow::anyhow!("no healthy service answers at {address}").into()),
+    }
+}
+
+/// Where this machine reaches the API that the settings describe.
+pub(super) fn api_address(config: &Config) -> SocketAddr {
     let mut address = match config.api.listen {
         ApiListen::Address(address) => address,
         ApiListen::Same => config.callbacks.listen,
@@ -25,11 +40,5 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
         }
         _ => {}
     }
-    let url: Url = format!("http://{address}/healthz").parse()?;
-    let outbound = Outbound::new(Permissions::default(), &[])?;
-    let answer = outbound.configured().get(url).timeout(TIMEOUT).send().await;
-    match answer {
-        Ok(response) if response.status().is_success() => Ok(()),
-        _ => Err(anyhow::anyhow!("no healthy service answers at {address}").into()),
-    }
+    address
 }

@@ -3,8 +3,12 @@
 //! Called by `main`. The invariants: a command's exit code says how it ended (see `Exit`), and a
 //! failure is one line on standard error.
 
+mod backup;
+mod check;
 mod demo;
 mod healthcheck;
+mod report;
+mod restore_check;
 mod sample;
 mod serve;
 mod simulate_engine;
@@ -34,6 +38,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Run the Engine simulator alone
     SimulateEngine(Box<simulate_engine::Arguments>),
+    /// Examine settings, database, token, Engine, and whether the public URL leads here
+    Check(check::Arguments),
+    /// Copy the database to a new file, while the service runs or not
+    Backup(backup::Arguments),
+    /// Read a backup to its last byte, and say whether it could be restored
+    RestoreCheck(restore_check::Arguments),
     /// Ask the running service whether it is alive, for a container's health check
     Healthcheck,
 }
@@ -79,6 +89,9 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve => serve::run(settings(file)?).await,
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::SimulateEngine(arguments) => simulate_engine::run(*arguments).await,
+        Command::Check(arguments) => check::run(arguments, settings(file)).await,
+        Command::Backup(arguments) => backup::run(arguments, settings(file)?).await,
+        Command::RestoreCheck(arguments) => restore_check::run(arguments).await,
         Command::Healthcheck => healthcheck::run(settings(file)?).await,
     }
 }

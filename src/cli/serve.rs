@@ -1,8 +1,13 @@
 //! `finishline serve`: the service.
 //!
-//! Standard output gets one line, once the service accepts; logs go to standard error.
+//! Standard output gets one line, once the service accepts; logs go to standard error. A first
+//! signal to stop is obeyed in good order, a second one at once.
 
-use super::{Failure, stop_signal};
+use anyhow::Context as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Failure;
 use crate::{
     app::{App, Listeners},
     clock::Clock,
@@ -10,12 +15,20 @@ use crate::{
     telemetry,
 };
 
+/// Files that are open beside connections: the database, the spool, connections to elsewhere.
+const OTHER_FILES: u64 = 256;
+
+/// What shells make of an end by a signal: this, and the signal's number.
+const ENDED_BY_SIGNAL: i32 = 128;
+
 pub(super) async fn run(config: Config) -> Result<(), Failure> {
     telemetry::start_logging(&config.log);
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let listeners = Listeners::bind(&config).await?;
+    raise_file_limit(&config);
+    let signals = StopSignals::listen().context("signals cannot be received")?;
+    let listeners = Listeners::inherit_or_bind(&config).await?;
     let (callbacks, api) = (listeners.callbacks()?, listeners.api()?);
     let is_ngrok = config.callbacks.public_url == PublicUrlSetting::Ngrok;
     let app = App::build(config, listeners, Clock::system()).await?;
@@ -23,6 +36,61 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
         tracing::warn!("{unknown}; until then submissions are refused");
     }
     println!("finishline ready callbacks=http://{callbacks} api=http://{api}");
-    app.run(stop_signal()).await?;
+    app.run(signals.first()).await?;
     Ok(())
+}
+
+/// The usual soft limit of open files is 1024, which a few slow senders would use up.
+fn raise_file_limit(config: &Config) {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "the limit of open files cannot be raised");
+            limit = getrlimit(Resource::Nofile);
+        }
+    }
+    let doors = if config.merged() { 1 } else { 2 };
+    let needed = config.service.max_connections as u64 * doors + OTHER_FILES;
+    if limit.current.is_some_and(|files| files < needed) {
+        tracing::warn!(
+            files = limit.current,
+            needed,
+            "the system allows fewer open files than service.max_connections needs: raise the \
+             limit (LimitNOFILE= in systemd), or lower the setting"
+        );
+    }
+}
+
+/// The signals that end the process. They are caught from the moment this exists.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+        }
+    }
+
+    /// Ready at the first; from then on another one ends the process at once. What was answered
+    /// 2xx is on disk even so.
+    async fn first(mut self) {
+        self.next().await;
+        tracing::info!("stopping; a second signal ends the process at once");
+        tokio::spawn(async move {
+            let second = self.next().await;
+            std::process::exit(ENDED_BY_SIGNAL + second.as_raw_value());
+        });
+    }
 }

@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let targets = config.relay.targets.iter().map(|target| target.name.as_str());
     unique_names("relay.targets", targets)?;
     unique_keys(config)?;
+    enough_memory(config)?;
     guarded_api(config)
 }
 
@@ -50,6 +51,18 @@ fn unique_keys(config: &Config) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// A body that never finds room would be refused forever.
+fn enough_memory(config: &Config) -> Result<(), ConfigError> {
+    if config.callbacks.memory >= config.callbacks.max_body {
+        return Ok(());
+    }
+    Err(ConfigError::Mismatch(
+        "callbacks.memory is smaller than callbacks.max_body, so the largest callbacks would never \
+         be taken: make it at least as large"
+            .to_owned(),
+    ))
 }
 
 fn guarded_api(config: &Config) -> Result<(), ConfigError> {
@@ -94,6 +107,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warn(
             "engine.auth.client_id or engine.auth.client_secret is empty, so no token can be \
              had and no job submitted: set both, or empty engine.auth.token_url"
+                .to_owned(),
+        );
+    }
+    if config.callbacks.memory < config.callbacks.max_body.saturating_mul(2) {
+        warn(
+            "callbacks.memory is smaller than twice callbacks.max_body, so the largest packed \
+             callbacks find no room for being unpacked: make it larger"
                 .to_owned(),
         );
     }

@@ -25,6 +25,7 @@ const LARGEST_BODY: u64 = ByteSize::gib(1).0;
 /// Fewer characters can be guessed over the network in reasonable time.
 const SECRET_CHARACTERS: usize = 16;
 
+pub(super) const NUMBER: &str = "is not a whole number: write it like 4096";
 const DURATION: &str = r#"is not a duration: write it like "30s", "15m", "48h" or "90d""#;
 const SIZE: &str = r#"is not a size: write it like "512KiB", "16MiB" or "2GiB""#;
 
@@ -89,6 +90,30 @@ pub(super) fn present_list<'de, F: Form, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Vec<F::Value>>, D::Error> {
     list::<F, D>(source).map(Some)
+}
+
+/// Reads a whole number from 1 to `MAX`.
+pub(super) fn count<'de, D: Deserializer<'de>, const MAX: i64>(
+    source: D,
+) -> Result<usize, D::Error> {
+    source.deserialize_i64(CountVisitor::<MAX>)
+}
+
+struct CountVisitor<const MAX: i64>;
+
+impl<const MAX: i64> Visitor<'_> for CountVisitor<MAX> {
+    type Value = usize;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(NUMBER)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
+        let known = usize::try_from(number).ok().filter(|_| (1..=MAX).contains(&number));
+        known.ok_or_else(|| {
+            E::custom(format_args!("is out of range: it must be between 1 and {MAX}"))
+        })
+    }
 }
 
 struct TextVisitor<F>(PhantomData<F>);
@@ -204,6 +229,14 @@ form!(
             return Err("is out of range: it must be between 1KiB and 1GiB");
         }
         usize::try_from(size).map_err(|_| "is larger than this machine's memory can address")
+    }
+);
+
+form!(
+    /// Bytes of memory.
+    MemorySize -> usize, SIZE, |text| {
+        usize::try_from(PositiveSize::parse(text)?)
+            .map_err(|_| "is larger than this machine's memory can address")
     }
 );
 

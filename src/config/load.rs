@@ -12,6 +12,7 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::error::{ConfigError, one_line};
+use super::form::NUMBER;
 use super::{Config, EXAMPLE, check};
 
 /// Where the settings are looked for when no file is named.
@@ -158,6 +159,10 @@ fn set(settings: &mut Table, variable: &str, text: &str) -> Result<String, Confi
             "true" => Value::Boolean(true),
             "false" => Value::Boolean(false),
             _ => return invalid(BOOLEAN),
+        },
+        Some(Value::Integer(_)) => match text.parse() {
+            Ok(number) => Value::Integer(number),
+            Err(_) => return invalid(NUMBER),
         },
         // serde_json's message may repeat a piece of the value, so it is not passed on.
         Some(Value::Array(_)) => match serde_json::from_str::<Vec<Value>>(text) {

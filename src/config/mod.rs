@@ -30,6 +30,9 @@ pub const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// The newest Engine version whose route is `/generic-job`, as in `v2`.
 const LAST_GENERIC_VERSION: f64 = 2.0;
 
+/// Beyond what one process keeps open.
+const MAX_CONNECTIONS: i64 = 1_000_000;
+
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +86,18 @@ pub struct ServiceConfig {
     /// How long a stop waits for requests in flight; may be zero.
     #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
     pub shutdown_grace: Duration,
+    /// Of each door; at least 1.
+    #[serde(deserialize_with = "form::count::<_, MAX_CONNECTIONS>")]
+    pub max_connections: usize,
+    /// For the head of a request.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub header_timeout: Duration,
+    /// Between two requests of a connection, and between two pieces of a body.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub idle_timeout: Duration,
+    /// For a body as a whole, and for the next piece of an answer to be taken.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub body_timeout: Duration,
 }
 
 /// The door the Engine calls back through.
@@ -101,6 +116,9 @@ pub struct CallbacksConfig {
     /// The largest callback body in bytes, decoded.
     #[serde(deserialize_with = "form::one::<form::BodyLimit, _>")]
     pub max_body: usize,
+    /// For bodies that are being received, in bytes; at least `max_body`.
+    #[serde(deserialize_with = "form::one::<form::MemorySize, _>")]
+    pub memory: usize,
     /// Stands in the inbox's path as it is (only unreserved characters); `None`: no inbox.
     #[serde(deserialize_with = "form::optional::<form::InboxSecret, _>")]
     pub inbox_secret: Option<Secret>,

@@ -120,8 +120,10 @@ impl JobResult {
     /// The job's outputs with this result applied. `requested` are the job's outputs so far; for a
     /// job that was not submitted here it is empty, and the result itself says what there is.
     pub fn apply(&self, requested: &[Output]) -> Vec<Output> {
+        // What an earlier result said of an output is not what this one says.
+        let blank = |output: &Output| Output { status: None, url: None, ..output.clone() };
         let asked: Vec<Output> =
-            requested.iter().filter(|output| output.index.is_some()).cloned().collect();
+            requested.iter().filter(|output| output.index.is_some()).map(blank).collect();
         if asked.is_empty() {
             return self.as_reported();
         }

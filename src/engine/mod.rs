@@ -86,6 +86,12 @@ impl Engine {
         Self { config, outbound, tokens, clock, max_result_bytes }
     }
 
+    /// Fetches a token for real, without using it; answers how long it would be good, or why there
+    /// is none. Each fetch counts against the tenant's quota.
+    pub async fn prove_token(&self) -> Result<Duration, &'static str> {
+        self.tokens.prove().await
+    }
+
     /// Posts a job body. Repeats only what was certainly not taken, within the retry budget.
     pub async fn submit(&self, body: Vec<u8>) -> Result<Accepted, EngineError> {
         let body = Bytes::from(body);

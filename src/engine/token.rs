@@ -104,6 +104,14 @@ impl Tokens {
         self.fetched(refused.as_deref()).await.map(Some)
     }
 
+    /// Fetches a token only to see whether one is to be had; answers how long it would be good.
+    pub(super) async fn prove(&self) -> Result<Duration, &'static str> {
+        let asked_at = self.0.clock.now();
+        let token = self.request().await?;
+        let life = token.expires_at.duration_since(asked_at);
+        Ok(Duration::try_from(life).unwrap_or_default())
+    }
+
     fn current(&self) -> Option<Token> {
         self.0.current.lock().expect("no one panics while holding it").clone()
     }

@@ -9,7 +9,7 @@ use std::{io::Read, net::SocketAddr};
 use axum::{
     Json,
     body::Body,
-    extract::{ConnectInfo, Path, State},
+    extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode, header::CONTENT_ENCODING},
     response::{IntoResponse, Response},
 };
@@ -21,7 +21,9 @@ use subtle::ConstantTimeEq;
 use super::{
     Context,
     error::Problem,
-    extract::{BodyError, read_body},
+    extract::{BodyError, Segments, read_body},
+    limits::Held,
+    probe,
 };
 use crate::{
     api,
@@ -41,6 +43,10 @@ const SLOW_BYTES: usize = 256 * 1024;
 
 /// The outcome while nothing else is known than that the body is on disk.
 const SPOOLED: &str = "spooled";
+/// First bytes of every gzip member (RFC 1952); no JSON text begins so.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// A packed body is unpacked in pieces of this size.
+const UNPACKED_PIECE: usize = 16 * 1024;
 
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
@@ -56,6 +62,7 @@ const SPOOLED: &str = "spooled";
         (status = 200, body = api::Received, description = "On disk: in the database, or `spooled` until it takes writes again"),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`: kept as evidence"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: not an address we made"),
+        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased; nothing is kept"),
         (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
         (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`: nothing is claimed; send it again"),
@@ -63,16 +70,20 @@ const SPOOLED: &str = "spooled";
 )]
 pub async fn receive(
     State(context): State<Context>,
-    Path((job, given)): Path<(String, String)>,
+    Segments((job, given)): Segments<(String, String)>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let id = proven(&context, &job, &given)?;
     let limit = context.config.callbacks.max_body;
-    let body = match read_body(&headers, body, limit).await {
+    let job = (id != signature::PROBE_ID).then_some(id);
+    let body = match read_body(&context.limits, &headers, body, limit).await {
+        Ok(body) if job.is_none() => {
+            return Ok(probe::answer(&context.store.signing_key(), &body));
+        }
         Ok(body) => body,
-        Err(error) => return Err(refused(&context, Some(id), error).await),
+        Err(error) => return Err(refused(&context, job, error).await),
     };
     let addressed = Addressed { job: Some(id), sender, headers };
     keep(context, addressed, body).await
@@ -92,7 +103,7 @@ pub async fn receive(
 )]
 pub async fn probe(
     State(context): State<Context>,
-    Path((job, given)): Path<(String, String)>,
+    Segments((job, given)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     proven(&context, &job, &given)?;
     Ok(StatusCode::NO_CONTENT)
@@ -109,6 +120,7 @@ pub async fn probe(
         (status = 200, body = api::Received, description = "On disk"),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
         (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
         (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`"),
@@ -116,7 +128,7 @@ pub async fn probe(
 )]
 pub async fn receive_in_inbox(
     State(context): State<Context>,
-    Path(given): Path<String>,
+    Segments(given): Segments<String>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
@@ -128,7 +140,7 @@ pub async fn receive_in_inbox(
         return Err(Problem::NotFound);
     }
     let limit = context.config.callbacks.max_body;
-    let body = match read_body(&headers, body, limit).await {
+    let body = match read_body(&context.limits, &headers, body, limit).await {
         Ok(body) => body,
         Err(error) => return Err(refused(&context, None, error).await),
     };
@@ -156,8 +168,8 @@ async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Res
         let limit = context.config.callbacks.max_body;
         let job = addressed.job;
         let arrival = match read_arrival(&context, addressed, body).await {
-            Some(arrival) => arrival,
-            None => return Err(refused(&context, job, BodyError::TooLarge).await),
+            Ok(arrival) => arrival,
+            Err(error) => return Err(refused(&context, job, error).await),
         };
         debug_assert!(arrival.body.len() <= limit);
         let reading = match &arrival.reading {
@@ -200,19 +212,25 @@ fn acknowledge(outcome: &str, malformed: Option<String>) -> Result<Response, Pro
     }
 }
 
-/// Unpacks, digests and reads a body; `None` if it unpacks to more than the limit.
-async fn read_arrival(context: &Context, addressed: Addressed, body: Bytes) -> Option<Arrival> {
+/// Unpacks, digests and reads a body.
+async fn read_arrival(
+    context: &Context,
+    addressed: Addressed,
+    body: Bytes,
+) -> Result<Arrival, BodyError> {
     let limit = context.config.callbacks.max_body;
     let id_pointers = context.config.engine.job_id_pointers.clone();
     let received_at = context.clock.now();
-    let is_gzip = is_gzip(&addressed.headers);
+    // Some proxies unpack a body and leave the header: what does not begin as gzip is read as it is,
+    // or it would stand on record as malformed and its repeats as duplicates of that.
+    let is_gzip = is_gzip(&addressed.headers) && body.starts_with(&GZIP_MAGIC);
     let is_slow = is_gzip || body.len() > SLOW_BYTES;
+    let unpacked = context.limits.bodies.body(limit);
     let read = move || {
-        let (body, broken) = match is_gzip.then(|| unpack(&body, limit)) {
+        let (body, broken) = match is_gzip.then(|| unpack(&body, unpacked, limit)).transpose()? {
             None => (body, None),
-            Some(Unpacked::Whole(unpacked)) => (unpacked, None),
-            Some(Unpacked::Broken(reason)) => (body, Some(reason)),
-            Some(Unpacked::TooLarge) => return None,
+            Some(Ok(unpacked)) => (unpacked, None),
+            Some(Err(reason)) => (body, Some(reason)),
         };
         let sha256: [u8; 32] = Sha256::digest(&body).into();
         let reading = match broken {
@@ -223,7 +241,7 @@ async fn read_arrival(context: &Context, addressed: Addressed, body: Bytes) -> O
             Some(id) => Addressee::Job(id),
             None => Addressee::Inbox(inbox_key(&body, &sha256, &id_pointers)),
         };
-        Some(Arrival {
+        Ok(Arrival {
             delivery_id: DeliveryId::new(received_at),
             addressee,
             received_at,
@@ -237,6 +255,7 @@ async fn read_arrival(context: &Context, addressed: Addressed, body: Bytes) -> O
     if !is_slow {
         return read();
     }
+    let _place = context.limits.reading().await;
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
         std::panic::resume_unwind(error.into_panic());
     })
@@ -266,29 +285,36 @@ fn is_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-enum Unpacked {
-    Whole(Bytes),
-    Broken(String),
-    TooLarge,
-}
-
-fn unpack(body: &[u8], limit: usize) -> Unpacked {
-    let mut unpacked = Vec::new();
-    let mut decoder = MultiGzDecoder::new(body).take(limit as u64 + 1);
-    match decoder.read_to_end(&mut unpacked) {
-        Ok(_) if unpacked.len() > limit => Unpacked::TooLarge,
-        Ok(_) => Unpacked::Whole(unpacked.into()),
-        Err(error) => Unpacked::Broken(format!("broken gzip: {error}")),
+/// The unpacked body, or why it is broken.
+fn unpack(
+    body: &[u8],
+    mut unpacked: Held,
+    limit: usize,
+) -> Result<Result<Bytes, String>, BodyError> {
+    let mut decoder = MultiGzDecoder::new(body);
+    let mut piece = [0; UNPACKED_PIECE];
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return Ok(Ok(unpacked.into_bytes())),
+            Ok(bytes) if unpacked.len() + bytes > limit => return Err(BodyError::TooLarge),
+            Ok(bytes) => unpacked.push(&piece[..bytes])?,
+            Err(error) => return Ok(Err(format!("broken gzip: {error}"))),
+        }
     }
 }
 
 /// The answer to a body that was not taken in.
 async fn refused(context: &Context, job: Option<JobId>, error: BodyError) -> Problem {
-    if error == BodyError::Lost {
-        return Problem::MalformedJson("the body broke off".into());
-    }
     let limit = context.config.callbacks.max_body;
-    count("oversize");
+    count(match error {
+        BodyError::TooLarge => "oversize",
+        BodyError::Lost => "lost",
+        BodyError::TooSlow => "slow",
+        BodyError::NoRoom => "overloaded",
+    });
+    if error != BodyError::TooLarge {
+        return error.into_problem(limit);
+    }
     if let Some(id) = job {
         tracing::warn!(job.id = %id, limit, "callback is larger than callbacks.max_body");
         match context.store.record_oversize(id, limit, context.clock.now()).await {

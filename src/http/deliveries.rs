@@ -76,7 +76,7 @@ pub async fn show(
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -86,6 +86,7 @@ pub async fn body(
     DeliveryPath(id): DeliveryPath,
 ) -> Result<Response, Problem> {
     let body = context.store.delivery_body(id).await?.ok_or(Problem::NotFound)?;
+    let body = context.limits.answers.hold(body)?;
     let head = [
         (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
         (CONTENT_DISPOSITION, HeaderValue::from_static("attachment")),

@@ -48,6 +48,8 @@ pub enum Problem {
     NotFound,
     /// The address does not take this method.
     MethodNotAllowed,
+    /// The body, or the head, did not come in time.
+    RequestTimeout,
     /// The key's first submission is still going on.
     IdempotencyInFlight,
     /// The job cannot be looked up: the Engine's id for it is not known.
@@ -62,6 +64,8 @@ pub enum Problem {
     ValidationFailed(Vec<Violation>),
     /// The key was used with another body.
     IdempotencyMismatch,
+    /// The request's head is larger than any honest one.
+    HeadersTooLarge,
     /// The Engine refused the job.
     EngineRejected { job_id: JobId, engine_status: Option<u16>, engine_body: Option<Box<RawValue>> },
     /// The Engine does not accept our token, or there is none.
@@ -110,6 +114,9 @@ impl Problem {
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
             }
+            Self::RequestTimeout => {
+                (S::REQUEST_TIMEOUT, "request-timeout", "The request took too long")
+            }
             Self::IdempotencyInFlight => {
                 (S::CONFLICT, "idempotency-in-flight", "The first submission is still going on")
             }
@@ -129,6 +136,11 @@ impl Problem {
             Self::IdempotencyMismatch => {
                 (S::UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key stands for another body")
             }
+            Self::HeadersTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "The head of the request is too large",
+            ),
             Self::EngineRejected { .. } => {
                 (S::UNPROCESSABLE_ENTITY, "engine-rejected", "The Engine refused the job")
             }
@@ -165,6 +177,9 @@ impl Problem {
             Self::ForbiddenScope(scope) => format!("it needs the scope {}", scope.as_str()),
             Self::NotFound => "check the address and the id".into(),
             Self::MethodNotAllowed => "see the Allow header for the methods of this address".into(),
+            Self::RequestTimeout => {
+                "its head or body did not come in time; the connection is closed".into()
+            }
             Self::IdempotencyInFlight => "ask again in a moment, with the same key".into(),
             Self::NoEngineId => "without it only the job's callback brings the result".into(),
             Self::Gone => "the job and everything received for it were erased".into(),
@@ -177,6 +192,9 @@ impl Problem {
             },
             Self::IdempotencyMismatch => {
                 "an Idempotency-Key stands for one body; use another key for another job".into()
+            }
+            Self::HeadersTooLarge => {
+                "the limits are 16 KiB for the address and all headers, and 100 headers".into()
             }
             Self::EngineRejected { .. } => {
                 "it will be refused again as it is; engineBody says what the Engine said".into()

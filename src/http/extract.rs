@@ -1,22 +1,29 @@
 //! What handlers take from a request: ids, queries and bodies, refused as problems.
 //!
-//! The invariant: no more of a body is held in memory than its limit.
+//! The invariant: no more of a body is held in memory than its limit, and no more of all bodies than
+//! theirs.
+
+use std::pin::pin;
 
 use axum::{
     body::Body,
     extract::{FromRequestParts, Path},
     http::{
         HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
         request::Parts,
     },
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
+use tokio::time::{sleep, timeout};
 
-use super::error::Problem;
+use super::{
+    error::Problem,
+    limits::{Full, Limits},
+};
 use crate::domain::{
     ids::{DeliveryId, JobId},
     job::JobStatus,
@@ -49,9 +56,20 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
     }
 }
 
+/// Segments of the address as they stand there, unproven; what is no text is not found.
+pub struct Segments<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segments = Path::<T>::from_request_parts(parts, state).await;
+        segments.map(|Path(segments)| Self(segments)).map_err(|_| Problem::NotFound)
+    }
+}
+
 async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
-    let segment = Path::<String>::from_request_parts(parts, state).await;
-    segment.map(|Path(segment)| segment).map_err(|_| Problem::NotFound)
+    Segments::from_request_parts(parts, state).await.map(|Segments(segment)| segment)
 }
 
 /// What a list of jobs is asked for.
@@ -134,53 +152,70 @@ pub enum BodyError {
     TooLarge,
     /// The sender went away; nobody is left to be answered.
     Lost,
+    /// The sender took longer than the settings allow.
+    TooSlow,
+    /// Too much is being received already.
+    NoRoom,
 }
 
-/// Reads a body of at most `limit` bytes, with or without `Content-Length`. Of a larger one, as
-/// much again is let go by, so that its sender is likely to hear the answer.
-pub async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+impl BodyError {
+    /// The answer; `limit` is that of the body.
+    pub fn into_problem(self, limit: usize) -> Problem {
+        match self {
+            Self::TooLarge => Problem::PayloadTooLarge(limit),
+            Self::Lost => Problem::MalformedJson("the body broke off".into()),
+            Self::TooSlow => Problem::RequestTimeout,
+            Self::NoRoom => Problem::Overloaded,
+        }
+    }
+}
+
+impl From<Full> for BodyError {
+    fn from(_: Full) -> Self {
+        Self::NoRoom
+    }
+}
+
+/// Reads a body of at most `limit` bytes, with or without `Content-Length`, as long as there is
+/// room and its sender is at it. The room is given back when the bytes are dropped.
+pub async fn read_body(
+    limits: &Limits,
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Bytes, BodyError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let is_too_large = announced.is_some_and(|length: u64| length > limit as u64);
-    // A sender that asks first is told before it sends.
-    if is_too_large && headers.contains_key(EXPECT) {
+    // Not a byte is asked for: who expects a `100 Continue` does not even begin.
+    if announced.is_some_and(|length: usize| length > limit) {
         return Err(BodyError::TooLarge);
     }
     let mut body = body;
-    let mut taken = 0usize;
-    let mut bytes = BytesMut::with_capacity(if is_too_large {
-        0
-    } else {
-        // Trust an announcement only so far: memory is taken as bytes arrive.
-        announced.map_or(0, |length| length.min(64 * 1024) as usize)
-    });
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| BodyError::Lost)?;
-        let Ok(data) = frame.into_data() else { continue };
-        taken = taken.saturating_add(data.len());
-        if is_too_large || taken > limit {
-            bytes.clear();
-            if taken > limit.saturating_mul(2) {
-                break;
-            }
-        } else if bytes.is_empty() && announced == Some(data.len() as u64) {
-            // The whole body in one frame is taken as it is.
-            return Ok(data);
-        } else {
-            bytes.extend_from_slice(&data);
+    let mut held = limits.bodies.body(announced.unwrap_or(limit));
+    let mut end = pin!(sleep(limits.body_timeout));
+    loop {
+        let frame = tokio::select! {
+            frame = timeout(limits.idle_timeout, body.frame()) => frame,
+            () = &mut end => return Err(BodyError::TooSlow),
+        };
+        let Some(frame) = frame.map_err(|_| BodyError::TooSlow)? else {
+            return Ok(held.into_bytes());
+        };
+        let Ok(piece) = frame.map_err(|_| BodyError::Lost)?.into_data() else { continue };
+        if held.len() + piece.len() > limit {
+            return Err(BodyError::TooLarge);
         }
+        held.push(&piece)?;
     }
-    if is_too_large || taken > limit { Err(BodyError::TooLarge) } else { Ok(bytes.freeze()) }
 }
 
 /// An order's body: a small JSON object; an empty body is the order without anything said.
 pub async fn read_small_json<T: Default + DeserializeOwned>(
+    limits: &Limits,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    let body = read_body(headers, body, MAX_ORDER_BYTES).await.map_err(|error| match error {
-        BodyError::TooLarge => Problem::PayloadTooLarge(MAX_ORDER_BYTES),
-        BodyError::Lost => Problem::MalformedJson("the body broke off".into()),
-    })?;
+    let body = read_body(limits, headers, body, MAX_ORDER_BYTES).await;
+    let body = body.map_err(|error| error.into_problem(MAX_ORDER_BYTES))?;
     if body.is_empty() {
         return Ok(T::default());
     }
@@ -204,6 +239,7 @@ pub fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn a_list_is_asked_for_in_range_and_by_known_names() {
@@ -239,14 +275,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit_whether_announced_or_not() {
+        let config = config::load(None, std::iter::empty()).expect("the defaults");
+        let limits = Limits::new(&config);
         let announced = |length: usize| HeaderMap::from_iter([(CONTENT_LENGTH, length.into())]);
         for headers in [HeaderMap::new(), announced(8)] {
             let body = Body::from("12345678");
-            assert_eq!(read_body(&headers, body, 8).await.expect("fits"), "12345678");
+            let read = read_body(&limits, &headers, body, 8).await;
+            assert_eq!(read.expect("fits"), "12345678");
         }
         for headers in [HeaderMap::new(), announced(9)] {
             let body = Body::from("123456789");
-            assert_eq!(read_body(&headers, body, 8).await, Err(BodyError::TooLarge));
+            let read = read_body(&limits, &headers, body, 8).await;
+            assert_eq!(read, Err(BodyError::TooLarge));
         }
     }
 }

@@ -36,7 +36,8 @@ pub async fn alive() -> Json<Value> {
 /// The service can do its work.
 #[utoipa::path(
     get, path = "/readyz", tag = "operation",
-    description = "Writes to the database and looks for the public URL. Details only with a key.",
+    description = "Writes to the database; says whether the public URL leads here, as the doctor \
+        found it last. Details only with a key.",
     responses(
         (status = 200, body = Object, description = "Ready"),
         (status = 503, body = Object, description = "Not ready"),
@@ -49,10 +50,10 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
         Err(StoreError::Unavailable(format!("no answer within {PROBE_PATIENCE:?}")))
     });
     let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
-    let public_url = context.public_url.current().await;
+    let public_url = reachability(&context).await;
     let (now, beats) = (context.clock.now(), context.pulse.beats());
     let is_turning = beats.values().all(|beat| !beat.is_missed(now));
-    let is_ready = database.is_ok() && public_url.is_ok() && is_turning;
+    let is_ready = database.is_ok() && public_url["ok"] == true && is_turning;
     let mut body = json!({ "status": if is_ready { "ready" } else { "not ready" } });
     if caller(&headers, &context.config.api.keys).is_ok() {
         body["checks"] = json!({
@@ -60,10 +61,7 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
                 Ok(()) => json!({ "ok": true, "commitMillis": commit_millis }),
                 Err(error) => json!({ "ok": false, "detail": error.to_string() }),
             },
-            "publicUrl": match public_url {
-                Ok(url) => json!({ "ok": true, "url": url }),
-                Err(unknown) => json!({ "ok": false, "detail": unknown.to_string() }),
-            },
+            "publicUrl": public_url,
             "spool": match context.intake.spool_state() {
                 Some(state) => json!({
                     "ok": true,
@@ -85,6 +83,23 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
     }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+/// The public URL as the doctor found it last; one that it has not examined yet counts as fine.
+async fn reachability(context: &Context) -> Value {
+    let url = match context.public_url.current().await {
+        Ok(url) => url,
+        Err(unknown) => return json!({ "ok": false, "detail": unknown.to_string() }),
+    };
+    match context.doctor.last().filter(|finding| finding.url.as_ref() == Some(&url)) {
+        None => json!({ "ok": true, "url": url, "checkedAt": null }),
+        Some(finding) => json!({
+            "ok": finding.fault.is_none(),
+            "url": url,
+            "checkedAt": time::render(finding.checked_at),
+            "detail": finding.fault.map(|fault| fault.to_string()),
+        }),
+    }
 }
 
 /// Figures in the Prometheus text format.

@@ -19,7 +19,7 @@ use super::{
     Context,
     access::{MayErase, MayRead, MaySubmit},
     error::Problem,
-    extract::{BodyError, JobPath, ListQuery, expect_json, read_body},
+    extract::{JobPath, ListQuery, expect_json, read_body},
     submission::{Submitted, submit as submit_job},
     wait::{self, Wait},
 };
@@ -60,6 +60,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`"),
         (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`idempotency-in-flight`"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the key's job was erased"),
         (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
@@ -79,10 +80,8 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     expect_json(&headers)?;
     let key = idempotency_key(&headers)?;
-    let body = read_body(&headers, body, MAX_JOB_BODY).await.map_err(|error| match error {
-        BodyError::TooLarge => Problem::PayloadTooLarge(MAX_JOB_BODY),
-        BodyError::Lost => Problem::MalformedJson("the body broke off".into()),
-    })?;
+    let body = read_body(&context.limits, &headers, body, MAX_JOB_BODY).await;
+    let body = body.map_err(|error| error.into_problem(MAX_JOB_BODY))?;
     let defaults = Defaults {
         cloud_package: context.config.engine.default_cloud_package.clone(),
         end_user_id: context.config.engine.default_end_user_id.clone(),
@@ -177,7 +176,7 @@ pub async fn list(
         query.filter.public_url = context.public_url.current().await.unwrap_or_default();
     }
     if wants_lines(&headers) {
-        return Ok(lines(&context, query));
+        return lines(&context, query);
     }
     let after = match &query.cursor {
         Some(cursor) => Some(Position::from_cursor(cursor, &query.filter)?),
@@ -196,14 +195,16 @@ fn wants_lines(headers: &HeaderMap) -> bool {
     })
 }
 
-fn lines(context: &Context, query: ListQuery) -> Response {
-    let lines = context.store.all_jobs(query.filter).map_ok(|job| {
+fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
+    let place = context.limits.stream()?;
+    let lines = context.store.all_jobs(query.filter).map_ok(move |job| {
+        let _until_the_end = &place;
         let mut line = serde_json::to_vec(&api::Job::from(job)).expect("a job is JSON");
         line.push(b'\n');
         line
     });
     let kind = HeaderValue::from_static("application/x-ndjson");
-    ([(CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()
+    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
 }
 
 /// Shows a job.

@@ -6,6 +6,7 @@
 
 pub mod access;
 mod callbacks;
+mod connection;
 mod deliveries;
 pub mod docs;
 pub mod error;
@@ -14,13 +15,19 @@ mod extract;
 pub mod feed;
 mod health;
 mod jobs;
+mod limits;
+pub mod listen;
 mod observe;
 mod orders;
+pub mod probe;
+mod progress;
 mod relays;
 mod results;
+pub mod serve;
 mod stats;
 mod submission;
 mod wait;
+mod wire;
 
 use std::sync::Arc;
 
@@ -38,10 +45,12 @@ use tower_http::{
     trace::TraceLayer,
 };
 
+pub use self::limits::Limits;
 use self::{error::Problem, feed::Feed};
 use crate::{
     clock::Clock,
     config::Config,
+    doctor::Doctor,
     engine::Engine,
     outbound::Outbound,
     public_url::PublicUrl,
@@ -59,11 +68,13 @@ pub struct Context {
     pub intake: Arc<Intake>,
     pub engine: Engine,
     pub public_url: PublicUrl,
+    pub doctor: Doctor,
     pub outbound: Outbound,
     pub clock: Clock,
     pub pulse: Pulse,
     pub wake: Wake,
     pub feed: Feed,
+    pub limits: Limits,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -130,6 +141,7 @@ fn observed(routes: Router<Context>, context: Context) -> Router {
         .fallback(any(async || Problem::NotFound))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(observe::refuse_large_head))
         .layer(from_fn(observe::measure))
         .layer(TraceLayer::new_for_http().make_span_with(observe::span).on_failure(()))
         .layer(PropagateRequestIdLayer::x_request_id())

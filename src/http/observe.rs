@@ -7,19 +7,25 @@ use std::any::Any;
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::HeaderValue,
+    http::{HeaderName, HeaderValue},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::Span;
 
-use super::error::Problem;
+use super::{error::Problem, progress::MAX_HEAD_BYTES};
 use crate::{clock::Stopwatch, telemetry};
 
-const REQUEST_ID: &str = "x-request-id";
+pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// A caller's own request id is taken over if it is short and plain.
 const MAX_REQUEST_ID: usize = 128;
+
+/// Headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// What a header has beside its name and value: colon, space and line break.
+const HEADER_SIGNS: usize = 4;
 
 pub(super) async fn drop_odd_request_id(mut request: Request, next: Next) -> Response {
     let is_plain = |value: &HeaderValue| {
@@ -28,6 +34,20 @@ pub(super) async fn drop_odd_request_id(mut request: Request, next: Next) -> Res
     };
     if !request.headers().get(REQUEST_ID).is_some_and(is_plain) {
         request.headers_mut().remove(REQUEST_ID);
+    }
+    next.run(request).await
+}
+
+/// Nothing is kept or passed on of a head beyond what any honest sender needs.
+pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response {
+    let line = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    let headers = request.headers();
+    let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + HEADER_SIGNS
+    };
+    let bytes = line + headers.iter().map(of_header).sum::<usize>();
+    if bytes > MAX_HEAD_BYTES || headers.len() > MAX_HEADERS {
+        return Problem::HeadersTooLarge.into_response();
     }
     next.run(request).await
 }

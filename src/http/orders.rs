@@ -93,6 +93,7 @@ pub struct Resubmission {
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`"),
         (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`idempotency-in-flight`: it is being submitted right now"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
         (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
@@ -111,7 +112,7 @@ pub async fn resubmit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let order: Resubmission = read_small_json(&headers, body).await?;
+    let order: Resubmission = read_small_json(&context.limits, &headers, body).await?;
     let (Submitted::Now(job) | Submitted::Replay(job)) =
         submission::resubmit(context, id, order.confirm).await?;
     Ok((StatusCode::CREATED, Json(api::Job::from(*job))).into_response())

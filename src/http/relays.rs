@@ -183,7 +183,7 @@ pub async fn resend_many(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<api::Resent>), Problem> {
-    let order: ResendMany = read_small_json(&headers, body).await?;
+    let order: ResendMany = read_small_json(&context.limits, &headers, body).await?;
     let parse = |pointer: &str, detail: String| Problem::invalid(pointer, detail);
     let filter = RelayFilter {
         job_id: match &order.job_id {

@@ -41,7 +41,7 @@ use crate::{api, store::StoredResult};
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -53,18 +53,22 @@ pub async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if let Some(result) = found(context.store.result(id).await?)? {
-        return Ok(render(result, &headers));
+        return render(&context, result, &headers);
     }
     let job = wait::finished(&context, id, wait).await?;
     if job.status.is_finished()
         && let Some(result) = found(context.store.result(id).await?)?
     {
-        return Ok(render(result, &headers));
+        return render(&context, result, &headers);
     }
     Ok((StatusCode::ACCEPTED, Json(api::Job::from(job))).into_response())
 }
 
-fn render(result: StoredResult, headers: &HeaderMap) -> Response {
+fn render(
+    context: &Context,
+    result: StoredResult,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let etag = format!("\"{}\"", api::hex(&result.sha256));
     let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
         let known = value.to_str().unwrap_or_default();
@@ -76,8 +80,9 @@ fn render(result: StoredResult, headers: &HeaderMap) -> Response {
         (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
     ];
     if is_known {
-        return (StatusCode::NOT_MODIFIED, head).into_response();
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
     }
     let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    (head, kind, result.body).into_response()
+    let body = context.limits.answers.hold(result.body)?;
+    Ok((head, kind, body).into_response())
 }

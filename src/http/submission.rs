@@ -42,8 +42,10 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Submitted, Problem> {
     check_relay_target(&context, &request)?;
+    let place = context.limits.submission()?;
     let tasks = context.tasks.clone();
     let submitted = tasks.spawn(async move {
+        let _until_recorded = place;
         let outcome = carry_out(&context, &request, idempotency).await;
         let answer = match &outcome {
             Ok(Submitted::Now(_)) => "submitted",
@@ -62,8 +64,10 @@ pub(super) async fn resubmit(
     id: JobId,
     is_confirmed: bool,
 ) -> Result<Submitted, Problem> {
+    let place = context.limits.submission()?;
     let tasks = context.tasks.clone();
     let submitted = tasks.spawn(async move {
+        let _until_recorded = place;
         let callback_base = public_url(&context).await?;
         let begun = context.store.begin_resubmission(id, is_confirmed, &callback_base).await?;
         match found(begun)? {

@@ -170,13 +170,17 @@ impl Intake {
         stop.run_until_cancelled(endless).await;
     }
 
-    /// One last attempt to take in, then closes the spool.
-    pub async fn close(&self, patience: Duration) {
+    /// One last attempt to take in, until `deadline`, then closes the spool.
+    pub async fn close(&self, deadline: impl Future<Output = ()>) {
         let Some(spool) = &self.spool else { return };
-        let attempt = tokio::time::timeout(patience, self.take_in()).await;
+        let attempt = tokio::select! {
+            biased;
+            attempt = self.take_in() => Some(attempt),
+            () = deadline => None,
+        };
         let waiting = spool.state().records;
         if waiting > 0 {
-            let error = attempt.ok().and_then(Result::err).map(|error| error.to_string());
+            let error = attempt.and_then(Result::err).map(|error| error.to_string());
             tracing::warn!(waiting, error, "callbacks stay in the spool until the next start");
         }
         spool.close().await;

@@ -93,7 +93,7 @@ async fn with_a_full_disk_callbacks_go_to_the_spool_and_are_taken_in_once_there_
         assert_eq!(deliveries.len(), 1, "{deliveries:?}");
         assert_eq!(deliveries[0]["repeats"], 0, "{deliveries:?}");
     }
-    assert_eq!(service.get("/readyz").await.status, 200);
+    assert!(service.is_database_ready().await);
     service.stop().await;
 }
 

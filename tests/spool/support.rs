@@ -87,7 +87,7 @@ pub async fn open_store(database: &Path) -> (Arc<dyn Store>, JoinHandle<()>) {
 async fn open_waking_store(database: &Path, wake: Wake) -> (Arc<dyn Store>, JoinHandle<()>) {
     let targets = vec!["app".to_owned()];
     let (store, writer) =
-        SqliteStore::open(database, now(), wake, targets).await.expect("a database");
+        SqliteStore::open_with(database, now(), wake, targets).await.expect("a database");
     (Arc::new(store), writer)
 }
 
@@ -178,6 +178,11 @@ impl Doors {
         answer(self.http.delete(format!("{}{path}", self.api))).await
     }
 
+    /// Whether the database takes writes, as readiness finds out.
+    pub async fn is_database_ready(&self) -> bool {
+        self.get("/readyz").await.body["checks"]["database"]["ok"] == true
+    }
+
     /// Records that wait in the spool, as readiness tells.
     pub async fn spooled(&self) -> u64 {
         let ready = self.get("/readyz").await.body;
@@ -243,10 +248,12 @@ impl Service {
         let settings = settings.chain([("DATABASE__URL", database_url.as_str())]);
         let environment: std::collections::BTreeMap<String, String> =
             settings.map(|(key, value)| (format!("FINISHLINE__{key}"), value.to_owned())).collect();
-        let config = config::load(None, environment.into_iter()).expect("settings");
+        let mut config = config::load(None, environment.into_iter()).expect("settings");
         let listeners = Listeners::bind(&config).await.expect("free ports");
         let callbacks = format!("http://{}", listeners.callbacks().expect("an address"));
         let api = format!("http://{}", listeners.api().expect("an address"));
+        let public_url = callbacks.parse().expect("a URL");
+        config.callbacks.public_url = config::PublicUrlSetting::Fixed(public_url);
         let wake = Wake::default();
         let (store, writer) = open_waking_store(database, wake.clone()).await;
         let doors = Doors::new(callbacks, api, store.signing_key());

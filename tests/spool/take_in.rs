@@ -83,7 +83,7 @@ async fn killed_anywhere_in_a_take_in_each_record_is_taken_in_once() {
             .await
             .expect("a database");
         assert_eq!(orders, 2, "each result is passed on once");
-        intake.close(std::time::Duration::ZERO).await;
+        intake.close(std::future::ready(())).await;
         close_store((store, writer)).await;
     }
 }
@@ -104,7 +104,7 @@ async fn an_arrival_that_the_store_committed_late_is_not_counted_again() {
     assert_eq!(intake.take_in().await.expect("a working store"), 3);
     assert_eq!(received(&*store, job).await, [(Outcome::Stored, 1), (Outcome::Malformed, 0)]);
     assert!(!events(&*store, job).await.contains(&"delivery.spooled".to_owned()));
-    intake.close(std::time::Duration::ZERO).await;
+    intake.close(std::future::ready(())).await;
     close_store((store, writer)).await;
 }
 
@@ -118,12 +118,12 @@ async fn a_spool_from_elsewhere_is_taken_in_whatever_number_the_mark_has() {
     let store = open_store(&folder.database()).await;
     let its_own = intake(store.0.clone(), open_spool(&folder.file("other"), SIZE));
     its_own.take_in().await.expect("a working store");
-    its_own.close(std::time::Duration::ZERO).await;
+    its_own.close(std::future::ready(())).await;
 
     let intake = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     assert_eq!(intake.take_in().await.expect("a working store"), 1);
     assert_eq!(received(&*store.0, job).await, [(Outcome::Stored, 0)]);
-    intake.close(std::time::Duration::ZERO).await;
+    intake.close(std::future::ready(())).await;
     close_store(store).await;
 }
 
@@ -139,7 +139,7 @@ async fn an_older_database_beside_a_newer_spool_gets_what_waits_and_what_comes()
     let store = open_store(&folder.database()).await;
     let first = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     first.take_in().await.expect("a working store");
-    first.close(std::time::Duration::ZERO).await;
+    first.close(std::future::ready(())).await;
     drop(first);
     close_store(store).await;
     filled(&folder.spool(), &[arrival(after, result_body("after"))]).await;
@@ -150,12 +150,12 @@ async fn an_older_database_beside_a_newer_spool_gets_what_waits_and_what_comes()
     let second = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     assert_eq!(second.take_in().await.expect("a working store"), 1);
     assert_eq!(received(&*store.0, after).await, [(Outcome::Stored, 0)]);
-    second.close(std::time::Duration::ZERO).await;
+    second.close(std::future::ready(())).await;
     filled(&folder.spool(), &[arrival(later, result_body("later"))]).await;
     let third = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     third.take_in().await.expect("a working store");
     assert_eq!(received(&*store.0, later).await, [(Outcome::Stored, 0)]);
-    third.close(std::time::Duration::ZERO).await;
+    third.close(std::future::ready(())).await;
     close_store(store).await;
 }
 
@@ -182,7 +182,7 @@ async fn a_record_that_alone_is_refused_keeps_no_other_waiting_and_is_not_lost()
         assert_eq!(received(&*store.0, jobs[2]).await, [(Outcome::Stored, 0)]);
         if is_killed {
             // The file knows nothing of what was taken in behind the one that waits.
-            killed.close(std::time::Duration::ZERO).await;
+            killed.close(std::future::ready(())).await;
             killed = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
             assert_eq!(killed.spool_state().expect("a spool").records, 3);
         }
@@ -191,7 +191,7 @@ async fn a_record_that_alone_is_refused_keeps_no_other_waiting_and_is_not_lost()
     assert_eq!(killed.take_in().await.expect("nothing is refused"), 1);
     assert_eq!(received(&*store.0, jobs[0]).await, [(Outcome::Stored, 0)]);
     assert!(!holds(&folder.spool(), b"some word"));
-    killed.close(std::time::Duration::ZERO).await;
+    killed.close(std::future::ready(())).await;
     close_store(store).await;
 }
 
@@ -210,6 +210,6 @@ async fn the_spooled_callback_of_an_erased_job_leaves_nothing() {
     assert!(matches!(store.0.job(job).await, Ok(Lookup::Erased)));
     assert!(matches!(store.0.events(job).await, Ok(Lookup::Erased)));
     assert!(!holds(&folder.spool(), b"late word"));
-    intake.close(std::time::Duration::ZERO).await;
+    intake.close(std::future::ready(())).await;
     close_store(store).await;
 }

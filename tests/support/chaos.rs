@@ -194,8 +194,11 @@ pub struct Submits {
     pub misjudged: Vec<String>,
 }
 
+/// A way in which the Engine fails, by name.
+pub type Fault = (&'static str, Box<dyn Fn(&mut Options) + Send + Sync>);
+
 /// The ways in which the Engine fails, each for the same number of submissions.
-pub fn faults() -> Vec<(&'static str, Box<dyn Fn(&mut Options) + Send + Sync>)> {
+pub fn faults() -> Vec<Fault> {
     let half = FaultRate::Probability(0.5);
     let answer = move |code: u16, is_after: bool| {
         move |options: &mut Options| {

@@ -54,6 +54,12 @@ pub struct Setup {
     is_public_url_set: bool,
 }
 
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Setup {
     pub fn new() -> Self {
         Self {
@@ -177,7 +183,7 @@ impl Service {
         let wake = Wake::default();
         let targets = config.relay.targets.iter().map(|target| target.name.clone()).collect();
         let path = &config.database.path;
-        let opened = SqliteStore::open(path, self.clock.now(), wake.clone(), targets).await;
+        let opened = SqliteStore::open_with(path, self.clock.now(), wake.clone(), targets).await;
         let (store, writer) = opened.expect("the database opens");
         let mut store: Arc<dyn Store> = Arc::new(store);
         if let Some(wrap) = &self.wrap {

@@ -3,7 +3,9 @@
 //! Opened by `app`; everyone else sees `dyn Store`. The invariant: the write connection commits with
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
+pub mod backup;
 mod erase;
+pub mod inspect;
 mod open;
 mod read;
 mod receive;
@@ -30,7 +32,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use self::open::OpenError;
+pub use self::open::{OpenError, schema_version};
 use self::writer::{Database, Outside, UseCase, Writer};
 use super::{
     Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
@@ -72,11 +74,16 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// [`Self::open_with`] for those who only look and write: nobody is woken, nothing passed on.
+    pub async fn open(path: &Path, now: Timestamp) -> Result<(Self, JoinHandle<()>), OpenError> {
+        Self::open_with(path, now, Wake::default(), Vec::new()).await
+    }
+
     /// Opens the database file, making it if there is none, brings its schema up to date, and
     /// marks submissions that a crash interrupted as `unconfirmed`. The task answered is the
     /// writer's: when it ends, the store is closed. `wake` is told of every commit;
     /// every result is ordered to be passed on to `relay_targets`, by name.
-    pub async fn open(
+    pub async fn open_with(
         path: &Path,
         now: Timestamp,
         wake: Wake,

@@ -48,6 +48,11 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// The schema that this program writes: the number of its newest migration.
+pub fn schema_version() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
 pub(super) async fn migrate(
     connection: &mut SqliteConnection,
     path: &Path,

@@ -14,6 +14,9 @@ use crate::domain::{
     time::from_millis,
 };
 
+/// Rows of one statement, so that its variables stay below SQLite's limit of 32,766.
+pub(super) const ROWS_PER_STATEMENT: usize = 1_000;
+
 /// The columns of `jobs` that [`job`] reads, and its bodies.
 pub(super) const JOB_COLUMNS: &str =
     "jobs.seq, id, origin, status, success, overdue, reference, engine_job_id, end_user_id,
@@ -86,29 +89,28 @@ pub(super) async fn upsert_outputs(
     connection: &mut SqliteConnection,
     outputs: &[(i64, i64, &Output)],
 ) -> sqlx::Result<()> {
-    if outputs.is_empty() {
-        return Ok(());
+    for chunk in outputs.chunks(ROWS_PER_STATEMENT) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "insert into job_outputs
+                 (job_seq, position, name, kind, kind_index, extension, structures, status, url) ",
+        );
+        query.push_values(chunk, |mut row, (job_seq, position, output)| {
+            row.push_bind(job_seq)
+                .push_bind(position)
+                .push_bind(&output.name)
+                .push_bind(&output.kind)
+                .push_bind(output.index)
+                .push_bind(&output.extension)
+                .push_bind(json_texts(&output.structures))
+                .push_bind(&output.status)
+                .push_bind(&output.url);
+        });
+        query.push(
+            " on conflict (job_seq, position) do update set status = excluded.status,
+                  url = excluded.url",
+        );
+        query.build().execute(&mut *connection).await?;
     }
-    let mut query = QueryBuilder::<Sqlite>::new(
-        "insert into job_outputs
-             (job_seq, position, name, kind, kind_index, extension, structures, status, url) ",
-    );
-    query.push_values(outputs, |mut row, (job_seq, position, output)| {
-        row.push_bind(job_seq)
-            .push_bind(position)
-            .push_bind(&output.name)
-            .push_bind(&output.kind)
-            .push_bind(output.index)
-            .push_bind(&output.extension)
-            .push_bind(json_texts(&output.structures))
-            .push_bind(&output.status)
-            .push_bind(&output.url);
-    });
-    query.push(
-        " on conflict (job_seq, position) do update set status = excluded.status,
-              url = excluded.url",
-    );
-    query.build().execute(connection).await?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::{
     domain::{
         event::{EventType, NewEvent},
         ids::JobId,
-        job::{Job, JobStatus, Output},
+        job::{Input, Job, JobStatus, Output},
     },
     store::{Begun, EngineAnswer, Idempotency, Lookup, NewSubmission},
 };
@@ -97,17 +97,20 @@ impl NewSubmission {
             .bind(self.request.get())
             .execute(&mut *connection)
             .await?;
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "insert into job_inputs (job_seq, position, name, extension, state) ",
-        );
-        query.push_values((0i64..).zip(&self.inputs), |mut row, (position, input)| {
-            row.push_bind(job_seq)
-                .push_bind(position)
-                .push_bind(&input.name)
-                .push_bind(&input.extension)
-                .push_bind(input.state.as_str());
-        });
-        query.build().execute(&mut *connection).await?;
+        let inputs: Vec<(i64, &Input)> = (0..).zip(&self.inputs).collect();
+        for chunk in inputs.chunks(rows::ROWS_PER_STATEMENT) {
+            let mut query = QueryBuilder::<Sqlite>::new(
+                "insert into job_inputs (job_seq, position, name, extension, state) ",
+            );
+            query.push_values(chunk, |mut row, (position, input)| {
+                row.push_bind(job_seq)
+                    .push_bind(position)
+                    .push_bind(&input.name)
+                    .push_bind(&input.extension)
+                    .push_bind(input.state.as_str());
+            });
+            query.build().execute(&mut *connection).await?;
+        }
         let outputs: Vec<(i64, i64, &Output)> = (0..)
             .zip(&self.outputs)
             .map(|(position, output)| (job_seq, position, output))

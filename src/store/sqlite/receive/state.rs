@@ -17,9 +17,6 @@ use crate::{
     store::{Addressee, Arrival},
 };
 
-/// Rows of one statement, so that its variables stay below SQLite's limit of 32,766.
-const ROWS_PER_STATEMENT: usize = 1_000;
-
 /// A job as far as its arrivals concern it.
 pub(super) struct State {
     pub seq: i64,
@@ -234,8 +231,5 @@ pub(super) async fn upsert_outputs(
             (0..).zip(&job.outputs).map(|(position, output)| (job.seq, position, output))
         })
         .collect();
-    for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        rows::upsert_outputs(connection, chunk).await?;
-    }
-    Ok(())
+    rows::upsert_outputs(connection, &rows).await
 }

@@ -1,0 +1,73 @@
+//! What a command that checks things has found: a line for each, or one JSON value.
+//!
+//! Used by `check` and `restore-check`. The invariant: standard output gets either lines as they
+//! are found, or one JSON value at the end and nothing else.
+
+use serde_json::{Value, json};
+
+use super::{Exit, Failure};
+
+/// Wide enough for the marks and for the longest name.
+const MARK_WIDTH: usize = 8;
+const NAME_WIDTH: usize = 11;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    Ok,
+    /// Works, but someone should know.
+    Warning,
+    Failed,
+}
+
+impl Mark {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    Lines,
+    Json,
+}
+
+pub(super) struct Report {
+    form: Form,
+    findings: Vec<(Mark, &'static str, String)>,
+}
+
+impl Report {
+    pub(super) fn new(form: Form) -> Self {
+        Self { form, findings: Vec::new() }
+    }
+
+    /// One finding: what it is about, and what was found and is to be done.
+    pub(super) fn add(&mut self, mark: Mark, name: &'static str, detail: impl Into<String>) {
+        let detail = detail.into();
+        if let Form::Lines = self.form {
+            println!("{:<MARK_WIDTH$} {name:<NAME_WIDTH$} {detail}", mark.as_str());
+        }
+        self.findings.push((mark, name, detail));
+    }
+
+    /// Ends the command; `figures` are the JSON form's further members.
+    pub(super) fn finish(self, figures: Value) -> Result<(), Failure> {
+        let failed = self.findings.iter().filter(|(mark, ..)| *mark == Mark::Failed).count();
+        if let Form::Json = self.form {
+            let finding = |(mark, name, detail): &(Mark, &str, String)| json!({ "name": name, "state": mark.as_str(), "detail": detail });
+            let mut value = figures;
+            value["ok"] = json!(failed == 0);
+            value["checks"] = self.findings.iter().map(finding).collect();
+            println!("{value}");
+        }
+        match failed {
+            0 => Ok(()),
+            1 => Err(Failure { exit: Exit::Failed, line: "one check failed".into() }),
+            _ => Err(Failure { exit: Exit::Failed, line: format!("{failed} checks failed") }),
+        }
+    }
+}

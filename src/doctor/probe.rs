@@ -1,0 +1,186 @@
+//! One probe: what is sent to the public URL, and what its answer means.
+//!
+//! Called by the doctor. The invariant: only a proof under our own key counts as an arrival; every
+//! other answer is a fault, whatever its status.
+
+use std::time::Duration;
+
+use reqwest::{
+    Response, StatusCode,
+    header::{CONTENT_TYPE, LOCATION},
+};
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use super::{Fault, Trouble, connection};
+use crate::{
+    domain::signature,
+    outbound::{self, Outbound},
+};
+
+/// For both bodies together. A callback's sender may give up no later.
+const TIME_LIMIT: Duration = Duration::from_secs(10);
+
+/// Of the large body: the limit that proxies set by themselves (nginx: 1 MiB).
+const LARGE_BYTES: usize = 1024 * 1024;
+
+/// Of the small one, at least: the nonce and what stands around it.
+const SMALL_BYTES: usize = 128;
+
+/// Of an answer that is looked into; a proof is far smaller, a page tells enough by its start.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Set by ngrok on every answer of its own making.
+const NGROK_HEADER: &str = "ngrok-error-code";
+
+/// The code of ngrok's warning page for browsers.
+const NGROK_WARNING: &str = "ERR_NGROK_6024";
+
+/// How the problems of every finishline begin.
+const PROBLEM_PREFIX: &str = "urn:finishline:problem:";
+
+/// Sends probes.
+#[derive(Clone)]
+pub struct Prober {
+    pub outbound: Outbound,
+    pub signing_key: [u8; 32],
+    /// The largest body that this instance itself takes, in bytes.
+    pub max_body: usize,
+}
+
+/// The fields of any answer that could be a finishline's.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    outcome: String,
+    proof: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+impl Prober {
+    /// Whether a small and a large body that are sent to this public URL arrive here.
+    ///
+    /// # Errors
+    /// What is wrong with the public URL.
+    pub async fn probe(&self, public_url: &str) -> Result<(), Fault> {
+        let mut bytes = SMALL_BYTES;
+        let both = async {
+            self.send(public_url, bytes).await?;
+            bytes = LARGE_BYTES.min(self.max_body).max(SMALL_BYTES);
+            self.send(public_url, bytes).await
+        };
+        let in_time = tokio::time::timeout(TIME_LIMIT, both).await;
+        let slow = |_| Err(Fault::NoAnswer { trouble: Trouble::Slow(TIME_LIMIT), bytes });
+        in_time.unwrap_or_else(slow)
+    }
+
+    async fn send(&self, public_url: &str, bytes: usize) -> Result<(), Fault> {
+        let no_answer = |trouble| Fault::NoAnswer { trouble, bytes };
+        let id = signature::PROBE_ID;
+        let signature = signature::sign(&self.signing_key, id);
+        let url = Url::parse(&format!("{public_url}/callbacks/{id}/{signature}"))
+            .map_err(|_| no_answer(Trouble::Name))?;
+        connection::resolve(&url).await.map_err(no_answer)?;
+        let body = body(bytes);
+        let request = self.outbound.configured().post(url).body(body.clone());
+        let response = request.header(CONTENT_TYPE, "application/json").send().await;
+        let response =
+            response.map_err(|error| no_answer(Trouble::of(&error, &self.outbound, TIME_LIMIT)))?;
+        self.judge(response, &body).await
+    }
+
+    async fn judge(&self, response: Response, body: &str) -> Result<(), Fault> {
+        let code = response.status();
+        let status = code.as_u16();
+        let header = |name: &str| {
+            let value = response.headers().get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        match header(NGROK_HEADER) {
+            Some(code) if code == NGROK_WARNING => return Err(Fault::NgrokWarning),
+            Some(code) => return Err(Fault::Ngrok { code: plain(&code) }),
+            None => {}
+        }
+        if code.is_redirection() {
+            let to = header(LOCATION.as_str()).as_deref().and_then(origin);
+            return Err(Fault::Redirect { status, to });
+        }
+        let is_html = header(CONTENT_TYPE.as_str()).is_some_and(|kind| kind.contains("html"));
+        let text = outbound::read_capped(response, MAX_ANSWER_BYTES).await.unwrap_or_default();
+        let answer: Answer = serde_json::from_slice(&text).unwrap_or_default();
+        if answer.outcome == "probe" {
+            let is_ours = signature::is_proof(&self.signing_key, body.as_bytes(), &answer.proof);
+            return if is_ours { Ok(()) } else { Err(Fault::OtherInstance) };
+        }
+        if let Some(code) = answer.kind.strip_prefix(PROBLEM_PREFIX) {
+            return Err(match status {
+                404 => Fault::OtherInstance,
+                _ => Fault::Problem { status, code: plain(code) },
+            });
+        }
+        let bytes = body.len();
+        Err(match code {
+            StatusCode::PAYLOAD_TOO_LARGE => Fault::TooLarge { bytes },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Fault::Login { status },
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Fault::Gateway { status },
+            _ if is_html || text.starts_with(b"<") => page(status, &text),
+            _ => Fault::Unexpected { status },
+        })
+    }
+}
+
+/// A body that is JSON, as callbacks are, of exactly this many bytes, and never sent before.
+fn body(bytes: usize) -> String {
+    let nonce: [u8; 16] = rand::random();
+    let nonce = uuid::Uuid::from_bytes(nonce).simple().to_string();
+    let mut body = json!({ "finishlineProbe": nonce }).to_string();
+    let padding = bytes.saturating_sub(body.len());
+    body.extend(std::iter::repeat_n(' ', padding));
+    body
+}
+
+fn page(status: u16, text: &[u8]) -> Fault {
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
+    let is_ngrok_warning = text.contains(&NGROK_WARNING.to_ascii_lowercase())
+        || (text.contains("ngrok") && text.contains("you are about to visit"));
+    if is_ngrok_warning { Fault::NgrokWarning } else { Fault::Page { status } }
+}
+
+/// Scheme, host and port: the rest may repeat our signed path.
+fn origin(location: &str) -> Option<String> {
+    let origin = Url::parse(location).ok()?.origin();
+    origin.is_tuple().then(|| origin.ascii_serialization())
+}
+
+/// A foreign word, fit for a sentence of ours.
+fn plain(text: &str) -> String {
+    let is_plain =
+        |character: &char| character.is_ascii_alphanumeric() || "-_".contains(*character);
+    text.chars().filter(is_plain).take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_json_of_the_size_asked_for_and_never_the_same() {
+        for bytes in [SMALL_BYTES, LARGE_BYTES] {
+            let sent = body(bytes);
+            assert_eq!(sent.len(), bytes);
+            assert!(serde_json::from_str::<serde_json::Value>(&sent).is_ok());
+            assert_ne!(sent, body(bytes));
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_named_without_the_signed_path() {
+        let found = origin("https://hooks.example.com:444/callbacks/0/secret?x=1");
+        assert_eq!(found.as_deref(), Some("https://hooks.example.com:444"));
+        assert_eq!(origin("/callbacks/0/secret"), None);
+    }
+}

@@ -1,0 +1,161 @@
+//! The life of one connection, from its first byte to its last.
+//!
+//! Started by `serve`. The invariant: no sender, however slow, half-open or oversized, holds a
+//! connection for longer than the settings say; who waits for us is never cut.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request},
+    http::{HeaderValue, header::CONNECTION},
+    response::IntoResponse,
+};
+use http_body_util::BodyExt;
+use hyper::{Response, body::Incoming, server::conn::http1, service::Service};
+use hyper_util::rt::TokioIo;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+use uuid::Uuid;
+
+use super::{
+    error::Problem,
+    observe::REQUEST_ID,
+    progress::{Progress, REFUSAL_TIME},
+    serve::{Connections, Door},
+    wire::{Received, Sent, Socket},
+};
+use crate::telemetry;
+
+/// hyper's own limits, above ours: what lies between is answered with a problem.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+const MAX_PARSED_HEADERS: usize = 512;
+
+/// How a connection ended.
+enum End {
+    /// By itself, well or not.
+    Closed,
+    /// It had its time.
+    TooSlow,
+}
+
+/// Serves a connection to its end.
+pub(super) async fn live(stream: TcpStream, peer: SocketAddr, door: &Door, shared: &Connections) {
+    let progress = Arc::new(Progress::new(shared.timeouts));
+    let answers = Answers { router: door.router.clone(), peer, progress: progress.clone() };
+    let socket = TokioIo::new(Socket::new(stream, progress.clone()));
+    let mut connection = http1::Builder::new()
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .max_headers(MAX_PARSED_HEADERS)
+        .half_close(door.answers_half_closed)
+        // hyper's limit is one for slow heads and idle connections alike; ours tells them apart.
+        .header_read_timeout(None)
+        .serve_connection(socket, answers);
+    let end = watch(&mut connection, &progress, &shared.stopping).await;
+    let (reason, problem) = match end {
+        _ if progress.is_head_over() => ("head-too-large", Some(Problem::HeadersTooLarge)),
+        End::TooSlow if progress.is_mid_head() => ("slow-head", Some(Problem::RequestTimeout)),
+        End::TooSlow => ("slow", None),
+        End::Closed => return,
+    };
+    let labels = [("door", door.name), ("reason", reason)];
+    metrics::counter!(telemetry::HTTP_CUT, &labels).increment(1);
+    if let Some(problem) = problem {
+        // There is no request that a handler could answer, and perhaps nobody to read this.
+        progress.body_left();
+        let socket = connection.into_parts().io.into_inner();
+        let _ = timeout(REFUSAL_TIME, refuse(socket, problem)).await;
+    }
+}
+
+/// Drives a connection to its end, or to the time when the other side should have done something.
+async fn watch(
+    connection: &mut http1::Connection<TokioIo<Socket>, Answers>,
+    progress: &Progress,
+    stopping: &CancellationToken,
+) -> End {
+    let mut stopped = pin!(stopping.cancelled());
+    let mut is_stopping = false;
+    let mut is_told = false;
+    let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+    poll_fn(|context| {
+        if !is_stopping && stopped.as_mut().poll(context).is_ready() {
+            is_stopping = true;
+            progress.stop();
+        }
+        loop {
+            if Pin::new(&mut *connection).poll(context).is_ready() {
+                return Poll::Ready(End::Closed);
+            }
+            // hyper closes a fresh connection at once; here its first request may be on its way.
+            if !is_stopping || is_told || progress.is_fresh() {
+                break;
+            }
+            is_told = true;
+            Pin::new(&mut *connection).graceful_shutdown();
+        }
+        let Some(deadline) = progress.deadline() else { return Poll::Pending };
+        if alarm.deadline() != deadline {
+            alarm.as_mut().reset(deadline);
+        }
+        alarm.as_mut().poll(context).map(|()| End::TooSlow)
+    })
+    .await
+}
+
+/// The router as hyper calls it.
+struct Answers {
+    router: Router,
+    peer: SocketAddr,
+    progress: Arc<Progress>,
+}
+
+impl Service<Request<Incoming>> for Answers {
+    type Response = Response<Sent>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Sent>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let progress = self.progress.clone();
+        progress.request_began();
+        let mut request = request.map(|body| Received::new(body, progress.clone()));
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        let answer = self.router.clone().call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            // What is left of the body stands where the next request should begin.
+            if progress.is_body_left() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok(response.map(|body| Sent::new(body, progress)))
+        })
+    }
+}
+
+/// Answers in hyper's place, and ends the connection.
+async fn refuse(mut socket: Socket, problem: Problem) -> std::io::Result<()> {
+    let (head, body) = problem.into_response().into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
+    let id = Uuid::now_v7().to_string();
+    let ours = [("connection", "close"), (REQUEST_ID, id.as_str())];
+    let ours = ours.into_iter().map(|(name, value)| (name, value.as_bytes()));
+    let given = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+    for (name, value) in given.chain(ours) {
+        bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+    }
+    bytes.extend(format!("content-length: {}\r\n\r\n", body.len()).into_bytes());
+    bytes.extend(body);
+    socket.write_all(&bytes).await?;
+    socket.shutdown().await
+}

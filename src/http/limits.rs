@@ -1,0 +1,219 @@
+//! How much is held in memory and goes on at once, over all requests.
+//!
+//! Made by `app`, asked by the handlers. The invariant: memory does not grow with the number of
+//! senders or readers; what finds no room is refused, and may come again.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::Problem;
+use crate::config::Config;
+
+/// Submissions on their way to the Engine: each holds its body and a connection there.
+const MAX_SUBMISSIONS: usize = 512;
+
+/// Lists of all jobs as streams: each holds a page of jobs and takes turns at the database, which
+/// must stay free for other readers.
+const MAX_STREAMS: usize = 16;
+
+/// Large bodies that are unpacked and read at once: it takes a thread and several times the body.
+const MAX_READINGS: usize = 4;
+
+/// Of every body this much is free, since the cap on connections bounds it: so a usual callback
+/// finds room however many large ones are on their way.
+const FREE_BYTES: usize = 16 * 1024;
+
+/// A body's memory is doubled from the first to the second of these, and then grows by the second.
+const SMALLEST_STEP: usize = 4 * 1024;
+const LARGEST_STEP: usize = 1024 * 1024;
+
+/// There is no room; the sender may come again.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl From<Full> for Problem {
+    fn from(_: Full) -> Self {
+        Self::Overloaded
+    }
+}
+
+/// Cheap to clone; clones share what they limit.
+#[derive(Clone)]
+pub struct Limits {
+    /// For bodies that are being received.
+    pub(super) bodies: Budget,
+    /// For results that are being read: apart, so that no reader keeps a callback out.
+    pub(super) answers: Budget,
+    /// Between two pieces of a body.
+    pub(super) idle_timeout: Duration,
+    /// For a body as a whole.
+    pub(super) body_timeout: Duration,
+    submissions: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    readings: Arc<Semaphore>,
+}
+
+/// A place among those who may do something; given back when it is dropped.
+pub(super) type Place = OwnedSemaphorePermit;
+
+impl Limits {
+    pub fn new(config: &Config) -> Self {
+        Self {
+            bodies: Budget::new(config.callbacks.memory),
+            answers: Budget::new(config.callbacks.memory),
+            idle_timeout: config.service.idle_timeout,
+            body_timeout: config.service.body_timeout,
+            submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
+            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            readings: Arc::new(Semaphore::new(MAX_READINGS)),
+        }
+    }
+
+    /// A place for a submission, to be kept until the Engine's answer is on record.
+    pub(super) fn submission(&self) -> Result<Place, Full> {
+        self.submissions.clone().try_acquire_owned().map_err(|_| Full)
+    }
+
+    /// A place for a stream of jobs, to be kept until its end.
+    pub(super) fn stream(&self) -> Result<Place, Full> {
+        self.streams.clone().try_acquire_owned().map_err(|_| Full)
+    }
+
+    /// A place for reading a large body; whoever holds one soon gives it back, so it is waited for.
+    pub(super) async fn reading(&self) -> Option<Place> {
+        self.readings.clone().acquire_owned().await.ok()
+    }
+}
+
+/// Bytes that may be held. Cheap to clone; clones share them.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// An empty body of at most `most` bytes.
+    pub(super) fn body(&self, most: usize) -> Held {
+        Held { bytes: Vec::new(), most, budget: self.clone(), room: None }
+    }
+
+    /// Holds bytes that are there already, as long as anyone has them.
+    pub(super) fn hold(&self, bytes: Bytes) -> Result<Bytes, Full> {
+        struct Lent {
+            bytes: Bytes,
+            _room: OwnedSemaphorePermit,
+        }
+
+        impl AsRef<[u8]> for Lent {
+            fn as_ref(&self) -> &[u8] {
+                &self.bytes
+            }
+        }
+
+        if bytes.len() <= FREE_BYTES {
+            return Ok(bytes);
+        }
+        let _room = self.take(bytes.len() - FREE_BYTES)?;
+        Ok(Bytes::from_owner(Lent { bytes, _room }))
+    }
+
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Full> {
+        let bytes = u32::try_from(bytes).map_err(|_| Full)?;
+        self.0.clone().try_acquire_many_owned(bytes).map_err(|_| Full)
+    }
+}
+
+/// A body that grows as its pieces come, within a budget.
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    most: usize,
+    budget: Budget,
+    /// What was taken for the bytes beyond the free ones.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds a piece, if there is room.
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Full> {
+        let needed = self.bytes.len() + piece.len();
+        let capacity = self.bytes.capacity();
+        if needed > capacity {
+            let step = capacity.clamp(SMALLEST_STEP, LARGEST_STEP);
+            self.grow(needed.max((capacity + step).min(self.most)))?;
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn grow(&mut self, capacity: usize) -> Result<(), Full> {
+        let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = capacity.saturating_sub(FREE_BYTES).saturating_sub(has);
+        if more > 0 {
+            let room = self.budget.take(more)?;
+            match &mut self.room {
+                Some(taken) => taken.merge(room),
+                None => self.room = Some(room),
+            }
+        }
+        self.bytes.reserve_exact(capacity - self.bytes.len());
+        Ok(())
+    }
+
+    /// The body; its room is given back when the last of its owners drops it.
+    pub(super) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn a_body_takes_room_as_it_grows_and_gives_it_back_with_its_last_owner() {
+        let budget = Budget::new(2 * MIB);
+        let mut body = budget.body(4 * MIB);
+        let piece = vec![7; 64 * 1024];
+        let mut pushed = 0;
+        while body.push(&piece).is_ok() {
+            pushed += piece.len();
+        }
+        assert!((MIB..=2 * MIB + FREE_BYTES).contains(&pushed), "{pushed}");
+        let bytes = body.into_bytes();
+        let slice = bytes.slice(1..2);
+        drop(bytes);
+        assert_eq!(budget.take(2 * MIB).err(), Some(Full));
+        drop(slice);
+        assert!(budget.take(2 * MIB).is_ok());
+    }
+
+    #[test]
+    fn a_body_of_the_whole_budget_fits_and_a_small_one_always_does() {
+        let budget = Budget::new(2 * MIB);
+        let mut large = budget.body(2 * MIB);
+        for piece in vec![1; 2 * MIB].chunks(10_000) {
+            large.push(piece).expect("room");
+        }
+        let mut small = budget.body(2 * MIB);
+        small.push(&vec![2; FREE_BYTES / 2]).expect("free");
+        assert_eq!(small.push(&vec![2; MIB]), Err(Full));
+        assert_eq!(budget.hold(vec![0; MIB].into()), Err(Full));
+        assert!(budget.hold(vec![0; FREE_BYTES].into()).is_ok());
+    }
+}

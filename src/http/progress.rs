@@ -1,0 +1,208 @@
+//! How far a connection is, and until when it may take its time.
+//!
+//! Told by the socket and the bodies that hyper is given, asked by `serve`. The invariant: whoever
+//! makes the service wait has a deadline; whoever waits for the service has none.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{clock::Stopwatch, config::ServiceConfig};
+
+/// Bytes of a request's head, its first line included. Whole heads are measured by `observe`; here
+/// an unfinished one is cut off.
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// A sender that has not sent everything when its answer is ready must be let finish, or the system
+/// resets the connection and the answer is lost on its way. It may be silent for this long.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long a refusal may take that hyper has no part in.
+pub(super) const REFUSAL_TIME: Duration = LINGER;
+
+/// When the service stops, a head that is on its way may still arrive.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// How long each part may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    head: Duration,
+    idle: Duration,
+    /// For a body that is still sent after its answer, and for taking the next piece of an answer.
+    body: Duration,
+}
+
+impl Timeouts {
+    pub(super) fn new(config: &ServiceConfig) -> Self {
+        Self { head: config.header_timeout, idle: config.idle_timeout, body: config.body_timeout }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waiting for the head of a request.
+    Head,
+    /// Between a request's head and the end of its answer.
+    InFlight,
+    /// Between an answer and the next head's first byte.
+    Idle,
+    /// The last answer is sent.
+    Leaving,
+}
+
+/// Shared by the parts of one connection.
+#[derive(Debug)]
+pub(super) struct Progress {
+    timeouts: Timeouts,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    since: Stopwatch,
+    /// When the other side last sent something that was not asked for any more.
+    last_read: Stopwatch,
+    /// Bytes of the head that is on its way.
+    head_bytes: usize,
+    is_head_too_large: bool,
+    /// The request's body was dropped before its end.
+    is_body_left: bool,
+    /// The other side sends nothing more.
+    is_sender_done: bool,
+    /// Since when the other side takes nothing.
+    stalled_since: Option<Stopwatch>,
+    stopping_since: Option<Stopwatch>,
+}
+
+impl Progress {
+    pub(super) fn new(timeouts: Timeouts) -> Self {
+        let state = State {
+            phase: Phase::Head,
+            since: Stopwatch::start(),
+            last_read: Stopwatch::start(),
+            head_bytes: 0,
+            is_head_too_large: false,
+            is_body_left: false,
+            is_sender_done: false,
+            stalled_since: None,
+            stopping_since: None,
+        };
+        Self { timeouts, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the other side has had its time; `None` while it waits for us.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let state = self.state();
+        let stop = state.stopping_since.map(|since| since.when(LAST_CALL));
+        match (state.phase, state.stalled_since) {
+            (Phase::Leaving, _) => {
+                Some(state.last_read.when(LINGER).min(state.since.when(self.timeouts.body)))
+            }
+            (_, Some(since)) => Some(since.when(self.timeouts.body)),
+            (Phase::InFlight, None) => None,
+            (Phase::Head, None) => {
+                let own = state.since.when(self.timeouts.head);
+                Some(stop.map_or(own, |stop| own.min(stop)))
+            }
+            (Phase::Idle, None) => Some(state.since.when(self.timeouts.idle)),
+        }
+    }
+
+    /// Bytes were read; none means that the sender is done.
+    pub(super) fn read(&self, bytes: usize) {
+        let mut state = self.state();
+        if bytes == 0 {
+            state.is_sender_done = true;
+        } else if state.phase == Phase::Idle {
+            state.phase = Phase::Head;
+            state.since = Stopwatch::start();
+            state.head_bytes = bytes;
+        } else if state.phase == Phase::Head {
+            state.head_bytes += bytes;
+        } else if state.phase == Phase::Leaving {
+            state.last_read = Stopwatch::start();
+        }
+    }
+
+    /// Whether more of a head is asked for, though there is too much of it already.
+    pub(super) fn is_head_over(&self) -> bool {
+        let mut state = self.state();
+        state.is_head_too_large |= state.phase == Phase::Head && state.head_bytes > MAX_HEAD_BYTES;
+        state.is_head_too_large
+    }
+
+    /// The other side took a piece of an answer.
+    pub(super) fn wrote(&self) {
+        let mut state = self.state();
+        state.stalled_since = None;
+        if state.phase == Phase::Idle {
+            state.since = Stopwatch::start();
+        }
+    }
+
+    /// The other side takes nothing for now.
+    pub(super) fn stalled(&self) {
+        self.state().stalled_since.get_or_insert_with(Stopwatch::start);
+    }
+
+    pub(super) fn request_began(&self) {
+        let mut state = self.state();
+        state.phase = Phase::InFlight;
+        state.head_bytes = 0;
+        state.is_body_left = false;
+    }
+
+    /// A request's body will not be read to its end.
+    pub(super) fn body_left(&self) {
+        self.state().is_body_left = true;
+    }
+
+    pub(super) fn is_body_left(&self) -> bool {
+        self.state().is_body_left
+    }
+
+    /// The answer's last piece has been handed over.
+    pub(super) fn answered(&self) {
+        let mut state = self.state();
+        if state.phase == Phase::InFlight {
+            state.phase = Phase::Idle;
+            state.since = Stopwatch::start();
+        }
+    }
+
+    /// Nothing more will be sent. Whether the sender must be let finish.
+    pub(super) fn leave(&self) -> bool {
+        let mut state = self.state();
+        if state.phase != Phase::Leaving {
+            state.phase = Phase::Leaving;
+            state.since = Stopwatch::start();
+            state.last_read = state.since;
+        }
+        state.is_body_left && !state.is_sender_done
+    }
+
+    pub(super) fn stop(&self) {
+        self.state().stopping_since.get_or_insert_with(Stopwatch::start);
+    }
+
+    /// Nothing has come yet, so what is on its way may be the first request.
+    pub(super) fn is_fresh(&self) -> bool {
+        let state = self.state();
+        state.phase == Phase::Head && state.head_bytes == 0
+    }
+
+    /// Half a head has come.
+    pub(super) fn is_mid_head(&self) -> bool {
+        let state = self.state();
+        state.phase == Phase::Head && state.head_bytes > 0
+    }
+}

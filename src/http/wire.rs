@@ -1,0 +1,192 @@
+//! What hyper is given of a connection: its socket and its bodies, each of which tells the
+//! connection's progress.
+//!
+//! Made by `serve`. The invariant: an answer is not cut short by closing while its reader still
+//! sends.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::progress::Progress;
+
+/// What a sender still sends after its answer is read in pieces of this size, and forgotten.
+const FORGOTTEN_BYTES: usize = 16 * 1024;
+
+/// A connection's socket.
+pub(super) struct Socket {
+    stream: TcpStream,
+    progress: Arc<Progress>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
+        Self { stream, progress }
+    }
+
+    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+        match written {
+            Poll::Ready(_) => self.progress.wrote(),
+            Poll::Pending => self.progress.stalled(),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.progress.is_head_over() {
+            return Poll::Ready(Err(io::Error::other("the head of the request is too large")));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            self.progress.read(buffer.filled().len() - before);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(&written);
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Ends the sending side, and lets a sender finish that is still at it: closing at once would
+    /// reset the connection before the answer is read.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let must_linger = self.progress.leave();
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        if !must_linger {
+            return Poll::Ready(Ok(()));
+        }
+        let mut forgotten = [0; FORGOTTEN_BYTES];
+        loop {
+            let mut buffer = ReadBuf::new(&mut forgotten);
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+            if ready!(read).is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.progress.read(buffer.filled().len());
+        }
+    }
+}
+
+/// A request's body.
+pub(super) struct Received {
+    body: Incoming,
+    is_ended: bool,
+    progress: Arc<Progress>,
+}
+
+impl Received {
+    pub(super) fn new(body: Incoming, progress: Arc<Progress>) -> Self {
+        Self { body, is_ended: false, progress }
+    }
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        self.is_ended |= frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if !self.is_ended && !self.body.is_end_stream() {
+            self.progress.body_left();
+        }
+    }
+}
+
+/// An answer's body.
+pub(super) struct Sent {
+    body: Body,
+    progress: Arc<Progress>,
+}
+
+impl Sent {
+    pub(super) fn new(body: Body, progress: Arc<Progress>) -> Self {
+        Self { body, progress }
+    }
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.progress.answered();
+    }
+}

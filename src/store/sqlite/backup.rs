@@ -1,0 +1,97 @@
+//! An online copy of the database.
+//!
+//! Called by `finishline backup`, beside the running service or without it. The invariant: under
+//! the name asked for there is either nothing or a whole copy that is on disk; what was committed
+//! before the copy began is in it.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::NamedTempFile;
+
+use super::BUSY_TIMEOUT;
+
+/// A copy that was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied {
+    pub bytes: u64,
+    pub jobs: u64,
+}
+
+/// Why there is no copy; each is one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("{0} exists already and is left as it is: name another file")]
+    Exists(PathBuf),
+    #[error("there is no database at {0}: look at database.url in the settings")]
+    NoDatabase(PathBuf),
+    #[error("{0} cannot be written: {1}")]
+    Unwritable(PathBuf, String),
+    #[error("database {0} cannot be copied: {1}")]
+    Unreadable(PathBuf, String),
+}
+
+/// Copies the database to a new file that its owner alone can read. It reads one snapshot: writers
+/// go on, and the write-ahead log grows until it is done.
+pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError> {
+    let unwritable =
+        |error: io::Error| BackupError::Unwritable(target.to_owned(), error.to_string());
+    let unreadable =
+        |error: sqlx::Error| BackupError::Unreadable(database.to_owned(), error.to_string());
+    if !database.exists() {
+        return Err(BackupError::NoDatabase(database.to_owned()));
+    }
+    // Whatever stands there, a dangling link included.
+    if target.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(target.to_owned()));
+    }
+    let target = std::path::absolute(target).map_err(unwritable)?;
+    let folder = target.parent().unwrap_or(Path::new("/")).to_owned();
+    // In the same folder, so that it can be renamed. Made with mode 0600.
+    let copy = tempfile::Builder::new().prefix(".finishline-backup-").tempfile_in(&folder);
+    let copy = copy.map_err(unwritable)?;
+    let name = copy.path().to_str().ok_or_else(|| {
+        BackupError::Unwritable(target.clone(), "its path is not UTF-8".to_owned())
+    })?;
+
+    let source =
+        SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(BUSY_TIMEOUT);
+    let mut connection = SqliteConnection::connect_with(&source).await.map_err(unreadable)?;
+    let copied = sqlx::query("vacuum into ?").bind(name).execute(&mut connection).await;
+    copied.map_err(unreadable)?;
+    connection.close().await.map_err(unreadable)?;
+
+    let jobs = count_jobs(copy.path()).await.map_err(unreadable)?;
+    let kept = tokio::task::spawn_blocking(move || keep(copy, &target, &folder));
+    let bytes = kept.await.map_err(io::Error::other).map_err(unwritable)??;
+    Ok(Copied { bytes, jobs })
+}
+
+/// Reads the copy itself, which proves that it can be read.
+async fn count_jobs(copy: &Path) -> sqlx::Result<u64> {
+    let options = SqliteConnectOptions::new().filename(copy).read_only(true).immutable(true);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let jobs: i64 =
+        sqlx::query_scalar("select count(*) from jobs").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(jobs.unsigned_abs())
+}
+
+/// Brings the copy to disk and gives it its name, which nothing else may have taken meanwhile.
+fn keep(copy: NamedTempFile, target: &Path, folder: &Path) -> Result<u64, BackupError> {
+    let unwritable =
+        |error: io::Error| BackupError::Unwritable(target.to_owned(), error.to_string());
+    let file = copy.as_file();
+    file.sync_all().map_err(unwritable)?;
+    let bytes = file.metadata().map_err(unwritable)?.len();
+    copy.persist_noclobber(target).map_err(|failed| match failed.error.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Exists(target.to_owned()),
+        _ => unwritable(failed.error),
+    })?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(unwritable)?;
+    Ok(bytes)
+}

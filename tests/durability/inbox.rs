@@ -1,0 +1,171 @@
+//! The inbox: results of jobs that were submitted elsewhere.
+//!
+//! The invariant: nobody without the secret learns that there is an inbox.
+
+use serde_json::{Value, json};
+
+use crate::{evidence::*, support::*};
+
+const SECRET: &str = "a-long-inbox-secret-0123456789";
+
+async fn service_with_inbox() -> (Service, String) {
+    let service = Setup::new().set("CALLBACKS__INBOX_SECRET", SECRET).start().await;
+    let url = format!("{}/inbox/{SECRET}", service.callbacks);
+    (service, url)
+}
+
+#[tokio::test]
+async fn without_a_secret_there_is_no_inbox() {
+    let service = Service::start().await;
+    for path in ["/inbox/", "/inbox", "/inbox/x", &format!("/inbox/{SECRET}")] {
+        let url = format!("{}{path}", service.callbacks);
+        service.post_to(&url, r#"{"success":true}"#).await.problem(404, "not-found");
+    }
+    assert!(service.jobs().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_secret_finds_nothing_and_writes_nothing() {
+    let (service, url) = service_with_inbox().await;
+    let mut database = connect(&service.database).await;
+    let version = data_version(&mut database).await;
+    let wrong = [
+        SECRET.to_uppercase(),
+        SECRET[1..].to_owned(),
+        format!("{SECRET}x"),
+        format!("{SECRET}%00"),
+        format!("{SECRET}/"),
+        format!("%20{SECRET}"),
+        "x".into(),
+        String::new(),
+    ];
+    for secret in &wrong {
+        let answer = service.post_to(&format!("{}/inbox/{secret}", service.callbacks), "{}").await;
+        answer.problem(404, "not-found");
+    }
+    assert_eq!(data_version(&mut database).await, version);
+    assert!(service.jobs().await.is_empty());
+    assert_eq!(service.outcome(&url, r#"{"success":true}"#).await, "stored");
+    assert_ne!(data_version(&mut database).await, version, "a write would have been seen");
+}
+
+#[tokio::test]
+async fn a_result_makes_its_job_and_finds_it_again_by_the_engine_s_id() {
+    let (service, url) = service_with_inbox().await;
+    let body = |id: &Value, status: &str, link: &str| {
+        json!({"jobId": id, "success": true, "outputFiles": {"meshes": [
+            {"extension": ".stl", "structures": ["skull"], "status": status, "url": link}]}})
+        .to_string()
+    };
+    let id = json!("engine-1");
+    let first = body(&id, "Available", "https://store.example/1");
+    assert_eq!(service.outcome(&url, first.clone()).await, "stored");
+    let jobs = service.jobs().await;
+    assert_eq!(jobs.len(), 1);
+    let job = &jobs[0];
+    for (name, expected) in [
+        ("origin", json!("inbox")),
+        ("status", json!("succeeded")),
+        ("engineJobId", json!("engine-1")),
+        ("request", Value::Null),
+        ("submittedAt", Value::Null),
+        ("deliveries", json!(1)),
+    ] {
+        assert_eq!(job[name], expected, "{name}: {job}");
+    }
+    let ours = text(&job["id"]);
+    assert_eq!(service.get(&format!("/v1/jobs/{ours}/result")).await.body, first);
+
+    assert_eq!(service.outcome(&url, first.clone()).await, "duplicate");
+    let renewed = body(&id, "Available", "https://store.example/2");
+    assert_eq!(service.outcome(&url, renewed).await, "refreshed");
+    assert_eq!(service.outcome(&url, body(&id, "Missing", "")).await, "conflict");
+    let job = service.job(ours).await;
+    assert_eq!((&job["deliveries"], &job["status"]), (&json!(3), &json!("succeeded")));
+    assert_eq!(job["outputs"][0]["url"], "https://store.example/2");
+    assert_eq!(service.get(&format!("/v1/jobs/{ours}/result")).await.body, first);
+    assert_eq!(service.jobs().await.len(), 1, "all of one job");
+
+    for other in [json!("engine-2"), json!("Engine-1"), json!(7), json!("engine-1 ")] {
+        assert_eq!(service.outcome(&url, body(&other, "Missing", "")).await, "stored", "{other}");
+    }
+    assert_eq!(service.jobs().await.len(), 5, "each of its own");
+    let found = service.get("/v1/jobs?engineJobId=engine-1").await.expect(200).json();
+    assert_eq!(found["jobs"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn an_inbox_job_stays_open_until_its_result_comes() {
+    let (service, url) = service_with_inbox().await;
+    assert_eq!(service.outcome(&url, r#"{"id":"e","state":"running"}"#).await, "unrecognised");
+    let jobs = service.jobs().await;
+    assert_eq!((jobs.len(), &jobs[0]["finishedAt"]), (1, &Value::Null));
+    assert_eq!(service.outcome(&url, r#"{"id":"e","success":false}"#).await, "stored");
+    let job = service.job(text(&jobs[0]["id"])).await;
+    assert_eq!((&job["status"], &job["deliveries"]), (&json!("failed"), &json!(2)));
+}
+
+#[tokio::test]
+async fn without_an_id_a_body_is_its_own_name() {
+    let (service, url) = service_with_inbox().await;
+    let (one, two) = (r#"{"success":true}"#, r#"{"success":true }"#);
+    assert_eq!(service.outcome(&url, one).await, "stored");
+    assert_eq!(service.outcome(&url, one).await, "duplicate");
+    assert_eq!(service.jobs().await.len(), 1);
+    assert_eq!(service.outcome(&url, two).await, "stored");
+    let jobs = service.jobs().await;
+    assert_eq!(jobs.len(), 2);
+    for job in &jobs {
+        assert_eq!((&job["engineJobId"], &job["deliveries"]), (&Value::Null, &json!(1)));
+    }
+    let first = service.deliveries(text(&jobs[1]["id"])).await;
+    assert_eq!(first[0]["repeats"], 1);
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_kept_in_the_inbox_too() {
+    let (service, url) = service_with_inbox().await;
+    for _ in 0..2 {
+        service.post_to(&url, "not JSON").await.problem(400, "malformed-json");
+    }
+    let jobs = service.jobs().await;
+    assert_eq!(jobs.len(), 1);
+    let deliveries = service.deliveries(text(&jobs[0]["id"])).await;
+    assert_eq!((deliveries.len(), &deliveries[0]["outcome"]), (1, &json!("malformed")));
+    service.holds(&deliveries[0], b"not JSON").await;
+}
+
+#[tokio::test]
+async fn an_erased_inbox_job_is_not_made_again() {
+    let (service, url) = service_with_inbox().await;
+    let body = r#"{"jobId":"engine-1","success":true}"#;
+    assert_eq!(service.outcome(&url, body).await, "stored");
+    let id = text(&service.jobs().await[0]["id"]).to_owned();
+    service.delete(&format!("/v1/jobs/{id}")).await.expect(200);
+    for late in [body, r#"{"jobId":"engine-1","success":false}"#] {
+        service.post_to(&url, late).await.problem(410, "gone");
+    }
+    assert!(service.jobs().await.is_empty());
+    assert_eq!(service.outcome(&url, r#"{"jobId":"engine-2","success":true}"#).await, "stored");
+}
+
+#[tokio::test]
+async fn many_identical_results_at_once_make_one_inbox_job() {
+    let (service, url) = service_with_inbox().await;
+    let body = r#"{"jobId":"engine-1","success":true}"#;
+    let senders = (0..50).map(|_| service.outcome(&url, body));
+    let outcomes = futures_util::future::join_all(senders).await;
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "stored").count(), 1);
+    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "duplicate").count(), 49);
+    let jobs = service.jobs().await;
+    assert_eq!((jobs.len(), &jobs[0]["deliveries"]), (1, &json!(1)));
+}
+
+#[tokio::test]
+async fn an_oversize_body_makes_no_inbox_job() {
+    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", SECRET);
+    let service = setup.set("CALLBACKS__MAX_BODY", "1KiB").start().await;
+    let url = format!("{}/inbox/{SECRET}", service.callbacks);
+    service.post_to(&url, "x".repeat(1_025)).await.problem(413, "payload-too-large");
+    assert!(service.jobs().await.is_empty());
+}
