@@ -57,6 +57,7 @@ impl Client {
         self.json(request).await
     }
 
+    /// The job as it stands.
     pub async fn job(&self, id: &str) -> Result<api::Job, ClientError> {
         self.json(self.request(Method::GET, &format!("/v1/jobs/{id}"))).await
     }
@@ -67,6 +68,7 @@ impl Client {
         self.json(request.query(&[("wait", patience.as_secs())])).await
     }
 
+    /// The job's timeline.
     pub async fn events(&self, id: &str) -> Result<api::Events, ClientError> {
         self.json(self.request(Method::GET, &format!("/v1/jobs/{id}/events"))).await
     }

@@ -83,10 +83,12 @@ pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 pub struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
+    /// Begins to measure.
     pub fn start() -> Self {
         Self(std::time::Instant::now())
     }
 
+    /// The time since the start.
     pub fn elapsed(self) -> Duration {
         self.0.elapsed()
     }

@@ -16,18 +16,25 @@ pub enum EventType {
     JobRejected,
     JobUnconfirmed,
     JobFinished,
+    /// Past its due time without a callback.
     JobOverdue,
+    /// A look at the Engine brought its result.
     JobReconciled,
+    /// It is looked up no more; a callback is still taken.
     JobGivenUp,
+    /// Made on arrival of a callback that proves itself.
     JobRecovered,
     RelayDelivered,
+    /// An attempt failed; another follows.
     RelayFailed,
+    /// No further attempt follows unless it is ordered.
     RelayDead,
     JobErased,
     DeliverySpooled,
     DeliveryDuplicate,
     DeliveryRefreshed,
     DeliveryConflict,
+    /// Larger than the limit; nothing was kept.
     DeliveryOversize,
     DeliveryUnrecognised,
     DeliveryMalformed,

@@ -49,7 +49,9 @@ pub struct DueJob {
 /// What follows a look that brought no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
+    /// Another look at this time; past its due time, it is overdue from now on.
     Look { at: Timestamp, is_overdue: bool },
+    /// No more looks.
     GiveUp,
 }
 

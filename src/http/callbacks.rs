@@ -50,6 +50,7 @@ const UNPACKED_PIECE: usize = 16 * 1024;
 
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
+    operation_id = "receiveCallback",
     post, path = "/callbacks/{job}/{signature}", tag = "callbacks",
     description = "Receives the Engine's finish webhook. The 2xx is sent only after the body is on \
         disk. Any `Content-Type`, with or without `Content-Length`; gzip is unpacked.",
@@ -91,6 +92,7 @@ pub async fn receive(
 
 /// Answers those who look before they send; changes nothing.
 #[utoipa::path(
+    operation_id = "probeCallback",
     get, path = "/callbacks/{job}/{signature}", tag = "callbacks",
     params(
         ("job" = String, Path, description = "Job id"),
@@ -111,6 +113,7 @@ pub async fn probe(
 
 /// Takes in the result of a job that was submitted elsewhere.
 #[utoipa::path(
+    operation_id = "receiveInInbox",
     post, path = "/inbox/{secret}", tag = "callbacks",
     description = "Off until `callbacks.inbox_secret` is set. The job is made on arrival and found \
         again by the Engine's id in the body.",

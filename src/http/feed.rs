@@ -32,6 +32,7 @@ struct Shared {
 }
 
 impl Feed {
+    /// A feed that nobody follows yet; it stands still until it is run.
     pub fn new(store: Arc<dyn Store>) -> Self {
         let followers = broadcast::Sender::new(BACKLOG);
         Self(Arc::new(Shared { store, followers, position: Mutex::new(0) }))

@@ -26,6 +26,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The process is alive.
 #[utoipa::path(
+    operation_id = "checkAlive",
     get, path = "/healthz", tag = "operation",
     responses((status = 200, body = Object, example = json!({"status": "ok"}))),
 )]
@@ -35,6 +36,7 @@ pub async fn alive() -> Json<Value> {
 
 /// The service can do its work.
 #[utoipa::path(
+    operation_id = "checkReady",
     get, path = "/readyz", tag = "operation",
     description = "Writes to the database; says whether the public URL leads here, as the doctor \
         found it last. Details only with a key.",
@@ -104,6 +106,7 @@ async fn reachability(context: &Context) -> Value {
 
 /// Figures in the Prometheus text format.
 #[utoipa::path(
+    operation_id = "showMetrics",
     get, path = "/metrics", tag = "operation", description = "Scope: `read`.",
     responses(
         (status = 200, body = String, content_type = "text/plain"),

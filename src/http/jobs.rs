@@ -44,6 +44,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 
 /// Submits a job to the Engine.
 #[utoipa::path(
+    operation_id = "submitJob",
     post, path = "/v1/jobs", tag = "jobs",
     description = "The body is the Engine's job body; unknown fields are passed on untouched. \
         `finishWebhook` is kept as the job's relay target and replaced by this service's own \
@@ -136,6 +137,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 /// Lists jobs, newest first.
 #[utoipa::path(
+    operation_id = "listJobs",
     get, path = "/v1/jobs", tag = "jobs",
     description = "Page by page; with `Accept: application/x-ndjson`, all matches as a stream of \
         lines. Scope: `read`.",
@@ -209,6 +211,7 @@ fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
 
 /// Shows a job.
 #[utoipa::path(
+    operation_id = "showJob",
     get, path = "/v1/jobs/{id}", tag = "jobs",
     description = "With `wait`, as soon as it finishes or the time is up. Scope: `read`.",
     params(
@@ -236,6 +239,7 @@ pub async fn show(
 
 /// Erases a job and all that was received for it.
 #[utoipa::path(
+    operation_id = "eraseJob",
     delete, path = "/v1/jobs/{id}", tag = "jobs",
     description = "Its bytes are nowhere in the database afterwards; a tombstone keeps its late \
         callbacks out. A running job may be erased. Scope: `erase`.",
@@ -260,6 +264,7 @@ pub async fn erase(
 
 /// Erases all jobs of an end user.
 #[utoipa::path(
+    operation_id = "eraseJobsOfEndUser",
     delete, path = "/v1/jobs", tag = "jobs", description = "Scope: `erase`.",
     params(("endUserId" = String, Query, description = "Whose jobs")),
     responses(

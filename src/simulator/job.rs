@@ -39,6 +39,7 @@ pub struct AcceptedJob {
     pub(super) output_size: usize,
 }
 
+/// How far a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -48,6 +49,7 @@ pub enum JobState {
     Finished,
 }
 
+/// A scan that a job needs.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Its modality.
@@ -70,6 +72,7 @@ pub struct Upload {
     pub content: Bytes,
 }
 
+/// A file that a job makes.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub kind: String,
@@ -82,6 +85,7 @@ pub struct Output {
     pub status: Option<OutputStatus>,
 }
 
+/// What became of an output, as results spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputStatus {
     Available,
@@ -90,6 +94,7 @@ pub enum OutputStatus {
 }
 
 impl AcceptedJob {
+    /// Whether its result stands.
     pub fn is_finished(&self) -> bool {
         self.state == JobState::Finished
     }

@@ -121,14 +121,17 @@ impl Simulator {
         format!("{}/{version}", self.origin())
     }
 
+    /// Where tokens are issued.
     pub fn token_url(&self) -> String {
         format!("{}/oauth/token", self.origin())
     }
 
+    /// Scheme, host and port, without a slash at the end.
     pub fn origin(&self) -> String {
         format!("http://{}", self.shared.address)
     }
 
+    /// How it behaves now.
     pub fn options(&self) -> Options {
         self.state().options.clone()
     }
@@ -143,6 +146,7 @@ impl Simulator {
         self.state().jobs.clone()
     }
 
+    /// A job by the id that the Engine gave it.
     pub fn job(&self, engine_job_id: &str) -> Option<AcceptedJob> {
         self.state().job(engine_job_id).cloned()
     }
@@ -159,10 +163,12 @@ impl Simulator {
         callbacks
     }
 
+    /// Tokens issued since the start.
     pub fn tokens_issued(&self) -> usize {
         self.requests().tokens_issued
     }
 
+    /// Requests seen since the start, by kind.
     pub fn requests(&self) -> Requests {
         self.state().requests
     }

@@ -365,6 +365,7 @@ pub trait Store: Send + Sync {
     /// Writes for real, to prove that the database takes writes.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
 
+    /// A job with its inputs and outputs.
     async fn job(&self, id: JobId) -> Result<Lookup<Job>, StoreError>;
 
     /// At most `limit` jobs that are older than `after`, newest first.
@@ -384,6 +385,7 @@ pub trait Store: Send + Sync {
     /// A job's deliveries in the order they came.
     async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError>;
 
+    /// A delivery without its bytes; `None` if it is not on record, or no more.
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
     /// The exact bytes of a delivery.
@@ -403,6 +405,7 @@ pub trait Store: Send + Sync {
     /// The number of the last event; 0 if there was none.
     async fn last_event(&self) -> Result<i64, StoreError>;
 
+    /// Figures as of `now`.
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError>;
 
     /// Takes no more changes, carries out those handed over, closes the database.

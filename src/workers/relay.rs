@@ -53,6 +53,7 @@ pub struct Relayer {
 }
 
 impl Relayer {
+    /// A relayer with nothing under way.
     pub fn new(
         config: RelayConfig,
         store: Arc<dyn Store>,

@@ -256,12 +256,14 @@ impl Store for SqliteStore {
                         break;
                     }
                 }
-                gone => return Ok(gone),
+                gone => {
+                    // An earlier call may have been refused while readers held the log.
+                    erase::empty_log(&self.checkpointer).await?;
+                    return Ok(gone);
+                }
             }
         }
-        if erased > 0 {
-            erase::empty_log(&self.checkpointer).await?;
-        }
+        erase::empty_log(&self.checkpointer).await?;
         Ok(Lookup::Found(erased))
     }
 
