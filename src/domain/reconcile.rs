@@ -1,7 +1,7 @@
 //! When a job in flight is looked up at the Engine, and when it is given up.
 //!
 //! The reconcile worker asks after each look. The invariant: a job is given up only after several
-//! looks, so a clock that jumps ahead gives nothing up by itself.
+//! looks, the last of them at its planned time, so a clock that jumps gives nothing up by itself.
 
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use super::ids::JobId;
 
 /// The pause between looks doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// A look this long after its planned time gives nothing up.
+const LATE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// Looks before a job is given up, however late it is.
 const LOOKS_BEFORE_GIVING_UP: u32 = 5;
@@ -42,6 +45,8 @@ pub struct DueJob {
     pub engine_job_id: Option<String>,
     /// When it was submitted.
     pub asked_at: Timestamp,
+    /// When this look was planned for.
+    pub planned_at: Timestamp,
     /// Looks so far, this one not included.
     pub lookups: u32,
 }
@@ -59,7 +64,10 @@ pub enum Next {
 pub fn after_look(schedule: Schedule, job: &DueJob, now: Timestamp) -> Next {
     let waited = now.duration_since(job.asked_at);
     let has_waited = |duration: Duration| waited >= signed(duration);
-    if has_waited(schedule.give_up) && job.lookups + 1 >= LOOKS_BEFORE_GIVING_UP {
+    // Long after its time: the clock jumped, or the service was down. The next look decides.
+    let is_late = now.duration_since(job.planned_at) > signed(LATE.max(schedule.every));
+    let is_tried = job.lookups + 1 >= LOOKS_BEFORE_GIVING_UP;
+    if has_waited(schedule.give_up) && is_tried && !is_late {
         return Next::GiveUp;
     }
     let doubled = schedule.every.saturating_mul(1 << job.lookups.min(16));
@@ -94,12 +102,18 @@ mod tests {
 
     fn job(lookups: u32) -> DueJob {
         let asked_at = Timestamp::from_second(1_800_000_000).expect("in range");
-        DueJob { id: JobId::new(asked_at), engine_job_id: None, asked_at, lookups }
+        DueJob {
+            id: JobId::new(asked_at),
+            engine_job_id: None,
+            asked_at,
+            planned_at: asked_at,
+            lookups,
+        }
     }
 
     fn look_after(waited: Duration, lookups: u32) -> Next {
-        let job = job(lookups);
-        after_look(schedule(), &job, job.asked_at + signed(waited))
+        let now = job(lookups).asked_at + signed(waited);
+        after_look(schedule(), &DueJob { planned_at: now, ..job(lookups) }, now)
     }
 
     fn pause(lookups: u32) -> SignedDuration {
@@ -132,6 +146,8 @@ mod tests {
         let years = 24 * 365 * 60 * MINUTE;
         assert!(matches!(look_after(years, 0), Next::Look { is_overdue: true, .. }));
         assert_eq!(look_after(years, 4), Next::GiveUp);
+        let jumped = job(4).asked_at + signed(years);
+        assert!(matches!(after_look(schedule(), &job(4), jumped), Next::Look { .. }));
         assert_eq!(look_after(48 * 60 * MINUTE, 20), Next::GiveUp);
         assert!(matches!(look_after(47 * 60 * MINUTE, 20), Next::Look { .. }));
         // Back to 1970: it only waits.

@@ -47,7 +47,8 @@ async fn jobs_go_through_whatever_the_clock_shows() {
     // The open one is looked up as ever once the clock is right: its due time of 2038 is nonsense.
     service.engine.set(|options| options.drop_callbacks = finishline::simulator::FaultRate::Always);
     service.engine.finish(text(&left_open["engineJobId"]));
-    service.clock.advance(Duration::from_secs(31 * 60));
+    // Longer than the longest pause between two looks.
+    service.clock.advance(Duration::from_secs(3 * 60 * 60));
     crate::support::wait_for("the open job to be found", async || {
         service.reconcile().await;
         Some(service.job(text(&left_open["id"])).await).filter(|job| job["success"] == true)

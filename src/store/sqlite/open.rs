@@ -113,7 +113,5 @@ pub(super) async fn settle(
     let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
     relay::give_back(&mut transaction).await?;
     transaction.commit().await?;
-    // The last process may have ended between an erasure and the emptying of the log.
-    sqlx::query("pragma wal_checkpoint(truncate)").execute(connection).await?;
     Ok(interrupted)
 }

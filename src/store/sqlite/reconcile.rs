@@ -116,30 +116,34 @@ impl UseCase for Claim {
     type Output = Vec<DueJob>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueJob>> {
-        // Stale jobs were moved to the front with the time of the move: among the due ones, those
-        // with a dead address go first.
+        // Those with a dead callback address go first.
         let rows = sqlx::query(
-            "update jobs set due_at = ?1 where seq in
-                 (select seq from jobs where due_at <= ?2 or due_at > ?3
-                  order by expedited_for is null, due_at limit ?4)
-             returning id, engine_job_id, coalesce(submitted_at, created_at) as asked_at, lookups",
+            "select seq, id, engine_job_id, coalesce(submitted_at, created_at) as asked_at, due_at,
+                 lookups
+             from jobs where due_at <= ? or due_at > ?
+             order by expedited_for is null, due_at limit ?",
         )
-        .bind(self.lease_until)
         .bind(self.now)
         .bind(self.nonsense_from)
         .bind(self.limit)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(DueJob {
-                    id: JobId(row.try_get("id")?),
-                    engine_job_id: row.try_get("engine_job_id")?,
-                    asked_at: from_millis(row.try_get("asked_at")?),
-                    lookups: row.try_get("lookups")?,
-                })
-            })
-            .collect()
+        let mut claimed = Vec::with_capacity(rows.len());
+        for row in &rows {
+            sqlx::query("update jobs set due_at = ? where seq = ?")
+                .bind(self.lease_until)
+                .bind(row.try_get::<i64, _>("seq")?)
+                .execute(&mut *connection)
+                .await?;
+            claimed.push(DueJob {
+                id: JobId(row.try_get("id")?),
+                engine_job_id: row.try_get("engine_job_id")?,
+                asked_at: from_millis(row.try_get("asked_at")?),
+                planned_at: from_millis(row.try_get("due_at")?),
+                lookups: row.try_get("lookups")?,
+            });
+        }
+        Ok(claimed)
     }
 }
 
