@@ -8,6 +8,7 @@ mod connection;
 mod demo;
 mod events;
 mod following;
+mod forward;
 mod healthcheck;
 mod jobs;
 mod pages;
@@ -67,6 +68,8 @@ enum Command {
     Relays(relays::Command),
     /// Show what has happened, and what happens
     Events(events::Arguments),
+    /// Pass results on to an address of this machine, from the last one it took
+    Forward(forward::Arguments),
     /// Print a script that completes commands in a shell
     Completions(completions::Arguments),
 }
@@ -143,6 +146,7 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::Jobs(command) => jobs::run(connection, command).await,
         Command::Relays(command) => relays::run(connection, command).await,
         Command::Events(arguments) => events::run(connection, arguments).await,
+        Command::Forward(arguments) => forward::run(connection, arguments).await,
         Command::Completions(arguments) => completions::run(arguments),
     }
 }
