@@ -163,6 +163,9 @@ pub struct Event {
     pub data: Box<RawValue>,
 }
 
+/// The comment in a stream of events that ends what was before; the number of an event follows.
+pub const CAUGHT_UP: &str = "caught up with ";
+
 /// A job's timeline.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Events {

@@ -5,19 +5,39 @@
 
 mod backup;
 mod check;
+mod completions;
+mod connection;
 mod demo;
+mod events;
+mod following;
+mod forward;
 mod healthcheck;
+mod jobs;
+mod pages;
+mod relays;
 mod report;
 mod restore_check;
 mod sample;
+mod screen;
 mod serve;
 mod simulate_engine;
+mod submit;
+mod table;
+mod wait;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use self::screen::Screen;
+use crate::{
+    client::ClientError,
+    config::{self, Config},
+};
 
 /// Submit Relu Engine jobs, never poll, never lose a result.
 #[derive(Debug, Parser)]
@@ -26,6 +46,8 @@ struct Arguments {
     /// File of settings; else `finishline.toml` where it exists
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    #[command(flatten)]
+    connection: connection::Arguments,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,6 +68,20 @@ enum Command {
     RestoreCheck(restore_check::Arguments),
     /// Ask the running service whether it is alive, for a container's health check
     Healthcheck,
+    /// Submit a job to a running service
+    Submit(submit::Arguments),
+    /// Look at jobs, wait for them, erase them
+    #[command(subcommand)]
+    Jobs(jobs::Command),
+    /// See how results are passed on, and order it again
+    #[command(subcommand)]
+    Relays(relays::Command),
+    /// Show what has happened, and what happens
+    Events(events::Arguments),
+    /// Pass results on to an address of this machine, from the last one it took
+    Forward(forward::Arguments),
+    /// Print a script that completes commands in a shell
+    Completions(completions::Arguments),
 }
 
 /// How a command ended, as scripts can rely on it.
@@ -54,18 +90,42 @@ enum Exit {
     Done = 0,
     Failed = 1,
     Usage = 2,
+    /// The service is not reachable, or does not let us in.
+    NotReached = 3,
+    TimeIsUp = 4,
+    Interrupted = 130,
 }
 
-/// A failure: how to end, and the line that says why.
+/// A failure: how to end, and the line that says why; empty if it has been said.
 #[derive(Debug)]
 struct Failure {
     exit: Exit,
     line: String,
 }
 
+impl Failure {
+    fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::Usage, ..error.into().into() }
+    }
+
+    /// Everything has been said.
+    fn silent(exit: Exit) -> Self {
+        Self { exit, line: String::new() }
+    }
+}
+
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { exit: Exit::Failed, line: format!("{:#}", error.into()) }
+        let error = error.into();
+        if let Some(error) = error.downcast_ref::<ClientError>() {
+            return Self { exit: connection::exit_of(error), line: connection::line_of(error) };
+        }
+        // Whoever read our output has seen enough.
+        let is_closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
+            return Self::silent(Exit::Done);
+        }
+        Self { exit: Exit::Failed, line: format!("{error:#}") }
     }
 }
 
@@ -76,7 +136,9 @@ pub async fn run() -> ExitCode {
     let exit = match carry_out(arguments).await {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            eprintln!("finishline: {}", failure.line);
+            if !failure.line.is_empty() {
+                say(&format!("finishline: {}", failure.line));
+            }
             failure.exit
         }
     };
@@ -84,7 +146,7 @@ pub async fn run() -> ExitCode {
 }
 
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
-    let file = arguments.config;
+    let (file, connection) = (arguments.config, &arguments.connection);
     match arguments.command {
         Command::Serve => serve::run(settings(file)?).await,
         Command::Demo(arguments) => demo::run(arguments).await,
@@ -93,6 +155,12 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::Backup(arguments) => backup::run(arguments, settings(file)?).await,
         Command::RestoreCheck(arguments) => restore_check::run(arguments).await,
         Command::Healthcheck => healthcheck::run(settings(file)?).await,
+        Command::Submit(arguments) => submit::run(connection, arguments).await,
+        Command::Jobs(command) => jobs::run(connection, command).await,
+        Command::Relays(command) => relays::run(connection, command).await,
+        Command::Events(arguments) => events::run(connection, arguments).await,
+        Command::Forward(arguments) => forward::run(connection, arguments).await,
+        Command::Completions(arguments) => completions::run(arguments),
     }
 }
 
@@ -112,4 +180,19 @@ async fn stop_signal() {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
     }
+}
+
+/// The work's end, or the interruption that came before.
+async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = stop_signal() => {
+            Err(Failure { exit: Exit::Interrupted, line: "interrupted".into() })
+        }
+    }
+}
+
+/// A message for people; if nobody hears it, that is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }

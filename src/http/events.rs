@@ -60,7 +60,8 @@ pub async fn timeline(
     get, path = "/v1/events", tag = "events",
     description = "Server-sent events: `event` is the type, `id` the number, `data` the event. \
         Resumes after `Last-Event-ID` or `after` with nothing missed; without either it follows \
-        from now. A reader that is too slow is cut and may resume. Scope: `read`.",
+        from now. Where what was ends and what comes begins stands a comment, `caught up with` \
+        the number. A reader that is too slow is cut and may resume. Scope: `read`.",
     params(
         ("jobId" = Option<String>, Query, description = "Of this job only"),
         ("after" = Option<i64>, Query, description = "The number of the last event seen; 0 for all"),
@@ -84,10 +85,10 @@ pub async fn follow(
     let (job_id, after) = read_query(&query.unwrap_or_default(), &headers)?;
     // Subscribed before the store is read: what the replay does not hold, the feed brings.
     let live = context.feed.follow().await?;
-    let seen = match after {
-        Some(seq) => seq,
-        None => context.store.last_event().await?,
-    };
+    let last = context.store.last_event().await?;
+    // A number beyond the last is of another database, or of this one before a backup was restored:
+    // numbers up to it will be used again, for events that its reader has not seen.
+    let seen = after.map_or(last, |seq| seq.min(last));
     let follower = Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()) };
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
     Ok(Sse::new(follower.into_stream()).keep_alive(heartbeat).into_response())
@@ -140,6 +141,7 @@ impl Follower {
         while self.replayed.is_some() {
             match self.replay().await {
                 Ok(Some(event)) => return Some(render(&event)),
+                Ok(None) if self.replayed.is_none() => return Some(caught_up(self.seen)),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a follower was cut");
@@ -174,6 +176,11 @@ impl Follower {
         self.replayed = (!events.is_empty()).then(|| events.into());
         Ok(None)
     }
+}
+
+/// Tells a reader that it has seen all there is, and from where on to resume if it sees no more.
+fn caught_up(seen: i64) -> sse::Event {
+    sse::Event::default().comment(format!("{}{seen}", api::CAUGHT_UP))
 }
 
 fn render(event: &Event) -> sse::Event {

@@ -218,15 +218,15 @@ impl Service {
         ended.expect("the service does not panic").expect("the service ends well");
     }
 
-    /// Starts again after [`Self::stop`].
+    /// Starts again after a stop, on the same database, doors and Engine.
     pub async fn start_again(&mut self) {
         self.open().await;
     }
 
-    /// Stops and starts again, on the same database, doors and Engine.
+    /// Stops and starts again.
     pub async fn restart(&mut self) {
         self.stop().await;
-        self.open().await;
+        self.start_again().await;
     }
 
     /// A request to the API.

@@ -1,0 +1,150 @@
+//! What every client command needs: where the service is, the key, and how its errors end us.
+//!
+//! The invariant: a key is read and sent, never shown.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use url::Url;
+
+use super::{
+    Exit, Failure, say,
+    screen::{Form, Screen},
+};
+use crate::{
+    client::{Client, ClientError},
+    domain::ids::JobId,
+};
+
+/// Where the key is looked for last.
+const KEY_VARIABLE: &str = "FINISHLINE_KEY";
+
+/// Waits between two tries: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Flags of every client command.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Client options")]
+#[group(skip)]
+pub(super) struct Arguments {
+    /// Address of the service's API
+    #[arg(
+        long, global = true, env = "FINISHLINE_API", value_name = "URL",
+        default_value = "http://127.0.0.1:8086", value_parser = http_url,
+    )]
+    api: Url,
+    /// API key; better FINISHLINE_KEY or --key-file, which other users of this machine cannot see
+    #[arg(long, global = true, value_name = "KEY", conflicts_with = "key_file")]
+    key: Option<String>,
+    /// File that holds the API key
+    #[arg(long, global = true, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Print JSON instead of tables and sentences
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Arguments {
+    /// Standard output, for people or for programs.
+    pub(super) fn screen(&self) -> Screen {
+        Screen::new(if self.json { Form::Json } else { Form::People })
+    }
+
+    pub(super) fn client(&self) -> Result<Client, Failure> {
+        let key = match (&self.key, &self.key_file) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file);
+                let text = text.with_context(|| format!("--key-file {}", file.display()));
+                Some(text.map_err(Failure::usage)?.trim().to_owned())
+            }
+            (None, None) => std::env::var(KEY_VARIABLE).ok(),
+        };
+        let key = key.filter(|key| !key.is_empty());
+        if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Failure::usage(anyhow::anyhow!("the API key is not one word of ASCII")));
+        }
+        Ok(Client::new(self.api.clone(), key)?)
+    }
+}
+
+/// An address without credentials, which would be shown with it.
+pub(super) fn http_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.ok_or("expected an address such as http://127.0.0.1:8086")?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a user name or password cannot stand in the address".into());
+    }
+    Ok(url)
+}
+
+/// How a command ends that the service answered with an error.
+pub(super) fn exit_of(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Unreachable(_) | ClientError::Foreign(_) => Exit::NotReached,
+        _ if error.is_refusal() => Exit::NotReached,
+        ClientError::Problem(_) => Exit::Failed,
+    }
+}
+
+/// The line that says what the service answered.
+pub(super) fn line_of(error: &ClientError) -> String {
+    let mut line = error.to_string();
+    let ClientError::Problem(problem) = error else { return line };
+    if problem.errors.len() > 1 {
+        let errors = problem.errors.iter().map(|one| format!("{}: {}", one.pointer, one.detail));
+        line = format!("{line}: {}", errors.collect::<Vec<_>>().join("; "));
+    }
+    if let Some(body) = &problem.engine_body {
+        line = format!("{line} (the Engine said: {})", super::table::plain(body.get()));
+    }
+    if let Some(id) = &problem.job_id {
+        line = format!("{line}; it is on record: finishline jobs show {id}");
+    }
+    line
+}
+
+/// Ever longer waits.
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Backoff {
+    /// The next wait: twice the one before, and up to a tenth more, so that those who were cut off
+    /// together do not come back together.
+    pub(super) fn next(&mut self) -> Duration {
+        let wait = self.0.mul_f64(1.0 + rand::random::<f64>() / 10.0);
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        wait
+    }
+}
+
+/// Asks until there is an answer, or an error that will not pass.
+pub(super) async fn until_answered<T>(
+    mut ask: impl AsyncFnMut() -> Result<T, ClientError>,
+) -> Result<T, Failure> {
+    let mut backoff = Backoff::default();
+    loop {
+        match ask().await {
+            Err(error) if error.is_passing() => pause(&mut backoff, &line_of(&error)).await,
+            answered => return Ok(answered?),
+        }
+    }
+}
+
+/// Says what is wrong, and waits before it is tried again.
+pub(super) async fn pause(backoff: &mut Backoff, trouble: &str) {
+    let wait = backoff.next();
+    say(&format!("{trouble}; again in {:.1} s", wait.as_secs_f64()));
+    tokio::time::sleep(wait).await;
+}
+
+/// Parses a job's id for clap.
+pub(super) fn job_id(text: &str) -> Result<JobId, String> {
+    text.parse().map_err(|error: crate::domain::ids::NotAnId| error.to_string())
+}

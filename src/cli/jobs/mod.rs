@@ -1,0 +1,187 @@
+//! `finishline jobs`: look at jobs, wait for them, look them up, send them again, erase them.
+//!
+//! One function per command; lists, one job's page and erasing have files of their own. The
+//! invariant: a result leaves as the very bytes that the Engine sent.
+
+mod erase;
+mod list;
+mod show;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Subcommand;
+use serde_json::json;
+
+pub(super) use self::show::print_job;
+use super::{
+    Exit, Failure, Screen,
+    connection::{self, job_id},
+    events, or_interrupted,
+    table::{Cell, Kind, Table, time},
+    wait::{self, Waited},
+};
+use crate::{api, client::Client, domain::ids::JobId};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List jobs, newest first
+    List(Box<list::Arguments>),
+    /// Show a job
+    Show(OneJob),
+    /// Write a job's result, byte for byte as the Engine sent it
+    Result {
+        #[command(flatten)]
+        job: OneJob,
+        /// Write it to a file, whole or not at all
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Wait until a job is over: ends with 0, with 1 if it failed, with 4 when the time is up
+    Wait {
+        #[command(flatten)]
+        job: OneJob,
+        /// How long, such as 10m; unless given, as long as it takes
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        timeout: Option<Duration>,
+    },
+    /// List what was received for a job
+    Deliveries(OneJob),
+    /// Show a job's timeline
+    Events(OneJob),
+    /// Erase jobs with all that was received for them
+    Erase(erase::Arguments),
+    /// Ask the Engine once for a job's result
+    Refresh(OneJob),
+    /// Send a job again that the Engine does not have
+    Resubmit {
+        #[command(flatten)]
+        job: OneJob,
+        /// Also if it may be running at the Engine, and would be billed twice
+        #[arg(long)]
+        confirm: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct OneJob {
+    /// Job id
+    #[arg(value_name = "ID", value_parser = job_id)]
+    id: JobId,
+}
+
+pub(super) async fn run(
+    connection: &connection::Arguments,
+    command: Command,
+) -> Result<(), Failure> {
+    let (client, mut screen) = (connection.client()?, connection.screen());
+    let done = match command {
+        Command::Wait { job, timeout } => {
+            let Waited { job, exit } = wait::wait(&client, job.id, timeout).await?;
+            job.map_or(Ok(()), |job| show::print_status(&mut screen, &job))?;
+            ended(exit)
+        }
+        // Asks on the terminal, where Ctrl-C ends a program by itself.
+        Command::Erase(arguments) => erase::run(&client, &mut screen, arguments).await,
+        other => or_interrupted(at_once(&client, &mut screen, other)).await,
+    };
+    screen.flush()?;
+    done
+}
+
+async fn at_once(client: &Client, screen: &mut Screen, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::List(arguments) => list::run(client, screen, &arguments).await,
+        Command::Show(OneJob { id }) => {
+            print_job(screen, &client.get(&format!("/v1/jobs/{id}"), &[]).await?)
+        }
+        Command::Result { job, output: None } => Ok(screen.bytes(&result(client, job.id).await?)?),
+        Command::Result { job, output: Some(path) } => {
+            let written = write_whole(&path, &result(client, job.id).await?);
+            Ok(written.with_context(|| path.display().to_string())?)
+        }
+        Command::Deliveries(OneJob { id }) => deliveries(client, screen, id).await,
+        Command::Events(OneJob { id }) => timeline(client, screen, id).await,
+        Command::Refresh(OneJob { id }) => {
+            let path = format!("/v1/jobs/{id}/refresh");
+            show::print_status(screen, &client.post(&path, &json!({})).await?)
+        }
+        Command::Resubmit { job, confirm } => {
+            let path = format!("/v1/jobs/{}/resubmit", job.id);
+            print_job(screen, &client.post(&path, &json!({ "confirm": confirm })).await?)
+        }
+        Command::Wait { .. } | Command::Erase(_) => Ok(()),
+    }
+}
+
+/// The end of a command that has said all it has to say.
+pub(super) fn ended(exit: Exit) -> Result<(), Failure> {
+    match exit {
+        Exit::Done => Ok(()),
+        exit => Err(Failure::silent(exit)),
+    }
+}
+
+async fn result(client: &Client, id: JobId) -> Result<Bytes, Failure> {
+    let result = client.result(&id.to_string()).await?;
+    result.ok_or_else(|| Failure {
+        exit: Exit::Failed,
+        line: format!("job {id} has no result yet; wait for it: finishline jobs wait {id}"),
+    })
+}
+
+/// Replaces a file in one step; what is no file (a pipe, a terminal) is written to.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+async fn deliveries(client: &Client, screen: &mut Screen, id: JobId) -> Result<(), Failure> {
+    let path = format!("/v1/jobs/{id}/deliveries");
+    let answer = client.get::<api::Deliveries>(&path, &[]).await?;
+    if screen.is_json() {
+        return Ok(screen.json_text(&answer.json)?);
+    }
+    let mut table = Table::new(&[
+        ("ID", Kind::Whole),
+        ("RECEIVED (UTC)", Kind::Whole),
+        ("OUTCOME", Kind::Whole),
+        ("BYTES", Kind::Number),
+        ("REPEATS", Kind::Number),
+        ("SOURCE", Kind::Cut),
+        ("SHA-256", Kind::Cut),
+    ]);
+    let rows = answer.value.deliveries.iter().map(|one| {
+        vec![
+            one.id.as_str().into(),
+            time(one.received_at).into(),
+            Cell::status(&one.outcome),
+            one.bytes.to_string().into(),
+            one.repeats.to_string().into(),
+            one.source.as_str().into(),
+            one.sha256.as_str().into(),
+        ]
+    });
+    Ok(table.print(screen, &rows.collect::<Vec<_>>())?)
+}
+
+async fn timeline(client: &Client, screen: &mut Screen, id: JobId) -> Result<(), Failure> {
+    let answer = client.get::<api::Events>(&format!("/v1/jobs/{id}/events"), &[]).await?;
+    if screen.is_json() {
+        return Ok(screen.json_text(&answer.json)?);
+    }
+    Ok(answer.value.events.iter().try_for_each(|event| events::print(screen, event))?)
+}

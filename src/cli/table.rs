@@ -1,0 +1,232 @@
+//! Tables for people: aligned, no wider than the terminal, safe to show.
+//!
+//! The invariants: what came from elsewhere cannot steer the terminal; into a pipe or a file
+//! everything is written in full.
+
+use std::io;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::screen::{Colour, Screen};
+
+const GAP: &str = "  ";
+
+/// Columns of a cut cell at least: a few characters and the ellipsis.
+const NARROWEST: usize = 8;
+
+/// How a column behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Shown whole: an id, a status, a time.
+    Whole,
+    /// Aligned to the right.
+    Number,
+    /// Cut where the terminal is too narrow.
+    Cut,
+}
+
+/// One cell: its text, and the colour it has on a terminal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cell {
+    text: String,
+    colour: Option<Colour>,
+}
+
+impl Cell {
+    /// A status in the colour of what it means.
+    pub(super) fn status(status: &str) -> Self {
+        let colour = match status {
+            "succeeded" | "delivered" | "stored" | "Available" => Some(Colour::Green),
+            "failed" | "rejected" | "dead" | "conflict" | "malformed" | "Failed" => {
+                Some(Colour::Red)
+            }
+            "partial" | "unsent" | "unconfirmed" | "paused" | "unrecognised" => {
+                Some(Colour::Yellow)
+            }
+            _ => None,
+        };
+        Self { text: plain(status), colour }
+    }
+}
+
+impl<T: ToString> From<Option<T>> for Cell {
+    fn from(value: Option<T>) -> Self {
+        value.map_or_else(|| "-".to_string(), |value| value.to_string()).into()
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text: plain(&text), colour: None }
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+/// A table under way: its columns are laid out by the first rows it is given.
+pub(super) struct Table {
+    columns: Vec<(&'static str, Kind)>,
+    widths: Option<Vec<usize>>,
+}
+
+impl Table {
+    pub(super) fn new(columns: &[(&'static str, Kind)]) -> Self {
+        Self { columns: columns.to_vec(), widths: None }
+    }
+
+    /// Prints rows, below the headings if they are the first.
+    pub(super) fn print(&mut self, screen: &mut Screen, rows: &[Vec<Cell>]) -> io::Result<()> {
+        if self.widths.is_none() {
+            self.widths = Some(self.layout(rows, screen.width()));
+            let headings = self.columns.iter().map(|(heading, _)| Cell::from(*heading));
+            self.row(screen, &headings.collect::<Vec<_>>())?;
+        }
+        rows.iter().try_for_each(|row| self.row(screen, row))
+    }
+
+    /// Each column's width; at the end, columns that do not fit are left out.
+    fn layout(&self, rows: &[Vec<Cell>], limit: Option<usize>) -> Vec<usize> {
+        let natural = |(index, (heading, _)): (usize, &(&'static str, Kind))| {
+            let cells = rows.iter().map(|row| row[index].text.width());
+            cells.chain([heading.width()]).max().unwrap_or_default()
+        };
+        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(natural).collect();
+        let Some(limit) = limit else { return widths };
+        let total = |widths: &[usize]| {
+            widths.iter().sum::<usize>() + GAP.len() * widths.len().saturating_sub(1)
+        };
+        while total(&widths) > limit {
+            let excess = total(&widths) - limit;
+            let cut = (0..widths.len())
+                .filter(|&index| self.columns[index].1 == Kind::Cut && widths[index] > NARROWEST);
+            match cut.max_by_key(|&index| widths[index]) {
+                Some(index) => {
+                    widths[index] = (widths[index] - excess.min(widths[index])).max(NARROWEST)
+                }
+                None if widths.len() > 1 => _ = widths.pop(),
+                None => break,
+            }
+        }
+        widths
+    }
+
+    fn row(&self, screen: &mut Screen, row: &[Cell]) -> io::Result<()> {
+        let widths = self.widths.as_deref().unwrap_or_default();
+        let mut line = String::new();
+        for (index, (cell, &width)) in row.iter().zip(widths).enumerate() {
+            let kind = self.columns[index].1;
+            let text = match kind {
+                Kind::Cut if screen.width().is_some() => cut(&cell.text, width),
+                _ => cell.text.clone(),
+            };
+            let padding = " ".repeat(width.saturating_sub(text.width()));
+            let text = screen.coloured(&text, cell.colour);
+            if index > 0 {
+                line.push_str(GAP);
+            }
+            match kind {
+                Kind::Number => line.extend([padding.as_str(), &text]),
+                _ => line.extend([text.as_str(), &padding]),
+            }
+        }
+        screen.line(line.trim_end())
+    }
+}
+
+/// Prints names and values below each other; values that are not there are left out.
+pub(super) fn facts(screen: &mut Screen, facts: &[(&str, Option<Cell>)]) -> io::Result<()> {
+    let there = facts.iter().filter_map(|(name, cell)| Some((name, cell.as_ref()?)));
+    let width = there.clone().map(|(name, _)| name.width()).max().unwrap_or_default();
+    for (name, cell) in there {
+        let value = screen.coloured(&cell.text, cell.colour);
+        screen.line(&format!("{name:width$}{GAP}{value}"))?;
+    }
+    Ok(())
+}
+
+/// The text with everything that a terminal would obey written out.
+pub(super) fn plain(text: &str) -> String {
+    let is_steering = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_steering(character) {
+            true => plain.extend(character.escape_default()),
+            false => plain.push(character),
+        }
+    }
+    plain
+}
+
+/// A link without its query, which is a credential.
+pub(super) fn link(url: &str) -> String {
+    match url.split_once(['?', '#']) {
+        Some((address, _)) => format!("{address}?…"),
+        None => url.to_owned(),
+    }
+}
+
+/// An instant to the second, for a column that says that it is UTC.
+pub(super) fn time(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let (mut kept, mut used) = (String::new(), 0);
+    for character in text.chars() {
+        used += character.width().unwrap_or_default();
+        if used + 1 > width {
+            break;
+        }
+        kept.push(character);
+    }
+    kept.push('…');
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn widths(limit: usize, cells: &[&str]) -> Vec<usize> {
+        let table = Table::new(&[("ID", Kind::Whole), ("NAME", Kind::Cut), ("N", Kind::Number)]);
+        let row = cells.iter().map(|text| Cell::from(*text)).collect();
+        table.layout(&[row], Some(limit))
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal_by_cutting_what_may_be_cut() {
+        let cells = ["1234567890", "a name of some length", "7"];
+        assert_eq!(widths(80, &cells), [10, 21, 1]);
+        assert_eq!(widths(30, &cells), [10, 15, 1]);
+        assert_eq!(widths(22, &cells), [10, 8], "the last column is left out");
+        assert_eq!(widths(5, &cells), [10], "an id is never cut");
+    }
+
+    #[test]
+    fn a_cell_is_cut_by_columns_not_by_bytes() {
+        assert_eq!(cut("Müller", 6), "Müller");
+        assert_eq!(cut("Müller", 4), "Mül…");
+        assert_eq!(cut("日本語の名前", 7), "日本語…");
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\r\n\u{202e}c"), "a\\u{1b}[31mb\\r\\n\\u{202e}c");
+    }
+
+    #[test]
+    fn a_link_is_shown_without_its_query() {
+        assert_eq!(link("https://s.example/a.stl?sig=x"), "https://s.example/a.stl?…");
+        assert_eq!(link("https://s.example/a.stl"), "https://s.example/a.stl");
+    }
+}

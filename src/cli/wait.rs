@@ -1,0 +1,118 @@
+//! Waiting for a job, as `jobs wait` and `submit --wait` do.
+//!
+//! The invariant: an end by time or by interruption says how to go on waiting.
+
+use std::time::Duration;
+
+use super::{
+    Exit, Failure,
+    connection::{Backoff, pause},
+    say, stop_signal,
+};
+use crate::{
+    api,
+    client::{Answer, Client, ClientError},
+    clock::Stopwatch,
+    domain::ids::JobId,
+};
+
+/// What the service lets a caller wait in one call.
+const ONE_CALL: Duration = Duration::from_secs(60);
+
+/// A service that stops answers at once; it is not asked again at once.
+const BETWEEN_CALLS: Duration = Duration::from_millis(250);
+
+/// How long a service that did answer may be away: a restart, an update.
+const OUTAGE: Duration = Duration::from_secs(120);
+
+/// How the wait ended.
+pub(super) struct Waited {
+    /// As it was last seen; `None` if the time was up before the service answered.
+    pub(super) job: Option<Answer<api::Job>>,
+    pub(super) exit: Exit,
+}
+
+/// Waits until a job is over or the time is up; an interruption is a failure.
+pub(super) async fn wait(
+    client: &Client,
+    id: JobId,
+    timeout: Option<Duration>,
+) -> Result<Waited, Failure> {
+    let waited = tokio::select! {
+        waited = until_over(client, id, timeout) => waited?,
+        () = stop_signal() => {
+            say(&format!("resume with: finishline jobs wait {id}"));
+            return Err(Failure::silent(Exit::Interrupted));
+        }
+    };
+    if let Exit::TimeIsUp = waited.exit {
+        let status = waited.job.as_ref().map_or("not known", |job| &job.value.status);
+        say(&format!("time is up, the job is {status}; resume with: finishline jobs wait {id}"));
+    }
+    Ok(waited)
+}
+
+async fn until_over(
+    client: &Client,
+    id: JobId,
+    timeout: Option<Duration>,
+) -> Result<Waited, Failure> {
+    let (clock, mut outage) = (Stopwatch::start(), None::<Stopwatch>);
+    let (mut job, mut backoff) = (None, Backoff::default());
+    loop {
+        let left = timeout.map(|timeout| timeout.saturating_sub(clock.elapsed()));
+        // The first look is not kept waiting by a job that is over already.
+        let one_call = if job.is_none() { Duration::ZERO } else { ONE_CALL };
+        let look = look(client, id, left.unwrap_or(ONE_CALL).min(one_call));
+        let seen = match left {
+            // Time enough for an answer, even where there was none for waiting.
+            Some(left) if job.is_some() || !left.is_zero() => {
+                tokio::time::timeout(left, look).await.ok()
+            }
+            _ => Some(look.await),
+        };
+        match seen {
+            None => return Ok(Waited { job, exit: Exit::TimeIsUp }),
+            Some(Ok(seen)) => {
+                if let Some(exit) = exit_of(&seen.value.status) {
+                    return Ok(Waited { job: Some(seen), exit });
+                }
+                if left.is_some_and(|left| left.is_zero()) {
+                    return Ok(Waited { job: Some(seen), exit: Exit::TimeIsUp });
+                }
+                if job.replace(seen).is_some() {
+                    tokio::time::sleep(BETWEEN_CALLS).await;
+                }
+                (outage, backoff) = (None, Backoff::default());
+            }
+            Some(Err(error)) => {
+                let since = *outage.get_or_insert_with(Stopwatch::start);
+                if !error.is_passing() || job.is_none() || since.elapsed() > OUTAGE {
+                    return Err(error.into());
+                }
+                let trouble = error.to_string();
+                let paused = pause(&mut backoff, &trouble);
+                match left {
+                    Some(left) => _ = tokio::time::timeout(left, paused).await,
+                    None => paused.await,
+                }
+            }
+        }
+    }
+}
+
+async fn look(client: &Client, id: JobId, wait: Duration) -> Result<Answer<api::Job>, ClientError> {
+    // Whole seconds, and none too few.
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    client.get(&format!("/v1/jobs/{id}"), &[("wait", seconds.to_string())]).await
+}
+
+/// How a command ends over a job with this status; `None` while it may still get a result.
+pub(super) fn exit_of(status: &str) -> Option<Exit> {
+    match status {
+        "succeeded" | "partial" => Some(Exit::Done),
+        // Nothing will come of an unsent one unless a person sends it again.
+        "failed" | "rejected" | "unsent" => Some(Exit::Failed),
+        _ => None,
+    }
+}
