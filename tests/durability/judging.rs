@@ -186,7 +186,9 @@ async fn record(subject: &Subject, id: JobId) -> String {
 
 #[tokio::test]
 async fn many_arrivals_in_one_batch_end_as_if_each_had_come_alone() {
-    const BODIES: [&str; 9] = [AVAILABLE, RENEWED, MISSING, FAILED, "{}", "[]", "x", "y", "z"];
+    // More that are malformed than a job keeps.
+    const BODIES: [&str; 12] =
+        [AVAILABLE, RENEWED, MISSING, FAILED, "{}", "[]", "u", "v", "w", "x", "y", "z"];
     let mut random = StdRng::seed_from_u64(7);
     let (alone, batched) = (Subject::sqlite().await, Subject::sqlite().await);
     let mut outcomes = std::collections::HashSet::new();
