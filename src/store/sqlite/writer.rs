@@ -26,6 +26,10 @@ const QUEUE_CAPACITY: usize = 1024;
 /// Changes of one transaction: beyond this, sharing an fsync gains little and latency grows.
 const MAX_BATCH: usize = 64;
 
+/// Bodies of one transaction, unless one alone is larger: each is copied several times on its way,
+/// and beside large ones an fsync costs little.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
 /// A change to the database: one use case, carried out within the transaction of a batch.
 #[async_trait]
 pub(super) trait UseCase: Send + Sync + 'static {
@@ -151,13 +155,26 @@ async fn run(
                     break;
                 }
                 metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
-                write(&mut connection, &mut batch, &outside).await;
+                while !batch.is_empty() {
+                    let mut part = batch.drain(..fitting(&batch)).collect();
+                    write(&mut connection, &mut part, &outside).await;
+                }
             }
         }
     }
     if let Err(error) = connection.close().await {
         tracing::error!(%error, "the database was not closed cleanly");
     }
+}
+
+/// How many changes go into one transaction.
+fn fitting(batch: &[Change]) -> usize {
+    let mut bytes = 0;
+    let fits = |change: &&Change| {
+        bytes += change.arrival().map_or(0, |arrival| arrival.body.len());
+        bytes <= MAX_BATCH_BYTES
+    };
+    batch.iter().take_while(fits).count().max(1)
 }
 
 /// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
