@@ -277,7 +277,8 @@ pub struct Erased {
 /// What became of a callback.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Received {
-    /// `stored`, `duplicate`, `refreshed`, `conflict` or `unrecognised`.
+    /// `stored`, `duplicate`, `refreshed`, `conflict` or `unrecognised`; `spooled` while the
+    /// database refuses.
     #[schema(example = "stored")]
     pub outcome: String,
 }

@@ -34,7 +34,7 @@ use crate::{
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
     pulse::Pulse,
-    store::{Store, sqlite::SqliteStore},
+    store::{Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
     workers::{self, reconcile::Reconciler, relay::Relayer},
@@ -150,6 +150,7 @@ impl App {
         };
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
+        let intake = Arc::new(intake(&config, &clock, store.clone())?);
         let public_url = PublicUrl::new(&config.callbacks, port, outbound.clone());
         let prober = Prober {
             outbound: outbound.clone(),
@@ -171,6 +172,7 @@ impl App {
             wake,
             stopping: CancellationToken::new(),
             store,
+            intake,
             outbound,
             clock,
             pulse: Pulse::default(),
@@ -214,6 +216,8 @@ impl App {
         let commits = Some(context.wake.commits());
         workers.spawn(workers::turn(relayer, clock, pulse, stopping.clone(), commits));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
+        let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
+        workers.spawn(async move { intake.run(stop_intake).await });
         let doctor = context.doctor.clone();
         let examined =
             stopping.clone().run_until_cancelled_owned(async move { doctor.run().await });
@@ -239,9 +243,26 @@ impl App {
         if let Some(dead) = dead {
             bail!("{dead} died; see the log");
         }
+        context.intake.close(deadline.as_mut()).await;
         context.store.close().await;
         writer.await.context("the database writer died while closing")
     }
+}
+
+/// The intake with the spool that the settings name, if they do not turn it off.
+fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::Result<Intake> {
+    let intake = Intake::new(store.clone(), clock.clone());
+    if config.spool.size == 0 {
+        return Ok(intake);
+    }
+    let path = config.spool.path.clone().unwrap_or_else(|| {
+        let mut beside = config.database.path.clone().into_os_string();
+        beside.push("-spool");
+        beside.into()
+    });
+    let spool = Spool::open(&path, config.spool.size, store.spool_mark(), clock.now())?;
+    let id_pointers = config.engine.job_id_pointers.clone();
+    Ok(intake.with_spool(spool, config.spool.wait, id_pointers))
 }
 
 fn reconciler(context: &Context) -> Reconciler {

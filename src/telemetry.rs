@@ -23,6 +23,10 @@ pub const STORE_COMMIT_SECONDS: &str = "finishline_store_commit_seconds";
 pub const STORE_BATCH_SIZE: &str = "finishline_store_batch_size";
 /// Gauge: changes that wait for the writer.
 pub const STORE_QUEUE_DEPTH: &str = "finishline_store_queue_depth";
+/// Gauge: callbacks that wait in the emergency spool.
+pub const SPOOL_RECORDS: &str = "finishline_spool_records";
+/// Gauge: bytes that the emergency spool can still take.
+pub const SPOOL_FREE_BYTES: &str = "finishline_spool_free_bytes";
 /// Counter, labels `method`, `route`, `status`: requests answered.
 pub const HTTP_REQUESTS: &str = "finishline_http_requests_total";
 /// Histogram, seconds, labels `method`, `route`: time to the answer's head.
@@ -78,6 +82,8 @@ fn describe() {
     metrics::describe_histogram!(STORE_COMMIT_SECONDS, "Time to commit a batch of changes");
     metrics::describe_histogram!(STORE_BATCH_SIZE, "Changes committed together");
     metrics::describe_gauge!(STORE_QUEUE_DEPTH, "Changes that wait for the writer");
+    metrics::describe_gauge!(SPOOL_RECORDS, "Callbacks that wait in the emergency spool");
+    metrics::describe_gauge!(SPOOL_FREE_BYTES, "Bytes that the emergency spool can still take");
     metrics::describe_counter!(HTTP_REQUESTS, "Requests answered, by route and status");
     metrics::describe_histogram!(HTTP_SECONDS, "Time to the head of an answer, by route");
     metrics::describe_gauge!(HTTP_CONNECTIONS, "Connections that are open, by door");

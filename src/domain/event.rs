@@ -30,6 +30,7 @@ pub enum EventType {
     /// No further attempt follows unless it is ordered.
     RelayDead,
     JobErased,
+    DeliverySpooled,
     DeliveryDuplicate,
     DeliveryRefreshed,
     DeliveryConflict,
@@ -56,6 +57,7 @@ impl EventType {
             Self::RelayDead => "relay.dead",
             Self::JobRecovered => "job.recovered",
             Self::JobErased => "job.erased",
+            Self::DeliverySpooled => "delivery.spooled",
             Self::DeliveryDuplicate => "delivery.duplicate",
             Self::DeliveryRefreshed => "delivery.refreshed",
             Self::DeliveryConflict => "delivery.conflict",

@@ -22,7 +22,7 @@ const MAX_OUTPUTS: usize = 1_000;
 const LINKS: [&str; 2] = ["url", "downloadUrl"];
 
 /// What a body turned out to be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Reading {
     Result(JobResult),
     /// JSON, but no object with one boolean `success`; the reason is for people.

@@ -34,13 +34,15 @@ use crate::{
         result::{self, Reading},
         signature,
     },
-    store::{Addressee, Arrival, Lookup, Receipt},
+    store::{Addressee, Arrival, Lookup, Receipt, intake::Taken},
     telemetry,
 };
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
 
+/// The outcome while nothing else is known than that the body is on disk.
+const SPOOLED: &str = "spooled";
 /// First bytes of every gzip member (RFC 1952); no JSON text begins so.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// A packed body is unpacked in pieces of this size.
@@ -48,6 +50,7 @@ const UNPACKED_PIECE: usize = 16 * 1024;
 
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
+    operation_id = "receiveCallback",
     post, path = "/callbacks/{job}/{signature}", tag = "callbacks",
     description = "Receives the Engine's finish webhook. The 2xx is sent only after the body is on \
         disk. Any `Content-Type`, with or without `Content-Length`; gzip is unpacked.",
@@ -57,7 +60,7 @@ const UNPACKED_PIECE: usize = 16 * 1024;
     ),
     request_body(content = Object, description = "The Engine's job result"),
     responses(
-        (status = 200, body = api::Received, description = "On disk"),
+        (status = 200, body = api::Received, description = "On disk: in the database, or `spooled` until it takes writes again"),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`: kept as evidence"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: not an address we made"),
         (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
@@ -89,6 +92,7 @@ pub async fn receive(
 
 /// Answers those who look before they send; changes nothing.
 #[utoipa::path(
+    operation_id = "probeCallback",
     get, path = "/callbacks/{job}/{signature}", tag = "callbacks",
     params(
         ("job" = String, Path, description = "Job id"),
@@ -109,6 +113,7 @@ pub async fn probe(
 
 /// Takes in the result of a job that was submitted elsewhere.
 #[utoipa::path(
+    operation_id = "receiveInInbox",
     post, path = "/inbox/{secret}", tag = "callbacks",
     description = "Off until `callbacks.inbox_secret` is set. The job is made on arrival and found \
         again by the Engine's id in the body.",
@@ -174,8 +179,13 @@ async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Res
             Reading::Malformed(reason) => Some(reason.clone()),
             _ => None,
         };
-        let receipt = context.store.receive(arrival).await?;
-        answer(receipt, reading)
+        match context.intake.receive(arrival).await? {
+            Taken::Stored(receipt) => answer(receipt, reading),
+            Taken::Spooled => {
+                count(SPOOLED);
+                acknowledge(SPOOLED, reading)
+            }
+        }
     });
     kept.await.unwrap_or(Err(Problem::Internal))
 }
@@ -195,9 +205,13 @@ fn answer(receipt: Receipt, malformed: Option<String>) -> Result<Response, Probl
             tracing::warn!(job.id = %job_id, outcome = outcome.as_str(), "callback needs a look");
         }
     }
+    acknowledge(outcome.as_str(), malformed)
+}
+
+fn acknowledge(outcome: &str, malformed: Option<String>) -> Result<Response, Problem> {
     match malformed {
         Some(reason) => Err(Problem::MalformedJson(reason)),
-        None => Ok(Json(api::Received { outcome: outcome.as_str().into() }).into_response()),
+        None => Ok(Json(api::Received { outcome: outcome.into() }).into_response()),
     }
 }
 

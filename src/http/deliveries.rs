@@ -23,6 +23,7 @@ use crate::api;
 
 /// Lists a job's deliveries in the order they came.
 #[utoipa::path(
+    operation_id = "listDeliveries",
     get, path = "/v1/jobs/{id}/deliveries", tag = "deliveries", description = "Scope: `read`.",
     params(("id" = String, Path, description = "Job id")),
     responses(
@@ -47,6 +48,7 @@ pub async fn list(
 
 /// Shows a delivery.
 #[utoipa::path(
+    operation_id = "showDelivery",
     get, path = "/v1/deliveries/{id}", tag = "deliveries", description = "Scope: `read`.",
     params(("id" = String, Path, description = "Delivery id")),
     responses(
@@ -69,6 +71,7 @@ pub async fn show(
 
 /// Gives a delivery's exact bytes.
 #[utoipa::path(
+    operation_id = "showDeliveryBody",
     get, path = "/v1/deliveries/{id}/body", tag = "deliveries", description = "Scope: `read`.",
     params(("id" = String, Path, description = "Delivery id")),
     responses(

@@ -32,6 +32,7 @@ const PAGE: u32 = 500;
 
 /// Shows a job's timeline.
 #[utoipa::path(
+    operation_id = "showTimeline",
     get, path = "/v1/jobs/{id}/events", tag = "events", description = "Scope: `read`.",
     params(("id" = String, Path, description = "Job id")),
     responses(
@@ -55,6 +56,7 @@ pub async fn timeline(
 
 /// Follows the events of all jobs, or of one.
 #[utoipa::path(
+    operation_id = "followEvents",
     get, path = "/v1/events", tag = "events",
     description = "Server-sent events: `event` is the type, `id` the number, `data` the event. \
         Resumes after `Last-Event-ID` or `after` with nothing missed; without either it follows \

@@ -1,7 +1,10 @@
 //! `/healthz`, `/readyz`, `/metrics`: what operators and orchestrators ask.
 //!
 //! The invariant: ready means that a callback sent now would be stored and a job could be
-//! submitted; it is found out by doing, with a real write.
+//! submitted; it is found out by doing, with a real write. A spool that works does not make up for
+//! a database that does not.
+
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -16,10 +19,14 @@ use super::{
     access::{MayRead, caller},
     error::Problem,
 };
-use crate::{clock::Stopwatch, domain::time};
+use crate::{clock::Stopwatch, domain::time, store::StoreError};
+
+/// A database that does not write by then is not ready; whoever asks has little patience.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The process is alive.
 #[utoipa::path(
+    operation_id = "checkAlive",
     get, path = "/healthz", tag = "operation",
     responses((status = 200, body = Object, example = json!({"status": "ok"}))),
 )]
@@ -29,6 +36,7 @@ pub async fn alive() -> Json<Value> {
 
 /// The service can do its work.
 #[utoipa::path(
+    operation_id = "checkReady",
     get, path = "/readyz", tag = "operation",
     description = "Writes to the database; says whether the public URL leads here, as the doctor \
         found it last. Details only with a key.",
@@ -39,7 +47,10 @@ pub async fn alive() -> Json<Value> {
 )]
 pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Response {
     let stopwatch = Stopwatch::start();
-    let database = context.store.probe(context.clock.now()).await;
+    let probe = context.store.probe(context.clock.now());
+    let database = tokio::time::timeout(PROBE_PATIENCE, probe).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("no answer within {PROBE_PATIENCE:?}")))
+    });
     let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
     let public_url = reachability(&context).await;
     let (now, beats) = (context.clock.now(), context.pulse.beats());
@@ -53,6 +64,15 @@ pub async fn ready(State(context): State<Context>, headers: HeaderMap) -> Respon
                 Err(error) => json!({ "ok": false, "detail": error.to_string() }),
             },
             "publicUrl": public_url,
+            "spool": match context.intake.spool_state() {
+                Some(state) => json!({
+                    "ok": true,
+                    "records": state.records,
+                    "bytes": state.bytes,
+                    "bytesFree": state.bytes_free,
+                }),
+                None => json!({ "ok": true, "detail": "off" }),
+            },
             "loops": beats.iter().map(|(name, beat)| {
                 let last = json!({
                     "ok": !beat.is_missed(now),
@@ -86,6 +106,7 @@ async fn reachability(context: &Context) -> Value {
 
 /// Figures in the Prometheus text format.
 #[utoipa::path(
+    operation_id = "showMetrics",
     get, path = "/metrics", tag = "operation", description = "Scope: `read`.",
     responses(
         (status = 200, body = String, content_type = "text/plain"),

@@ -44,6 +44,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 
 /// Submits a job to the Engine.
 #[utoipa::path(
+    operation_id = "submitJob",
     post, path = "/v1/jobs", tag = "jobs",
     description = "The body is the Engine's job body; unknown fields are passed on untouched. \
         `finishWebhook` is kept as the job's relay target and replaced by this service's own \
@@ -136,6 +137,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 /// Lists jobs, newest first.
 #[utoipa::path(
+    operation_id = "listJobs",
     get, path = "/v1/jobs", tag = "jobs",
     description = "Page by page; with `Accept: application/x-ndjson`, all matches as a stream of \
         lines. Scope: `read`.",
@@ -209,6 +211,7 @@ fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
 
 /// Shows a job.
 #[utoipa::path(
+    operation_id = "showJob",
     get, path = "/v1/jobs/{id}", tag = "jobs",
     description = "With `wait`, as soon as it finishes or the time is up. Scope: `read`.",
     params(
@@ -236,6 +239,7 @@ pub async fn show(
 
 /// Erases a job and all that was received for it.
 #[utoipa::path(
+    operation_id = "eraseJob",
     delete, path = "/v1/jobs/{id}", tag = "jobs",
     description = "Its bytes are nowhere in the database afterwards; a tombstone keeps its late \
         callbacks out. A running job may be erased. Scope: `erase`.",
@@ -260,6 +264,7 @@ pub async fn erase(
 
 /// Erases all jobs of an end user.
 #[utoipa::path(
+    operation_id = "eraseJobsOfEndUser",
     delete, path = "/v1/jobs", tag = "jobs", description = "Scope: `erase`.",
     params(("endUserId" = String, Query, description = "Whose jobs")),
     responses(
@@ -291,9 +296,13 @@ async fn erase_target(
     context: &Context,
     target: EraseTarget,
 ) -> Result<Json<api::Erased>, Problem> {
-    let (store, now) = (context.store.clone(), context.clock.now());
+    let (store, intake, now) = (context.store.clone(), context.intake.clone(), context.clock.now());
     // An erasure that began goes on if its caller hangs up.
-    let erasure = context.tasks.spawn(async move { store.erase(target, now).await });
+    let erasure = context.tasks.spawn(async move {
+        // What waits in the spool may be theirs, and is wiped once it is taken in.
+        intake.take_in().await?;
+        store.erase(target, now).await
+    });
     let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
     tracing::info!(jobs = erased, "jobs erased");
     Ok(Json(api::Erased { erased }))

@@ -48,8 +48,15 @@ use tower_http::{
 pub use self::limits::Limits;
 use self::{error::Problem, feed::Feed};
 use crate::{
-    clock::Clock, config::Config, doctor::Doctor, engine::Engine, outbound::Outbound,
-    public_url::PublicUrl, pulse::Pulse, store::Store, wake::Wake,
+    clock::Clock,
+    config::Config,
+    doctor::Doctor,
+    engine::Engine,
+    outbound::Outbound,
+    public_url::PublicUrl,
+    pulse::Pulse,
+    store::{Store, intake::Intake},
+    wake::Wake,
 };
 
 /// What handlers work with. Cheap to clone.
@@ -57,6 +64,8 @@ use crate::{
 pub struct Context {
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
+    /// Whatever is received goes through it.
+    pub intake: Arc<Intake>,
     pub engine: Engine,
     pub public_url: PublicUrl,
     pub doctor: Doctor,

@@ -28,6 +28,7 @@ use crate::{
 
 /// Asks the Engine once for a job's result.
 #[utoipa::path(
+    operation_id = "refreshJob",
     post, path = "/v1/jobs/{id}/refresh", tag = "jobs",
     description = "Still running: nothing changes. Finished: the answer is kept as a delivery with \
         `source: \"engine\"` and becomes the result when there is none, renews the links, or is \
@@ -82,11 +83,12 @@ pub struct Resubmission {
 
 /// Sends a job again under its own id.
 #[utoipa::path(
+    operation_id = "resubmitJob",
     post, path = "/v1/jobs/{id}/resubmit", tag = "jobs",
     description = "Free for `unsent` and `rejected`. An `unconfirmed` job may be running, and would \
         be billed twice: it needs `{\"confirm\": true}`. Scope: `submit`.",
     params(("id" = String, Path, description = "Job id")),
-    request_body(content = Option<Resubmission>),
+    request_body(content = Option<Resubmission>, example = json!({"confirm": true})),
     responses(
         (status = 201, body = api::Job, description = "The Engine took it"),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),

@@ -40,6 +40,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
 
 /// Lists orders, newest first.
 #[utoipa::path(
+    operation_id = "listRelays",
     get, path = "/v1/relays", tag = "relays", description = "Scope: `read`.",
     params(
         ("jobId" = Option<String>, Query),
@@ -98,6 +99,7 @@ fn read_query(query: &str) -> Result<(RelayFilter, Option<i64>, u32), Problem> {
 
 /// Shows an order with every attempt.
 #[utoipa::path(
+    operation_id = "showRelay",
     get, path = "/v1/relays/{id}", tag = "relays", description = "Scope: `read`.",
     params(("id" = String, Path, description = "The order's id")),
     responses(
@@ -122,6 +124,7 @@ pub async fn show(
 
 /// Orders one again, at once and with the whole schedule before it.
 #[utoipa::path(
+    operation_id = "resendRelay",
     post, path = "/v1/relays/{id}/resend", tag = "relays",
     description = "Under the same `webhook-id`. Scope: `operate`.",
     params(("id" = String, Path, description = "The order's id")),
@@ -160,6 +163,7 @@ pub struct ResendMany {
 
 /// Orders many again, or counts them.
 #[utoipa::path(
+    operation_id = "resendRelays",
     post, path = "/v1/relays/resend", tag = "relays",
     description = "Every given field must fit. `{\"dryRun\": true}` gives the count and changes \
         nothing. Scope: `operate`.",

@@ -25,6 +25,7 @@ use crate::{api, store::StoredResult};
 
 /// Shows a job's result exactly as the Engine sent it.
 #[utoipa::path(
+    operation_id = "showResult",
     get, path = "/v1/jobs/{id}/result", tag = "jobs",
     description = "`202` with the job while there is no result; with `wait`, only when the time is \
         up. Scope: `read`.",

@@ -9,6 +9,7 @@ use crate::{api, domain::job::JobStatus, store::Stats};
 
 /// Shows counts by status and day, and the turnaround.
 #[utoipa::path(
+    operation_id = "showStats",
     get, path = "/v1/stats", tag = "jobs", description = "Scope: `read`.",
     responses(
         (status = 200, body = api::Stats),

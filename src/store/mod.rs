@@ -3,10 +3,13 @@
 //! Called by the HTTP layer and the workers through `Arc<dyn Store>`. The invariants, which
 //! `tests/store_conformance.rs` holds every implementation to:
 //! - one method is one use case is one transaction; when it returns `Ok`, the change is on disk;
-//! - a change that was handed over is carried out even if its caller goes away;
+//! - a change that was handed over is carried out even if its caller goes away, and before those
+//!   handed over later;
 //! - times are supplied by the caller, in whole milliseconds;
 //! - `Lookup::Missing` means never on record, `Lookup::Erased` means erased on purpose.
 
+pub mod intake;
+pub mod spool;
 pub mod sqlite;
 
 use std::time::Duration;
@@ -19,6 +22,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use self::spool::SpoolId;
 use crate::domain::{
     delivery::{Delivery, ENGINE_SOURCE, Outcome},
     event::Event,
@@ -142,7 +146,7 @@ pub enum Addressee {
 }
 
 /// A body that was received, read and digested, to be put on record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     pub delivery_id: DeliveryId,
     pub addressee: Addressee,
@@ -184,6 +188,26 @@ pub enum Receipt {
     Kept { job_id: JobId, outcome: Outcome },
     /// The job has been erased; nothing was kept.
     Erased,
+}
+
+/// How far an emergency spool has been taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolMark {
+    /// Which spool file.
+    pub spool: SpoolId,
+    /// Its records up to this number have been taken in.
+    pub number: u64,
+}
+
+/// An arrival that waited in the emergency spool.
+#[derive(Clone, Debug)]
+pub struct Spooled {
+    pub arrival: Arrival,
+    pub spool: SpoolId,
+    /// Its record's number.
+    pub number: u64,
+    /// No older record waits, so the mark may move up to this one.
+    pub is_oldest: bool,
 }
 
 /// A job's result: the exact body of the delivery that settled it.
@@ -242,6 +266,14 @@ pub trait Store: Send + Sync {
     /// Puts a body on record with everything that follows from it: the delivery, the job's status,
     /// its outputs, its event.
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError>;
+
+    /// How far the spool had been taken in when the store was opened; `None`: never any.
+    fn spool_mark(&self) -> Option<SpoolMark>;
+
+    /// Takes in an arrival that may have been handed to [`Store::receive`] before, as that would,
+    /// with the event `delivery.spooled`, and moves the mark. `None` if that was done before: the
+    /// record is not above the mark, or the delivery is on record.
+    async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError>;
 
     /// Records that a body for this job was too large to be kept.
     async fn record_oversize(

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use finishline::simulator::FaultRate;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -41,28 +42,48 @@ async fn the_document_is_the_one_that_was_reviewed() {
 struct Stage {
     service: Service,
     job: String,
+    /// A job that may be sent again.
+    unsent: String,
     delivery: String,
+    relay: String,
     signature: String,
 }
 
 impl Stage {
     async fn set() -> Self {
+        let targets = json!([{
+            "name": "app", "url": "http://127.0.0.1:9/hook",
+            "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        }]);
         let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "a-secret-of-a-test");
-        let service = setup.start().await;
+        let service = setup.set("RELAY__TARGETS", targets).start().await;
+        service.engine.set(|options| {
+            options.answer = Some(429);
+            options.answer_rate = FaultRate::First(1);
+        });
+        let refused = service.submit(&ready_job()).await.problem(503, "engine-busy");
+        let unsent = text(&refused["jobId"]).to_owned();
         let job = service.submitted(&ready_job_with(json!({"endUserId": "u"}))).await;
         let job = text(&service.finish(&job).await["id"]).to_owned();
         let deliveries = service.get(&format!("/v1/jobs/{job}/deliveries")).await.json();
         let delivery = text(&deliveries["deliveries"][0]["id"]).to_owned();
+        let relays = service.get(&format!("/v1/relays?jobId={job}")).await.json();
+        let relay = text(&relays["relays"][0]["id"]).to_owned();
         let url = service.callback_url(&job);
         let signature = url.rsplit('/').next().expect("a signature").to_owned();
-        Self { service, job, delivery, signature }
+        Self { service, job, unsent, delivery, relay, signature }
     }
 
     /// Calls an operation as it is documented.
     async fn call(&self, path: &str, method: &str, operation: &Value) -> Answer {
         let is_internet = path.starts_with("/callbacks/") || path.starts_with("/inbox/");
         let door = if is_internet { &self.service.callbacks } else { &self.service.api };
-        let id = if path.starts_with("/v1/deliveries/") { &self.delivery } else { &self.job };
+        let id = match path {
+            "/v1/jobs/{id}/resubmit" => &self.unsent,
+            _ if path.starts_with("/v1/deliveries/") => &self.delivery,
+            _ if path.starts_with("/v1/relays/") => &self.relay,
+            _ => &self.job,
+        };
         let mut url = format!("{door}{path}")
             .replace("{id}", id)
             .replace("{job}", &self.job)

@@ -52,7 +52,8 @@ async fn knows(service: &Service, url: Option<&str>) {
     wait_for(&format!("the public URL to be {url:?}"), async || {
         let ready = service.get("/readyz").await;
         let known = ready.json()["checks"]["publicUrl"]["url"].as_str().map(str::to_owned);
-        assert_eq!(ready.status, if known.is_some() { 200 } else { 503 }, "{}", ready.text());
+        // A URL that is known but leads nowhere is found out sooner or later, and is not ready.
+        assert!(known.is_some() || ready.status == 503, "{}", ready.text());
         (known.as_deref() == url).then_some(())
     })
     .await;

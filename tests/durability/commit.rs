@@ -107,8 +107,6 @@ async fn a_sender_that_hangs_up_before_the_answer_loses_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "axum::serve drops such a request before its handler runs; the accept loop of our own \
-            needs hyper's http1 half_close"]
 async fn a_sender_that_hangs_up_with_the_last_byte_loses_nothing() {
     let service = Service::start().await;
     let mut jobs = Vec::new();

@@ -27,7 +27,7 @@ use finishline::{
     },
     store::{
         Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
-        Stats, Store, StoreError, StoredResult,
+        SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
@@ -167,6 +167,14 @@ impl Store for FailingStore {
 
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
         self.pass("receive", self.inner.receive(arrival)).await
+    }
+
+    fn spool_mark(&self) -> Option<SpoolMark> {
+        self.inner.spool_mark()
+    }
+
+    async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
+        self.pass("receive_spooled", self.inner.receive_spooled(spooled)).await
     }
 
     async fn record_oversize(

@@ -13,7 +13,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 
-use super::{BUSY_TIMEOUT, OpenError, lock, rows, schema_version};
+use super::{
+    BUSY_TIMEOUT, OpenError,
+    open::{lock, schema_version},
+    rows,
+};
 use crate::domain::ids::DeliveryId;
 
 /// Of each kind of damage, the first ones are named: as many as `integrity_check` is asked for.

@@ -6,21 +6,18 @@
 pub mod backup;
 mod erase;
 pub mod inspect;
+mod open;
 mod read;
 mod receive;
 mod reconcile;
 mod relay;
 mod resubmit;
 mod rows;
+mod spooled;
 mod submit;
 mod writer;
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,21 +25,21 @@ use futures_util::{TryStreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{
-    Connection, SqliteConnection, SqlitePool,
-    migrate::{MigrateError, Migrator},
+    SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::writer::{UseCase, Writer};
+pub use self::open::{OpenError, schema_version};
+use self::writer::{Database, Outside, UseCase, Writer};
 use super::{
-    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt, Stats,
-    Store, StoreError, StoredResult,
+    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
+    SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
 };
 use crate::domain::{
-    delivery::Delivery,
+    delivery::{Delivery, Outcome},
     event::{Event, EventType, NewEvent},
     ids::{DeliveryId, JobId},
     job::Job,
@@ -51,9 +48,6 @@ use crate::domain::{
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
 };
 use crate::wake::Wake;
-
-/// Embedded, so that the binary brings its schema along.
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Readers beside the writer: more than cores, since each waits for its thread in between.
 const READERS: u32 = 4;
@@ -67,17 +61,6 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(20);
 /// Prepared statements kept by the writer: each batch size has its own text.
 const WRITER_STATEMENTS: usize = 1_024;
 
-/// Why a database cannot be opened; each is one line for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("database {0} is in use by another finishline: one process at a time")]
-    InUse(PathBuf),
-    #[error("database {0} was written by a newer finishline (schema {1}): start that one")]
-    Newer(PathBuf, i64),
-    #[error("database {0} cannot be opened: {1}")]
-    Unusable(PathBuf, String),
-}
-
 /// See the module. Dropping it without [`Store::close`] loses nothing that was answered.
 pub struct SqliteStore {
     writer: Writer,
@@ -85,6 +68,9 @@ pub struct SqliteStore {
     checkpointer: SqlitePool,
     closing: CancellationToken,
     signing_key: [u8; 32],
+    spool_mark: Option<SpoolMark>,
+    wake: Wake,
+    relay_targets: Vec<String>,
 }
 
 impl SqliteStore {
@@ -105,7 +91,7 @@ impl SqliteStore {
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let unusable =
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
-        let lock = lock(path)?;
+        let lock = open::lock(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)
@@ -117,13 +103,13 @@ impl SqliteStore {
             // What is deleted or overwritten is zeroed: erased means erased.
             .pragma("secure_delete", "on")
             .statement_cache_capacity(WRITER_STATEMENTS);
-        let mut connection =
-            SqliteConnection::connect_with(&writing).await.map_err(|error| unusable(&error))?;
-        migrate(&mut connection, path).await?;
-        prove_durable(&mut connection).await.map_err(|error| unusable(&error))?;
+        let mut connection = open::connect(&writing).await.map_err(|error| unusable(&error))?;
+        open::migrate(&mut connection, path).await?;
         let signing_key =
-            signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
-        let interrupted = settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
+            open::signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
+        let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
+        let interrupted =
+            open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
         if interrupted > 0 {
             tracing::warn!(
                 jobs = interrupted,
@@ -137,78 +123,21 @@ impl SqliteStore {
             .max_connections(1)
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
-        let (writer, task) = Writer::start(connection, lock, wake, relay_targets, closing.clone());
-        let store = Self { writer, readers, checkpointer, closing, signing_key };
+        let database = Database { options: writing, connection: Some(connection) };
+        let outside = Outside { wake: wake.clone(), relay_targets: relay_targets.clone(), lock };
+        let (writer, task) = Writer::start(database, outside, closing.clone());
+        let store = Self {
+            writer,
+            readers,
+            checkpointer,
+            closing,
+            signing_key,
+            spool_mark,
+            wake,
+            relay_targets,
+        };
         Ok((store, task))
     }
-}
-
-/// Creates the file readable by its owner alone, and takes it for this process.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let unusable = |error: std::io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let mut private = OpenOptions::new();
-    private.create(true).truncate(false).write(true).mode(0o600);
-    private.open(path).map_err(unusable)?;
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push("-lock");
-    let lock = private.open(lock_path).map_err(unusable)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
-    }
-}
-
-/// The schema that this program writes: the number of its newest migration.
-pub fn schema_version() -> i64 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
-}
-
-async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
-    MIGRATIONS.run(connection).await.map_err(|error| match error {
-        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
-            OpenError::Newer(path.to_owned(), version)
-        }
-        other => OpenError::Unusable(path.to_owned(), other.to_string()),
-    })
-}
-
-/// A pragma that did not take effect says so only when it is read back.
-async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    let journal: String =
-        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
-    let synchronous: i64 =
-        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
-    const FULL: i64 = 2;
-    if journal != "wal" || synchronous != FULL {
-        let found = format!("journal_mode={journal}, synchronous={synchronous}");
-        return Err(sqlx::Error::Configuration(
-            format!("it does not commit durably ({found} instead of wal, {FULL})").into(),
-        ));
-    }
-    Ok(())
-}
-
-async fn signing_key(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<[u8; 32]> {
-    let fresh: [u8; 32] = rand::random();
-    sqlx::query(
-        "insert into instance (id, signing_key, created_at, probed_at) values (1, ?1, ?2, ?2)
-         on conflict (id) do nothing",
-    )
-    .bind(&fresh[..])
-    .bind(now.as_millisecond())
-    .execute(&mut *connection)
-    .await?;
-    let row = sqlx::query("select signing_key from instance").fetch_one(connection).await?;
-    rows::digest(&row, "signing_key")
-}
-
-async fn settle(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<usize> {
-    let mut transaction = connection.begin_with("begin immediate").await?;
-    let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
-    relay::give_back(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(interrupted)
 }
 
 struct RecordOversize {
@@ -294,6 +223,19 @@ impl Store for SqliteStore {
         self.writer.receive(arrival).await
     }
 
+    fn spool_mark(&self) -> Option<SpoolMark> {
+        self.spool_mark
+    }
+
+    async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
+        let relay_targets = self.relay_targets.clone();
+        let receipt = self.writer.commit(spooled::TakeIn { spooled, relay_targets }).await?;
+        if let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = receipt {
+            self.wake.finished(job_id.0);
+        }
+        Ok(receipt)
+    }
+
     async fn record_oversize(
         &self,
         id: JobId,
@@ -314,12 +256,14 @@ impl Store for SqliteStore {
                         break;
                     }
                 }
-                gone => return Ok(gone),
+                gone => {
+                    // An earlier call may have been refused while readers held the log.
+                    erase::empty_log(&self.checkpointer).await?;
+                    return Ok(gone);
+                }
             }
         }
-        if erased > 0 {
-            erase::empty_log(&self.checkpointer).await?;
-        }
+        erase::empty_log(&self.checkpointer).await?;
         Ok(Lookup::Found(erased))
     }
 

@@ -2,16 +2,17 @@
 //!
 //! What has queued up while a transaction was being committed goes into the next one together
 //! (group commit), so an fsync is shared by all who wait. The invariants: a caller hears `Ok` only
-//! after the commit; a change that fails takes no other change down with it.
+//! after the commit; a change that fails takes no other change down with it; whatever SQLite
+//! answers, the next batch finds a connection outside of any transaction.
 
 use std::fs::File;
 
 use async_trait::async_trait;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::receive;
+use super::{open::connect, receive};
 use crate::{
     clock::Stopwatch,
     domain::delivery::Outcome,
@@ -39,12 +40,12 @@ pub(super) trait UseCase: Send + Sync + 'static {
 }
 
 /// What a commit has to do with the rest of the service.
-struct Outside {
-    wake: Wake,
+pub(super) struct Outside {
+    pub wake: Wake,
     /// Names of the configured targets that every result goes to.
-    relay_targets: Vec<String>,
+    pub relay_targets: Vec<String>,
     /// Held while the database may be written.
-    _lock: File,
+    pub lock: File,
 }
 
 /// Hands changes to the writer task. Cheap to clone.
@@ -92,19 +93,12 @@ impl<U: UseCase> Pending for Waiting<U> {
 impl Writer {
     /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
     pub(super) fn start(
-        connection: SqliteConnection,
-        lock: File,
-        wake: Wake,
-        relay_targets: Vec<String>,
+        database: Database,
+        outside: Outside,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let task = tokio::spawn(run(
-            connection,
-            changes,
-            Outside { wake, relay_targets, _lock: lock },
-            closing,
-        ));
+        let task = tokio::spawn(run(database, changes, outside, closing));
         (Self { queue }, task)
     }
 
@@ -140,7 +134,7 @@ fn closed() -> StoreError {
 }
 
 async fn run(
-    mut connection: SqliteConnection,
+    mut database: Database,
     mut changes: mpsc::Receiver<Change>,
     outside: Outside,
     closing: CancellationToken,
@@ -156,15 +150,45 @@ async fn run(
                 }
                 metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
                 while !batch.is_empty() {
-                    let mut part = batch.drain(..fitting(&batch)).collect();
-                    write(&mut connection, &mut part, &outside).await;
+                    let mut part: Vec<Change> = batch.drain(..fitting(&batch)).collect();
+                    let waiting = changes.len();
+                    let Err(error) = write(&mut database, &mut part, &outside).await else {
+                        continue;
+                    };
+                    // These waited in vain as long: turn by turn, waiting would take minutes.
+                    part.append(&mut batch);
+                    let taken = match waiting {
+                        0 => 0,
+                        _ => changes.recv_many(&mut part, waiting).await,
+                    };
+                    metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
+                    refuse(part.drain(..), &error);
                 }
             }
         }
     }
-    if let Err(error) = connection.close().await {
+    if let Some(connection) = database.connection
+        && let Err(error) = connection.close().await
+    {
         tracing::error!(%error, "the database was not closed cleanly");
     }
+    // A child process that is just being started may hold the file a moment longer; this frees the
+    // lock all the same.
+    let _ = outside.lock.unlock();
+}
+
+/// The write connection, opened anew after a failure that it may not have survived.
+pub(super) struct Database {
+    pub options: SqliteConnectOptions,
+    pub connection: Option<SqliteConnection>,
+}
+
+/// Why a transaction did not come about.
+enum Failure {
+    /// It could not begin: no change is at fault.
+    Begin(sqlx::Error),
+    /// A change or the commit failed; all is rolled back.
+    Change(sqlx::Error),
 }
 
 /// How many changes go into one transaction.
@@ -178,34 +202,89 @@ fn fitting(batch: &[Change]) -> usize {
 }
 
 /// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
-/// one that cannot be written is the only one that is refused.
-async fn write(connection: &mut SqliteConnection, batch: &mut Vec<Change>, outside: &Outside) {
+/// one that cannot be written is the only one that is refused. An error means that the database
+/// lets nobody in; what is left of the batch has not been answered.
+async fn write(
+    database: &mut Database,
+    batch: &mut Vec<Change>,
+    outside: &Outside,
+) -> sqlx::Result<()> {
     let started = Stopwatch::start();
     let size = batch.len();
-    match transact(connection, batch, outside).await {
+    let targets = &outside.relay_targets;
+    match database.transact(batch, targets).await {
         Ok(receipts) => reply(batch.drain(..), receipts, &outside.wake),
-        Err(error) if size == 1 => refuse(batch.drain(..), &error),
-        Err(_) => {
-            for change in batch.drain(..) {
-                let mut alone = [change];
-                match transact(connection, &mut alone, outside).await {
-                    Ok(receipts) => reply(alone.into_iter(), receipts, &outside.wake),
-                    Err(error) => refuse(alone.into_iter(), &error),
+        Err(Failure::Begin(error)) => return Err(error),
+        Err(Failure::Change(error)) if size == 1 => refuse(batch.drain(..), &error),
+        Err(Failure::Change(_)) => {
+            while !batch.is_empty() {
+                match database.transact(&mut batch[..1], targets).await {
+                    Ok(receipts) => reply(batch.drain(..1), receipts, &outside.wake),
+                    Err(Failure::Begin(error)) => return Err(error),
+                    Err(Failure::Change(error)) => refuse(batch.drain(..1), &error),
                 }
             }
         }
     }
     metrics::histogram!(telemetry::STORE_COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
     metrics::histogram!(telemetry::STORE_BATCH_SIZE).record(size as f64);
+    Ok(())
+}
+
+impl Database {
+    /// Carries the changes out in one transaction. Answers the receipts of the arrivals.
+    ///
+    /// The statements are our own because a full or failing disk makes SQLite roll back by itself,
+    /// which sqlx's transactions do not notice: they would never let another one begin.
+    async fn transact(
+        &mut self,
+        batch: &mut [Change],
+        relay_targets: &[String],
+    ) -> Result<Vec<Receipt>, Failure> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            lost => lost.insert(connect(&self.options).await.map_err(Failure::Begin)?),
+        };
+        if let Err(error) = execute(connection, "begin immediate").await {
+            if !is_busy(&error)
+                && let Some(connection) = self.connection.take()
+            {
+                // What it would say is known.
+                let _ = connection.close().await;
+            }
+            return Err(Failure::Begin(error));
+        }
+        match carry_out(connection, batch, relay_targets).await {
+            Ok(receipts) => Ok(receipts),
+            Err(error) => {
+                // Refused where SQLite has rolled back already. Should a transaction stay open, the
+                // next one cannot begin, and the connection is opened anew.
+                let _ = execute(connection, "rollback").await;
+                Err(Failure::Change(error))
+            }
+        }
+    }
+}
+
+async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> sqlx::Result<()> {
+    sqlx::query(statement).execute(connection).await.map(|_| ())
+}
+
+/// Another process holds the database: the connection is as good as before.
+fn is_busy(error: &sqlx::Error) -> bool {
+    const BUSY: i32 = 5;
+    const LOCKED: i32 = 6;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // Extended codes have the primary one in their last byte.
+    code.is_some_and(|code| matches!(code & 0xff, BUSY | LOCKED))
 }
 
 /// Applies the changes in their order and commits. Answers the receipts of the arrivals.
-async fn transact(
+async fn carry_out(
     connection: &mut SqliteConnection,
     batch: &mut [Change],
-    outside: &Outside,
+    relay_targets: &[String],
 ) -> sqlx::Result<Vec<Receipt>> {
-    let mut transaction = connection.begin_with("begin immediate").await?;
     let mut receipts = Vec::new();
     let mut rest = batch;
     while !rest.is_empty() {
@@ -213,15 +292,14 @@ async fn transact(
         let (run, others) = rest.split_at_mut(arrivals.count());
         if !run.is_empty() {
             let arrivals: Vec<&Arrival> = run.iter().filter_map(Change::arrival).collect();
-            receipts
-                .extend(receive::apply(&mut transaction, &arrivals, &outside.relay_targets).await?);
+            receipts.extend(receive::apply(connection, &arrivals, relay_targets).await?);
         }
         if let Some(Change::Other(pending)) = others.first_mut() {
-            pending.apply(&mut transaction).await?;
+            pending.apply(connection).await?;
         }
         rest = if others.is_empty() { others } else { &mut others[1..] };
     }
-    transaction.commit().await?;
+    execute(connection, "commit").await?;
     Ok(receipts)
 }
 
@@ -265,5 +343,25 @@ fn refuse(changes: impl Iterator<Item = Change>, error: &sqlx::Error) {
                 let _ = reply.send(Err(StoreError::Unavailable(error.to_string())));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_stuck_in_a_transaction_is_opened_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SqliteConnectOptions::new()
+            .filename(folder.path().join("test.db"))
+            .create_if_missing(true)
+            .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+            .synchronous(sqlx::sqlite::SqliteSynchronous::Full);
+        let mut connection = connect(&options).await.expect("a database");
+        execute(&mut connection, "begin").await.expect("a transaction nobody ends");
+        let mut database = Database { options, connection: Some(connection) };
+        assert!(matches!(database.transact(&mut [], &[]).await, Err(Failure::Begin(_))));
+        assert!(database.transact(&mut [], &[]).await.is_ok());
     }
 }

@@ -199,7 +199,10 @@ impl<'a> Batch<'a> {
             *self.repeats.entry(delivery).or_default() += 1;
             if outcome == Outcome::Duplicate {
                 let kind = EventType::DeliveryDuplicate;
-                self.events.push(NewEvent::new(state.id, kind, arrival.received_at));
+                // Tells the spool's take-in that this very arrival has been counted.
+                let arrival_id = arrival.delivery_id.to_string();
+                let event = NewEvent::new(state.id, kind, arrival.received_at);
+                self.events.push(event.with(json!({ "arrivalId": arrival_id })));
             }
             return receipt;
         }

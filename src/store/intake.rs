@@ -1,0 +1,192 @@
+//! The intake: hands what was received to the store, or to the emergency spool while the store
+//! refuses, and takes the spool in when the store is back.
+//!
+//! Called by the callbacks, by every erasure, and run as a loop by `app`. The invariant: an arrival
+//! that was answered with a [`Taken`] is on disk, and comes to be on record once, however often the
+//! process is killed on the way.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Arrival, Receipt, Spooled, Store, StoreError,
+    spool::{Spool, SpoolError, SpoolRecord, SpoolState},
+};
+use crate::clock::Clock;
+
+/// Between two attempts to take the spool in.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where an arrival is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// On record.
+    Stored(Receipt),
+    /// In the spool: on disk, not judged yet.
+    Spooled,
+}
+
+/// See the module.
+pub struct Intake {
+    store: Arc<dyn Store>,
+    /// `None`: off.
+    spool: Option<Spool>,
+    /// How long a busy store is waited for.
+    wait: Duration,
+    /// For reading bodies again, see [`crate::domain::result::read`].
+    id_pointers: Vec<String>,
+    clock: Clock,
+    /// Held by the one who takes in.
+    taking: Mutex<()>,
+}
+
+impl Intake {
+    /// An intake without a spool.
+    pub fn new(store: Arc<dyn Store>, clock: Clock) -> Self {
+        Self {
+            store,
+            spool: None,
+            wait: Duration::ZERO,
+            id_pointers: Vec::new(),
+            clock,
+            taking: Mutex::new(()),
+        }
+    }
+
+    /// The same with a spool that is used after `wait`.
+    pub fn with_spool(self, spool: Spool, wait: Duration, id_pointers: Vec<String>) -> Self {
+        Self { spool: Some(spool), wait, id_pointers, ..self }
+    }
+
+    /// How full the spool is; `None` if it is off.
+    pub fn spool_state(&self) -> Option<SpoolState> {
+        self.spool.as_ref().map(Spool::state)
+    }
+
+    /// Puts an arrival on record or, while the store refuses, into the spool. An error claims
+    /// nothing.
+    pub async fn receive(&self, arrival: Arrival) -> Result<Taken, StoreError> {
+        let Some(spool) = &self.spool else {
+            return self.store.receive(arrival).await.map(Taken::Stored);
+        };
+        // The store may commit it after all when it is given up here: the take-in expects that.
+        let stored = self.store.receive(arrival.clone());
+        let refusal = match tokio::time::timeout(self.wait, stored).await {
+            Ok(Ok(receipt)) => return Ok(Taken::Stored(receipt)),
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Unavailable("no answer within spool.wait".into()),
+        };
+        match spool.append(&arrival).await {
+            Ok(()) => {
+                tracing::warn!(
+                    delivery.id = %arrival.delivery_id,
+                    reason = %refusal,
+                    "the database refuses: a callback went to the spool"
+                );
+                Ok(Taken::Spooled)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a callback found no place in the spool either");
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Takes in what waits in the spool and wipes it; answers how many records that were. A record
+    /// that alone is refused keeps none of the others waiting, but is an error.
+    pub async fn take_in(&self) -> Result<u64, StoreError> {
+        let Some(spool) = &self.spool else { return Ok(0) };
+        // Whoever is at it may be waiting for a locked database: the caller is told sooner.
+        let taking = tokio::time::timeout(self.wait, self.taking.lock()).await;
+        let Ok(_taking) = taking else {
+            return Err(StoreError::Unavailable("the spool is being taken in".into()));
+        };
+        let (mut taken, mut last, mut refusal) = (0, 0, None);
+        while let Some(record) = spool.next(last).await.map_err(refused)? {
+            last = record.number;
+            match self.take_in_record(spool, record, refusal.is_none()).await {
+                Ok(()) => taken += 1,
+                Err(StoreError::Overloaded) => return Err(StoreError::Overloaded),
+                Err(error) => {
+                    // Is it this record, or the whole database?
+                    self.store.probe(self.clock.now()).await?;
+                    refusal.get_or_insert(error);
+                }
+            }
+        }
+        if taken > 0 {
+            tracing::info!(records = taken, "callbacks were taken in from the spool");
+        }
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        if !spool.state().is_wiped {
+            spool.wipe().await.map_err(refused)?;
+        }
+        Ok(taken)
+    }
+
+    async fn take_in_record(
+        &self,
+        spool: &Spool,
+        record: SpoolRecord,
+        is_oldest: bool,
+    ) -> Result<(), StoreError> {
+        let number = record.number;
+        let id_pointers = self.id_pointers.clone();
+        let read = tokio::task::spawn_blocking(move || record.arrival(&id_pointers)).await;
+        let Ok(Some(arrival)) = read else {
+            let reason = format!("record {number} of the spool is of another version");
+            return Err(StoreError::Unavailable(reason));
+        };
+        let spooled = Spooled { arrival, spool: spool.id(), number, is_oldest };
+        self.store.receive_spooled(spooled).await?;
+        spool.settle(number).await.map_err(refused)
+    }
+
+    /// Takes in whatever comes into the spool, until `stop` and no sooner.
+    pub async fn run(&self, stop: CancellationToken) {
+        let Some(spool) = &self.spool else { return stop.cancelled().await };
+        let mut is_refused = false;
+        let endless = async {
+            loop {
+                spool.filled().await;
+                match self.take_in().await {
+                    Ok(_) => is_refused = false,
+                    Err(error) => {
+                        // Once for each time that it goes wrong, not once a second.
+                        if !is_refused {
+                            let waiting = spool.state().records;
+                            tracing::error!(%error, waiting, "the spool cannot be taken in yet");
+                        }
+                        is_refused = true;
+                        self.clock.sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        stop.run_until_cancelled(endless).await;
+    }
+
+    /// One last attempt to take in, until `deadline`, then closes the spool.
+    pub async fn close(&self, deadline: impl Future<Output = ()>) {
+        let Some(spool) = &self.spool else { return };
+        let attempt = tokio::select! {
+            biased;
+            attempt = self.take_in() => Some(attempt),
+            () = deadline => None,
+        };
+        let waiting = spool.state().records;
+        if waiting > 0 {
+            let error = attempt.and_then(Result::err).map(|error| error.to_string());
+            tracing::warn!(waiting, error, "callbacks stay in the spool until the next start");
+        }
+        spool.close().await;
+    }
+}
+
+fn refused(error: SpoolError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}

@@ -1,0 +1,261 @@
+//! The emergency spool: a pre-allocated file that takes callbacks while the database refuses them.
+//!
+//! Used by the intake alone. The invariants: `append` answers `Ok` only when the record is on disk;
+//! it needs no room and no database; no file is read or written on an async thread.
+
+mod file;
+mod record;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::{file::SpoolFile, record::Payload};
+use super::{Arrival, SpoolMark};
+use crate::telemetry;
+
+pub use record::SpoolId;
+
+/// Commands that may wait for the thread; whoever finds no place waits for one.
+const QUEUE_CAPACITY: usize = 256;
+
+/// Records synced together: beyond this, sharing an fsync gains little and latency grows.
+const MAX_GROUP: usize = 64;
+
+/// Why there is no spool; each is one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolOpenError {
+    #[error("spool {0} is in use by another finishline: give each its own spool.path")]
+    InUse(PathBuf),
+    #[error(
+        "spool {0} is no spool, or its head is damaged: move the file away, or name another spool.path"
+    )]
+    Foreign(PathBuf),
+    #[error("spool {0} cannot be made or opened (see spool.path and spool.size): {1}")]
+    Unusable(PathBuf, io::Error),
+}
+
+/// Why a command to the spool was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error("the spool is full")]
+    Full,
+    #[error("the spool fails: {0}")]
+    Failed(String),
+}
+
+/// How full the spool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolState {
+    /// Records that wait to be taken in.
+    pub records: u64,
+    /// The file's size.
+    pub bytes: u64,
+    pub bytes_free: u64,
+    /// Nothing that was ever written is left in it.
+    pub is_wiped: bool,
+}
+
+/// A record read back.
+pub struct SpoolRecord {
+    pub number: u64,
+    payload: Bytes,
+}
+
+impl SpoolRecord {
+    /// The arrival it holds; `id_pointers` as in [`crate::domain::result::read`]. `None` if another
+    /// version of the program wrote it in a form that this one does not know.
+    pub fn arrival(self, id_pointers: &[String]) -> Option<Arrival> {
+        record::arrival(self.payload, id_pointers)
+    }
+}
+
+/// Hands commands to the spool's thread, which ends when this is dropped or closed.
+pub struct Spool {
+    id: SpoolId,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<SpoolState>,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+enum Command {
+    Append(Payload, Reply<()>),
+    Next(u64, Reply<Option<SpoolRecord>>),
+    Settle(u64, Reply<()>),
+    Wipe(Reply<()>),
+    Close(Reply<()>),
+}
+
+impl Spool {
+    /// Opens the file, making it if there is none, and starts the thread. Blocks. `mark` is what
+    /// the database knows, so that new records are numbered above it. A file of another size than
+    /// `size_bytes` keeps it until what it holds is taken in.
+    pub fn open(
+        path: &Path,
+        size_bytes: u64,
+        mark: Option<SpoolMark>,
+        now: Timestamp,
+    ) -> Result<Self, SpoolOpenError> {
+        let file = SpoolFile::open(path, size_bytes, mark, now)?;
+        let id = file.id;
+        let (commands, queue) = mpsc::channel(QUEUE_CAPACITY);
+        let (publish, state) = watch::channel(file.state());
+        let started = thread::Builder::new()
+            .name("finishline-spool".into())
+            .spawn(move || run(file, queue, &publish));
+        match started {
+            Ok(_) => Ok(Self { id, commands, state }),
+            Err(error) => Err(SpoolOpenError::Unusable(path.to_owned(), error)),
+        }
+    }
+
+    /// Which file this is, for [`SpoolMark`].
+    pub fn id(&self) -> SpoolId {
+        self.id
+    }
+
+    pub fn state(&self) -> SpoolState {
+        *self.state.borrow()
+    }
+
+    /// Ready when a record waits.
+    pub async fn filled(&self) {
+        let mut state = self.state.clone();
+        if state.wait_for(|state| state.records > 0).await.is_err() {
+            // The thread has ended: nothing will come any more.
+            std::future::pending().await
+        }
+    }
+
+    /// Puts an arrival on disk.
+    pub async fn append(&self, arrival: &Arrival) -> Result<(), SpoolError> {
+        let payload = Payload::of(arrival);
+        self.ask(|reply| Command::Append(payload, reply)).await
+    }
+
+    /// The oldest record with a number above `after`.
+    pub async fn next(&self, after: u64) -> Result<Option<SpoolRecord>, SpoolError> {
+        self.ask(|reply| Command::Next(after, reply)).await
+    }
+
+    /// Tells that a record has been taken in.
+    pub async fn settle(&self, number: u64) -> Result<(), SpoolError> {
+        self.ask(|reply| Command::Settle(number, reply)).await
+    }
+
+    /// Overwrites all that was ever written with zeros, unless a record waits.
+    pub async fn wipe(&self) -> Result<(), SpoolError> {
+        self.ask(Command::Wipe).await
+    }
+
+    /// Ends the thread; the file is free for another when this returns.
+    pub async fn close(&self) {
+        // Closed already, if there is no answer.
+        let _ = self.ask(Command::Close).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SpoolError> {
+        let closed = || SpoolError::Failed("it has been closed".into());
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| closed())?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+}
+
+/// The thread. A reply that nobody awaits any more changes nothing.
+fn run(
+    mut file: SpoolFile,
+    mut queue: mpsc::Receiver<Command>,
+    publish: &watch::Sender<SpoolState>,
+) {
+    show(&file, publish);
+    let mut next = queue.blocking_recv();
+    while let Some(command) = next.take() {
+        match command {
+            Command::Append(payload, reply) => {
+                next = append(&mut file, (payload, reply), &mut queue, publish);
+            }
+            Command::Next(after, reply) => {
+                let found = file.next(after).map_err(failed);
+                let record = |(number, payload)| SpoolRecord { number, payload };
+                let _ = reply.send(found.map(|found| found.map(record)));
+            }
+            Command::Settle(number, reply) => {
+                file.settle(number);
+                show(&file, publish);
+                let _ = reply.send(Ok(()));
+            }
+            Command::Wipe(reply) => {
+                let wiped = file.wipe().map_err(failed);
+                show(&file, publish);
+                let _ = reply.send(wiped);
+            }
+            Command::Close(reply) => {
+                drop(file);
+                let _ = reply.send(Ok(()));
+                return;
+            }
+        }
+        if next.is_none() {
+            next = queue.blocking_recv();
+        }
+    }
+}
+
+/// Writes a record together with those that queue right behind it. Answers the command that ended
+/// their row.
+fn append(
+    file: &mut SpoolFile,
+    first: (Payload, Reply<()>),
+    queue: &mut mpsc::Receiver<Command>,
+    publish: &watch::Sender<SpoolState>,
+) -> Option<Command> {
+    let (mut payloads, mut replies) = (vec![first.0], vec![first.1]);
+    let mut other = None;
+    while payloads.len() < MAX_GROUP {
+        match queue.try_recv() {
+            Ok(Command::Append(payload, reply)) => {
+                payloads.push(payload);
+                replies.push(reply);
+            }
+            Ok(command) => {
+                other = Some(command);
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    let appended = file.append(&payloads);
+    show(file, publish);
+    match appended {
+        Ok(fitted) => {
+            for (reply, fitted) in replies.into_iter().zip(fitted) {
+                let _ = reply.send(if fitted { Ok(()) } else { Err(SpoolError::Full) });
+            }
+        }
+        Err(error) => {
+            for reply in replies {
+                let _ = reply.send(Err(SpoolError::Failed(error.to_string())));
+            }
+        }
+    }
+    other
+}
+
+fn failed(error: io::Error) -> SpoolError {
+    SpoolError::Failed(error.to_string())
+}
+
+fn show(file: &SpoolFile, publish: &watch::Sender<SpoolState>) {
+    let state = file.state();
+    metrics::gauge!(telemetry::SPOOL_RECORDS).set(state.records as f64);
+    metrics::gauge!(telemetry::SPOOL_FREE_BYTES).set(state.bytes_free as f64);
+    publish.send_replace(state);
+}

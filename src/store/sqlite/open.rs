@@ -1,0 +1,119 @@
+//! Opening the database: one process, the right schema, durable commits, nothing left half done.
+//!
+//! Called by the store when it is opened, and by the writer when it needs its connection anew. The
+//! invariant: a connection that is handed out commits durably.
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use sqlx::{
+    Connection, SqliteConnection,
+    migrate::{MigrateError, Migrator},
+    sqlite::SqliteConnectOptions,
+};
+
+use super::{relay, rows, submit};
+
+/// Embedded, so that the binary brings its schema along.
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Why a database cannot be opened; each is one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("database {0} is in use by another finishline: one process at a time")]
+    InUse(PathBuf),
+    #[error("database {0} was written by a newer finishline (schema {1}): start that one")]
+    Newer(PathBuf, i64),
+    #[error("database {0} cannot be opened: {1}")]
+    Unusable(PathBuf, String),
+}
+
+/// Creates the file readable by its owner alone, and takes it for this process.
+pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
+    let unusable = |error: std::io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
+    let mut private = OpenOptions::new();
+    private.create(true).truncate(false).write(true).mode(0o600);
+    private.open(path).map_err(unusable)?;
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push("-lock");
+    let lock = private.open(lock_path).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// The schema that this program writes: the number of its newest migration.
+pub fn schema_version() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+pub(super) async fn migrate(
+    connection: &mut SqliteConnection,
+    path: &Path,
+) -> Result<(), OpenError> {
+    MIGRATIONS.run(connection).await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) | MigrateError::VersionTooNew(version, _) => {
+            OpenError::Newer(path.to_owned(), version)
+        }
+        other => OpenError::Unusable(path.to_owned(), other.to_string()),
+    })
+}
+
+/// A connection for the writer.
+pub(super) async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let mut connection = SqliteConnection::connect_with(options).await?;
+    prove_durable(&mut connection).await?;
+    Ok(connection)
+}
+
+/// A pragma that did not take effect says so only when it is read back.
+async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let journal: String =
+        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
+    let synchronous: i64 =
+        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
+    const FULL: i64 = 2;
+    if journal != "wal" || synchronous != FULL {
+        let found = format!("journal_mode={journal}, synchronous={synchronous}");
+        return Err(sqlx::Error::Configuration(
+            format!("it does not commit durably ({found} instead of wal, {FULL})").into(),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn signing_key(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<[u8; 32]> {
+    let fresh: [u8; 32] = rand::random();
+    sqlx::query(
+        "insert into instance (id, signing_key, created_at, probed_at) values (1, ?1, ?2, ?2)
+         on conflict (id) do nothing",
+    )
+    .bind(&fresh[..])
+    .bind(now.as_millisecond())
+    .execute(&mut *connection)
+    .await?;
+    let row = sqlx::query("select signing_key from instance").fetch_one(connection).await?;
+    rows::digest(&row, "signing_key")
+}
+
+pub(super) async fn settle(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<usize> {
+    let mut transaction = connection.begin_with("begin immediate").await?;
+    let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
+    relay::give_back(&mut transaction).await?;
+    transaction.commit().await?;
+    // The last process may have ended between an erasure and the emptying of the log.
+    sqlx::query("pragma wal_checkpoint(truncate)").execute(connection).await?;
+    Ok(interrupted)
+}
