@@ -250,7 +250,7 @@ impl App {
 }
 
 /// The intake with the spool that the settings name, if they do not turn it off.
-fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::Result<Intake> {
+pub fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::Result<Intake> {
     let intake = Intake::new(store.clone(), clock.clone());
     if config.spool.size == 0 {
         return Ok(intake);

@@ -3,14 +3,22 @@
 //! The invariant: when it exits with 0, the file is whole and on disk, and holds everything that
 //! was answered 2xx before the command was started.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::anyhow;
 use bytesize::ByteSize;
 use serde_json::json;
 
 use super::{Failure, stop_signal};
-use crate::{clock::Stopwatch, config::Config, store::sqlite::backup};
+use crate::{
+    app,
+    clock::{Clock, Stopwatch},
+    config::Config,
+    store::{
+        Store,
+        sqlite::{OpenError, SqliteStore, backup},
+    },
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -45,6 +53,27 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Fail
 }
 
 /// Takes the spool's callbacks into the database before it is copied: they were answered 2xx too.
-async fn settle_spool(_config: &Config) -> anyhow::Result<()> {
+/// A running service does it by itself, within a second of the database's recovery.
+async fn settle_spool(config: &Config) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    // Without a database there is nothing to settle, and the copy says so.
+    if !config.database.path.exists() {
+        return Ok(());
+    }
+    let (store, writer) = match SqliteStore::open(&config.database.path, clock.now()).await {
+        Ok(opened) => opened,
+        Err(OpenError::InUse(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let store: Arc<dyn Store> = Arc::new(store);
+    let intake = app::intake(config, &clock, store.clone())?;
+    let taken = intake.take_in().await;
+    intake.close(std::future::pending()).await;
+    store.close().await;
+    writer.await?;
+    let taken = taken?;
+    if taken > 0 {
+        eprintln!("finishline: took {taken} callbacks of the spool into the database first");
+    }
     Ok(())
 }

@@ -218,6 +218,11 @@ impl Service {
         ended.expect("the service does not panic").expect("the service ends well");
     }
 
+    /// Starts again after [`Self::stop`].
+    pub async fn start_again(&mut self) {
+        self.open().await;
+    }
+
     /// Stops and starts again, on the same database, doors and Engine.
     pub async fn restart(&mut self) {
         self.stop().await;
