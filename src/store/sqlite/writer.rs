@@ -27,6 +27,10 @@ const QUEUE_CAPACITY: usize = 1024;
 /// Changes of one transaction: beyond this, sharing an fsync gains little and latency grows.
 const MAX_BATCH: usize = 64;
 
+/// Bodies of one transaction, unless one alone is larger: each is copied several times on its way,
+/// and beside large ones an fsync costs little.
+const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
 /// A change to the database: one use case, carried out within the transaction of a batch.
 #[async_trait]
 pub(super) trait UseCase: Send + Sync + 'static {
@@ -145,15 +149,20 @@ async fn run(
                     break;
                 }
                 metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
-                let waiting = changes.len();
-                if let Err(error) = write(&mut database, &mut batch, &outside).await {
+                while !batch.is_empty() {
+                    let mut part: Vec<Change> = batch.drain(..fitting(&batch)).collect();
+                    let waiting = changes.len();
+                    let Err(error) = write(&mut database, &mut part, &outside).await else {
+                        continue;
+                    };
                     // These waited in vain as long: turn by turn, waiting would take minutes.
+                    part.append(&mut batch);
                     let taken = match waiting {
                         0 => 0,
-                        _ => changes.recv_many(&mut batch, waiting).await,
+                        _ => changes.recv_many(&mut part, waiting).await,
                     };
                     metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
-                    refuse(batch.drain(..), &error);
+                    refuse(part.drain(..), &error);
                 }
             }
         }
@@ -180,6 +189,16 @@ enum Failure {
     Begin(sqlx::Error),
     /// A change or the commit failed; all is rolled back.
     Change(sqlx::Error),
+}
+
+/// How many changes go into one transaction.
+fn fitting(batch: &[Change]) -> usize {
+    let mut bytes = 0;
+    let fits = |change: &&Change| {
+        bytes += change.arrival().map_or(0, |arrival| arrival.body.len());
+        bytes <= MAX_BATCH_BYTES
+    };
+    batch.iter().take_while(fits).count().max(1)
 }
 
 /// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
