@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
-use crate::domain::{self, time};
+use crate::domain::{self, digest::hex, time};
 
 /// A job: what was asked, where it stands, what came of it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -334,7 +334,7 @@ impl From<domain::job::Job> for Job {
             success: job.success,
             overdue: job.overdue,
             origin: job.origin.as_str().into(),
-            secured: None,
+            secured: job.secured,
             engine_job_id: job.engine_job_id,
             end_user_id: job.end_user_id,
             cloud_package: job.cloud_package,
@@ -374,8 +374,14 @@ impl From<domain::job::Output> for Output {
             structures: output.structures,
             status: output.status,
             url: output.url,
-            file: None,
+            file: output.file.map(File::from),
         }
+    }
+}
+
+impl From<domain::mirror::MirroredFile> for File {
+    fn from(file: domain::mirror::MirroredFile) -> Self {
+        Self { bytes: file.bytes, sha256: hex(&file.sha256), content_type: file.content_type }
     }
 }
 
@@ -434,15 +440,6 @@ impl From<domain::event::Event> for Event {
             data: data.unwrap_or_else(|| RawValue::NULL.to_owned()),
         }
     }
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A job body that runs: one CBCT in, one mesh out.

@@ -34,7 +34,7 @@ use crate::{
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
     pulse::Pulse,
-    store::{Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
+    store::{ResultOrders, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
     workers::{self, reconcile::Reconciler, relay::Relayer},
@@ -129,9 +129,9 @@ impl App {
     pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Self> {
         let wake = Wake::default();
         let path = &config.database.path;
-        let relay_targets = config.relay.targets.iter().map(|one| one.name.clone()).collect();
+        let orders = orders(&config);
         let (store, writer) =
-            SqliteStore::open_with(path, clock.now(), wake.clone(), relay_targets).await?;
+            SqliteStore::open_with(path, clock.now(), wake.clone(), orders).await?;
         let opened = Opened { store: Arc::new(store), writer, wake };
         Self::with_store(config, listeners, clock, opened)
     }
@@ -246,6 +246,14 @@ impl App {
         context.intake.close(deadline.as_mut()).await;
         context.store.close().await;
         writer.await.context("the database writer died while closing")
+    }
+}
+
+/// What these settings want to follow from every result.
+pub fn orders(config: &Config) -> ResultOrders {
+    ResultOrders {
+        relay_targets: config.relay.targets.iter().map(|one| one.name.clone()).collect(),
+        is_mirroring: config.mirror.store.is_some(),
     }
 }
 

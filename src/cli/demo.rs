@@ -18,6 +18,7 @@ use crate::{
     client::Client,
     clock::{Clock, Stopwatch},
     config::{self, Config, LogConfig, LogFormat},
+    domain::digest::hex,
     simulator::{Options, Simulator},
     telemetry,
 };
@@ -144,7 +145,7 @@ async fn tell(api: &str) -> anyhow::Result<()> {
         "the callback came: {} bytes, on disk before the Engine had its 200",
         result.len()
     ));
-    println!("\nThe result, byte for byte as the Engine sent it (sha256 {}):\n", api::hex(&digest));
+    println!("\nThe result, byte for byte as the Engine sent it (sha256 {}):\n", hex(&digest));
     println!("{}\n", String::from_utf8_lossy(&result));
     for output in &job.outputs {
         let status = output.status.as_deref().unwrap_or("unknown");

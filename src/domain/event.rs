@@ -24,6 +24,14 @@ pub enum EventType {
     JobGivenUp,
     /// Made on arrival of a callback that proves itself.
     JobRecovered,
+    /// Every output that is to be copied is.
+    JobSecured,
+    InputUploaded,
+    /// The Engine was told that inputs are there.
+    InputNotified,
+    OutputMirrored,
+    /// An attempt to copy an output failed, or the copy was damaged.
+    OutputMirrorFailed,
     RelayDelivered,
     /// An attempt failed; another follows.
     RelayFailed,
@@ -52,6 +60,11 @@ impl EventType {
             Self::JobOverdue => "job.overdue",
             Self::JobReconciled => "job.reconciled",
             Self::JobGivenUp => "job.given_up",
+            Self::JobSecured => "job.secured",
+            Self::InputUploaded => "input.uploaded",
+            Self::InputNotified => "input.notified",
+            Self::OutputMirrored => "output.mirrored",
+            Self::OutputMirrorFailed => "output.mirror_failed",
             Self::RelayDelivered => "relay.delivered",
             Self::RelayFailed => "relay.failed",
             Self::RelayDead => "relay.dead",

@@ -8,7 +8,7 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::ids::JobId;
+use super::{ids::JobId, mirror::MirroredFile};
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -172,6 +172,8 @@ pub struct Output {
     pub status: Option<String>,
     /// Pre-signed link of the Engine's, short-lived.
     pub url: Option<String>,
+    /// The copy, once there is one.
+    pub file: Option<MirroredFile>,
 }
 
 /// A job as it is on record.
@@ -183,6 +185,9 @@ pub struct Job {
     /// Past its due time without a result; false once it has finished.
     pub overdue: bool,
     pub origin: Origin,
+    /// Whether every output that is to be copied is; `None` before the result, and where mirroring
+    /// was off when it came.
+    pub secured: Option<bool>,
     /// The caller's own label, never sent to the Engine.
     pub reference: Option<String>,
     pub engine_job_id: Option<String>,

@@ -4,10 +4,12 @@
 //! its arguments alone, so each decision can be tested with values.
 
 pub mod delivery;
+pub mod digest;
 pub mod event;
 pub mod ids;
 pub mod job;
 pub mod json;
+pub mod mirror;
 pub mod page;
 pub mod reconcile;
 pub mod relay;

@@ -244,6 +244,7 @@ impl Check {
             structures: structures.unwrap_or_default().into_iter().filter_map(json::text).collect(),
             status: None,
             url: None,
+            file: None,
         }
     }
 

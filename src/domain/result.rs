@@ -226,6 +226,7 @@ impl ReportedOutput {
             structures: self.structures.clone().unwrap_or_default(),
             status: self.status.clone(),
             url: self.url.clone(),
+            file: None,
         }
     }
 }
@@ -262,6 +263,7 @@ mod tests {
             structures: structures.iter().map(|name| (*name).to_owned()).collect(),
             status: None,
             url: None,
+            file: None,
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     jobs::found,
     wait::{self, Wait},
 };
-use crate::{api, store::StoredResult};
+use crate::{api, domain::digest, store::StoredResult};
 
 /// Shows a job's result exactly as the Engine sent it.
 #[utoipa::path(
@@ -70,7 +70,7 @@ fn render(
     result: StoredResult,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let etag = format!("\"{}\"", api::hex(&result.sha256));
+    let etag = format!("\"{}\"", digest::hex(&result.sha256));
     let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
         let known = value.to_str().unwrap_or_default();
         known.trim() == "*"

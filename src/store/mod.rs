@@ -28,6 +28,7 @@ use crate::domain::{
     event::Event,
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Output},
+    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
     page::{JobFilter, JobPage, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -181,6 +182,15 @@ impl Arrival {
     }
 }
 
+/// What follows from every result, in its own transaction.
+#[derive(Clone, Debug, Default)]
+pub struct ResultOrders {
+    /// Names of the configured targets that it goes to.
+    pub relay_targets: Vec<String>,
+    /// Its outputs are to be copied.
+    pub is_mirroring: bool,
+}
+
 /// What became of an [`Arrival`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receipt {
@@ -223,6 +233,8 @@ pub struct StoredResult {
 pub enum EraseTarget {
     Job(JobId),
     EndUser(String),
+    /// Jobs that finished earlier than this.
+    FinishedBefore(Timestamp),
 }
 
 /// Figures over all jobs.
@@ -361,6 +373,55 @@ pub trait Store: Send + Sync {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError>;
+
+    /// Records that an input is uploaded; `bytes` is `None` where its caller did it. Nothing
+    /// changes for an input that was `notified` or `provided`.
+    async fn record_upload(
+        &self,
+        id: JobId,
+        input: &str,
+        bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError>;
+
+    /// Records that the Engine was told of these inputs.
+    async fn record_notified(
+        &self,
+        id: JobId,
+        inputs: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError>;
+
+    /// Takes up to `limit` outputs that are to be copied now, those whose links die soonest first.
+    /// Nobody else takes them before `lease_until`.
+    async fn claim_mirrors(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueMirror>, StoreError>;
+
+    /// Records what an attempt came to, with the job's `secured` and the events that follow. Unless
+    /// `Found`, the job is gone and a copy that was made is nobody's.
+    async fn record_mirror(
+        &self,
+        place: FilePlace,
+        after: AfterMirror,
+        now: Timestamp,
+    ) -> Result<Lookup<()>, StoreError>;
+
+    /// At most `limit` copies on record behind `after`, in a steady order.
+    async fn stored_copies(
+        &self,
+        after: Option<FilePlace>,
+        limit: u32,
+    ) -> Result<Vec<StoredCopy>, StoreError>;
+
+    /// Up to `limit` erased jobs whose copies are to be deleted.
+    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError>;
+
+    /// The copies of this erased job are deleted for good.
+    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError>;
 
     /// Writes for real, to prove that the database takes writes.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;

@@ -121,6 +121,7 @@ pub fn submission(id: JobId, seconds: u64) -> NewSubmission {
         structures: vec![structure.into()],
         status: None,
         url: None,
+        file: None,
     };
     NewSubmission {
         id,

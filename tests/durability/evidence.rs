@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use finishline::{
-    api::hex,
-    domain::{ids::JobId, signature},
-};
+use finishline::domain::{digest::hex, ids::JobId, signature};
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};

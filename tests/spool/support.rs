@@ -17,7 +17,9 @@ use finishline::{
         ids::{DeliveryId, JobId},
         result, signature,
     },
-    store::{Addressee, Arrival, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
+    store::{
+        Addressee, Arrival, ResultOrders, Store, intake::Intake, spool::Spool, sqlite::SqliteStore,
+    },
     wake::Wake,
 };
 use jiff::Timestamp;
@@ -85,9 +87,9 @@ pub async fn open_store(database: &Path) -> (Arc<dyn Store>, JoinHandle<()>) {
 
 /// Every result is to be passed on to a target called `app`.
 async fn open_waking_store(database: &Path, wake: Wake) -> (Arc<dyn Store>, JoinHandle<()>) {
-    let targets = vec!["app".to_owned()];
+    let orders = ResultOrders { relay_targets: vec!["app".to_owned()], ..ResultOrders::default() };
     let (store, writer) =
-        SqliteStore::open_with(database, now(), wake, targets).await.expect("a database");
+        SqliteStore::open_with(database, now(), wake, orders).await.expect("a database");
     (Arc::new(store), writer)
 }
 

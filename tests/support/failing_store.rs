@@ -21,6 +21,7 @@ use finishline::{
         event::Event,
         ids::{DeliveryId, JobId},
         job::Job,
+        mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
         page::{JobFilter, JobPage, Position},
         reconcile::{DueJob, Next},
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -188,6 +189,59 @@ impl Store for FailingStore {
 
     async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError> {
         self.pass("erase", self.inner.erase(target, now)).await
+    }
+
+    async fn record_upload(
+        &self,
+        id: JobId,
+        input: &str,
+        bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.pass("record_upload", self.inner.record_upload(id, input, bytes, now)).await
+    }
+
+    async fn record_notified(
+        &self,
+        id: JobId,
+        inputs: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.pass("record_notified", self.inner.record_notified(id, inputs, now)).await
+    }
+
+    async fn claim_mirrors(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueMirror>, StoreError> {
+        self.pass("claim_mirrors", self.inner.claim_mirrors(now, lease_until, limit)).await
+    }
+
+    async fn record_mirror(
+        &self,
+        place: FilePlace,
+        after: AfterMirror,
+        now: Timestamp,
+    ) -> Result<Lookup<()>, StoreError> {
+        self.pass("record_mirror", self.inner.record_mirror(place, after, now)).await
+    }
+
+    async fn stored_copies(
+        &self,
+        after: Option<FilePlace>,
+        limit: u32,
+    ) -> Result<Vec<StoredCopy>, StoreError> {
+        self.pass("stored_copies", self.inner.stored_copies(after, limit)).await
+    }
+
+    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError> {
+        self.pass("doomed_files", self.inner.doomed_files(limit)).await
+    }
+
+    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError> {
+        self.pass("forget_doomed", self.inner.forget_doomed(job_id)).await
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {

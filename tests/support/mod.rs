@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use finishline::{
-    app::{App, Listeners, Opened},
+    app::{self, App, Listeners, Opened},
     clock::Clock,
     config::{self, ApiListen, Config, PublicUrlSetting},
     simulator::{Options, Processing, Simulator},
@@ -181,9 +181,9 @@ impl Service {
             config.callbacks.public_url = PublicUrlSetting::Fixed(self.callbacks.parse().unwrap());
         }
         let wake = Wake::default();
-        let targets = config.relay.targets.iter().map(|target| target.name.clone()).collect();
         let path = &config.database.path;
-        let opened = SqliteStore::open_with(path, self.clock.now(), wake.clone(), targets).await;
+        let orders = app::orders(&config);
+        let opened = SqliteStore::open_with(path, self.clock.now(), wake.clone(), orders).await;
         let (store, writer) = opened.expect("the database opens");
         let mut store: Arc<dyn Store> = Arc::new(store);
         if let Some(wrap) = &self.wrap {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
 
-use super::{read, rows, writer::UseCase};
+use super::{mirror, read, rows, writer::UseCase};
 use crate::{
     domain::{
         event::{EventType, NewEvent},
@@ -51,6 +51,8 @@ impl UseCase for Erase {
             "delete from relay_attempts where relay_seq in
                  (select seq from relays where job_seq in ",
             "delete from relays where (job_seq in ",
+            mirror::DOOM,
+            "delete from mirrors where (job_seq in ",
             "delete from job_inputs where (job_seq in ",
             "delete from job_outputs where (job_seq in ",
             "delete from job_bodies where (job_seq in ",
@@ -86,6 +88,9 @@ impl Erase {
             EraseTarget::Job(id) => query.push("id = ").push_bind(id.0),
             EraseTarget::EndUser(end_user_id) => {
                 query.push("end_user_id = ").push_bind(end_user_id.clone())
+            }
+            EraseTarget::FinishedBefore(before) => {
+                query.push("finished_at < ").push_bind(before.as_millisecond())
             }
         };
         query.push(" limit ").push_bind(BATCH);

@@ -5,7 +5,9 @@
 
 pub mod backup;
 mod erase;
+mod inputs;
 pub mod inspect;
+mod mirror;
 mod open;
 mod read;
 mod receive;
@@ -36,13 +38,14 @@ pub use self::open::{OpenError, schema_version};
 use self::writer::{Database, Outside, UseCase, Writer};
 use super::{
     Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
-    SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
+    ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
 };
 use crate::domain::{
     delivery::{Delivery, Outcome},
     event::{Event, EventType, NewEvent},
     ids::{DeliveryId, JobId},
     job::Job,
+    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -70,24 +73,24 @@ pub struct SqliteStore {
     signing_key: [u8; 32],
     spool_mark: Option<SpoolMark>,
     wake: Wake,
-    relay_targets: Vec<String>,
+    orders: ResultOrders,
 }
 
 impl SqliteStore {
     /// [`Self::open_with`] for those who only look and write: nobody is woken, nothing passed on.
     pub async fn open(path: &Path, now: Timestamp) -> Result<(Self, JoinHandle<()>), OpenError> {
-        Self::open_with(path, now, Wake::default(), Vec::new()).await
+        Self::open_with(path, now, Wake::default(), ResultOrders::default()).await
     }
 
     /// Opens the database file, making it if there is none, brings its schema up to date, and
     /// marks submissions that a crash interrupted as `unconfirmed`. The task answered is the
     /// writer's: when it ends, the store is closed. `wake` is told of every commit;
-    /// every result is ordered to be passed on to `relay_targets`, by name.
+    /// `orders` says what follows from every result.
     pub async fn open_with(
         path: &Path,
         now: Timestamp,
         wake: Wake,
-        relay_targets: Vec<String>,
+        orders: ResultOrders,
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let unusable =
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
@@ -124,18 +127,10 @@ impl SqliteStore {
             .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
         let closing = CancellationToken::new();
         let database = Database { options: writing, connection: Some(connection) };
-        let outside = Outside { wake: wake.clone(), relay_targets: relay_targets.clone(), lock };
+        let outside = Outside { wake: wake.clone(), orders: orders.clone(), lock };
         let (writer, task) = Writer::start(database, outside, closing.clone());
-        let store = Self {
-            writer,
-            readers,
-            checkpointer,
-            closing,
-            signing_key,
-            spool_mark,
-            wake,
-            relay_targets,
-        };
+        let store =
+            Self { writer, readers, checkpointer, closing, signing_key, spool_mark, wake, orders };
         Ok((store, task))
     }
 }
@@ -228,8 +223,8 @@ impl Store for SqliteStore {
     }
 
     async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
-        let relay_targets = self.relay_targets.clone();
-        let receipt = self.writer.commit(spooled::TakeIn { spooled, relay_targets }).await?;
+        let orders = self.orders.clone();
+        let receipt = self.writer.commit(spooled::TakeIn { spooled, orders }).await?;
         if let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = receipt {
             self.wake.finished(job_id.0);
         }
@@ -358,6 +353,63 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
         ask!(self, relay::show, id, now)
+    }
+
+    async fn record_upload(
+        &self,
+        id: JobId,
+        input: &str,
+        bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        let input = input.to_owned();
+        self.writer.commit(inputs::RecordUpload { id, input, bytes, now }).await
+    }
+
+    async fn record_notified(
+        &self,
+        id: JobId,
+        inputs: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.writer.commit(inputs::RecordNotified { id, inputs, now }).await
+    }
+
+    async fn claim_mirrors(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DueMirror>, StoreError> {
+        if !ask!(self, mirror::is_any_due, now)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(mirror::Claim { now, lease_until, limit }).await
+    }
+
+    async fn record_mirror(
+        &self,
+        place: FilePlace,
+        after: AfterMirror,
+        now: Timestamp,
+    ) -> Result<Lookup<()>, StoreError> {
+        self.writer.commit(mirror::Record { place, after, now }).await
+    }
+
+    async fn stored_copies(
+        &self,
+        after: Option<FilePlace>,
+        limit: u32,
+    ) -> Result<Vec<StoredCopy>, StoreError> {
+        ask!(self, mirror::copies, after, limit)
+    }
+
+    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError> {
+        ask!(self, mirror::doomed, limit)
+    }
+
+    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError> {
+        self.writer.commit(mirror::Forget { job_id }).await
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {

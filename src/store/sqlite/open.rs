@@ -16,7 +16,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use super::{relay, rows, submit};
+use super::{mirror, relay, rows, submit};
 
 /// Embedded, so that the binary brings its schema along.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -112,6 +112,7 @@ pub(super) async fn settle(
     let mut transaction = connection.begin_with("begin immediate").await?;
     let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
     relay::give_back(&mut transaction).await?;
+    mirror::give_back(&mut transaction).await?;
     transaction.commit().await?;
     Ok(interrupted)
 }

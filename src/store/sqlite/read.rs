@@ -149,11 +149,12 @@ async fn with_parts(
             jobs[place].1.inputs.push(rows::input(&row)?);
         }
     }
-    let outputs = "select job_seq, name, kind, kind_index, extension, structures, status, url
-                   from job_outputs";
+    let outputs = "select job_seq, name, kind, kind_index, extension, structures, status, url,
+                       size_bytes, sha256, content_type
+                   from job_outputs left join mirrors using (job_seq, position)";
     for row in parts(connection, outputs, &jobs).await? {
         if let Some(&place) = places.get(&row.try_get("job_seq")?) {
-            jobs[place].1.outputs.push(rows::output(&row)?);
+            jobs[place].1.outputs.push(rows::output_with_file(&row)?);
         }
     }
     Ok(jobs)

@@ -11,6 +11,7 @@ use crate::domain::{
     event::{Event, NewEvent},
     ids::JobId,
     job::{Input, InputState, Job, Origin, Output},
+    mirror::MirroredFile,
     time::from_millis,
 };
 
@@ -19,7 +20,7 @@ pub(super) const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// The columns of `jobs` that [`job`] reads, and its bodies.
 pub(super) const JOB_COLUMNS: &str =
-    "jobs.seq, id, origin, status, success, overdue, reference, engine_job_id, end_user_id,
+    "jobs.seq, id, origin, status, success, overdue, secured, reference, engine_job_id, end_user_id,
      cloud_package, external_job_id, created_at, submitted_at, finished_at, engine_status,
      delivery_count, warnings, request, engine_response";
 
@@ -34,6 +35,7 @@ pub(super) fn job(row: &SqliteRow) -> sqlx::Result<Job> {
         success: row.try_get("success")?,
         overdue: row.try_get("overdue")?,
         origin: parsed(row, "origin", origin)?,
+        secured: row.try_get("secured")?,
         reference: row.try_get("reference")?,
         engine_job_id: row.try_get("engine_job_id")?,
         end_user_id: row.try_get("end_user_id")?,
@@ -71,7 +73,21 @@ pub(super) fn output(row: &SqliteRow) -> sqlx::Result<Output> {
         structures: texts(row, "structures")?,
         status: row.try_get("status")?,
         url: row.try_get("url")?,
+        file: None,
     })
+}
+
+/// An output with its copy, whose columns are null while there is none.
+pub(super) fn output_with_file(row: &SqliteRow) -> sqlx::Result<Output> {
+    let file = match optional_digest(row, "sha256")? {
+        Some(sha256) => Some(MirroredFile {
+            bytes: row.try_get::<i64, _>("size_bytes")?.unsigned_abs(),
+            sha256,
+            content_type: row.try_get("content_type")?,
+        }),
+        None => None,
+    };
+    Ok(Output { file, ..output(row)? })
 }
 
 pub(super) fn event(row: &SqliteRow) -> sqlx::Result<Event> {

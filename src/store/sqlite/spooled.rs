@@ -16,13 +16,13 @@ use crate::{
         event::{EventType, NewEvent},
         result::Reading,
     },
-    store::{Addressee, Arrival, Receipt, SpoolMark, Spooled},
+    store::{Addressee, Arrival, Receipt, ResultOrders, SpoolMark, Spooled},
 };
 
 pub(super) struct TakeIn {
     pub spooled: Spooled,
     /// See [`receive::apply`].
-    pub relay_targets: Vec<String>,
+    pub orders: ResultOrders,
 }
 
 #[async_trait]
@@ -38,7 +38,7 @@ impl UseCase for TakeIn {
         let receipt = if is_counted(connection, arrival).await? {
             None
         } else {
-            take_in(connection, arrival, &self.relay_targets).await?
+            take_in(connection, arrival, &self.orders).await?
         };
         if *is_oldest {
             sqlx::query("update instance set spool_id = ?, spool_mark = ?")
@@ -92,9 +92,9 @@ async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sql
 async fn take_in(
     connection: &mut SqliteConnection,
     arrival: &Arrival,
-    relay_targets: &[String],
+    orders: &ResultOrders,
 ) -> sqlx::Result<Option<Receipt>> {
-    let receipt = receive::apply(connection, &[arrival], relay_targets).await?.pop();
+    let receipt = receive::apply(connection, &[arrival], orders).await?.pop();
     if let Some(Receipt::Kept { job_id, .. }) = receipt {
         let event = NewEvent::new(job_id, EventType::DeliverySpooled, arrival.received_at)
             .with(json!({ "deliveryId": arrival.delivery_id.to_string() }));

@@ -16,7 +16,7 @@ use super::{open::connect, receive};
 use crate::{
     clock::Stopwatch,
     domain::delivery::Outcome,
-    store::{Arrival, Receipt, StoreError},
+    store::{Arrival, Receipt, ResultOrders, StoreError},
     telemetry,
     wake::Wake,
 };
@@ -42,8 +42,7 @@ pub(super) trait UseCase: Send + Sync + 'static {
 /// What a commit has to do with the rest of the service.
 pub(super) struct Outside {
     pub wake: Wake,
-    /// Names of the configured targets that every result goes to.
-    pub relay_targets: Vec<String>,
+    pub orders: ResultOrders,
     /// Held while the database may be written.
     pub lock: File,
 }
@@ -211,14 +210,14 @@ async fn write(
 ) -> sqlx::Result<()> {
     let started = Stopwatch::start();
     let size = batch.len();
-    let targets = &outside.relay_targets;
-    match database.transact(batch, targets).await {
+    let orders = &outside.orders;
+    match database.transact(batch, orders).await {
         Ok(receipts) => reply(batch.drain(..), receipts, &outside.wake),
         Err(Failure::Begin(error)) => return Err(error),
         Err(Failure::Change(error)) if size == 1 => refuse(batch.drain(..), &error),
         Err(Failure::Change(_)) => {
             while !batch.is_empty() {
-                match database.transact(&mut batch[..1], targets).await {
+                match database.transact(&mut batch[..1], orders).await {
                     Ok(receipts) => reply(batch.drain(..1), receipts, &outside.wake),
                     Err(Failure::Begin(error)) => return Err(error),
                     Err(Failure::Change(error)) => refuse(batch.drain(..1), &error),
@@ -239,7 +238,7 @@ impl Database {
     async fn transact(
         &mut self,
         batch: &mut [Change],
-        relay_targets: &[String],
+        orders: &ResultOrders,
     ) -> Result<Vec<Receipt>, Failure> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
@@ -254,7 +253,7 @@ impl Database {
             }
             return Err(Failure::Begin(error));
         }
-        match carry_out(connection, batch, relay_targets).await {
+        match carry_out(connection, batch, orders).await {
             Ok(receipts) => Ok(receipts),
             Err(error) => {
                 // Refused where SQLite has rolled back already. Should a transaction stay open, the
@@ -283,7 +282,7 @@ fn is_busy(error: &sqlx::Error) -> bool {
 async fn carry_out(
     connection: &mut SqliteConnection,
     batch: &mut [Change],
-    relay_targets: &[String],
+    orders: &ResultOrders,
 ) -> sqlx::Result<Vec<Receipt>> {
     let mut receipts = Vec::new();
     let mut rest = batch;
@@ -292,7 +291,7 @@ async fn carry_out(
         let (run, others) = rest.split_at_mut(arrivals.count());
         if !run.is_empty() {
             let arrivals: Vec<&Arrival> = run.iter().filter_map(Change::arrival).collect();
-            receipts.extend(receive::apply(connection, &arrivals, relay_targets).await?);
+            receipts.extend(receive::apply(connection, &arrivals, orders).await?);
         }
         if let Some(Change::Other(pending)) = others.first_mut() {
             pending.apply(connection).await?;
@@ -361,7 +360,8 @@ mod tests {
         let mut connection = connect(&options).await.expect("a database");
         execute(&mut connection, "begin").await.expect("a transaction nobody ends");
         let mut database = Database { options, connection: Some(connection) };
-        assert!(matches!(database.transact(&mut [], &[]).await, Err(Failure::Begin(_))));
-        assert!(database.transact(&mut [], &[]).await.is_ok());
+        let orders = ResultOrders::default();
+        assert!(matches!(database.transact(&mut [], &orders).await, Err(Failure::Begin(_))));
+        assert!(database.transact(&mut [], &orders).await.is_ok());
     }
 }

@@ -8,31 +8,32 @@ mod state;
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use self::state::{State, insert_jobs, update_jobs, upsert_outputs};
-use super::{relay, rows};
+use super::{mirror, relay, rows};
 use crate::{
     domain::{
         delivery::{ENGINE_SOURCE, MAX_MALFORMED, Outcome, Says, judge},
         event::{EventType, NewEvent},
         ids::JobId,
-        job::Origin,
+        job::{Origin, Output},
         result::{Reading, reading_digest},
     },
-    store::{Addressee, Arrival, Receipt},
+    store::{Addressee, Arrival, Receipt, ResultOrders},
 };
 
 /// Puts arrivals on record; one receipt for each, in their order.
 pub(super) async fn apply(
     connection: &mut SqliteConnection,
     arrivals: &[&Arrival],
-    relay_targets: &[String],
+    orders: &ResultOrders,
 ) -> sqlx::Result<Vec<Receipt>> {
     let mut batch = Batch::load(connection, arrivals).await?;
     let receipts = arrivals.iter().map(|arrival| batch.take_in(arrival)).collect();
-    batch.write(connection, relay_targets).await?;
+    batch.write(connection, orders).await?;
     Ok(receipts)
 }
 
@@ -231,7 +232,7 @@ impl<'a> Batch<'a> {
     async fn write(
         self,
         connection: &mut SqliteConnection,
-        relay_targets: &[String],
+        orders: &ResultOrders,
     ) -> sqlx::Result<()> {
         let mut states: Vec<&State> = self.states.values().filter(|one| one.is_changed).collect();
         states.sort_by_key(|state| state.seq);
@@ -248,11 +249,27 @@ impl<'a> Batch<'a> {
                 .await?;
         }
         rows::insert_events(connection, &self.events).await?;
-        relay::insert(connection, &self.orders(relay_targets)).await
+        relay::insert(connection, &self.relays(&orders.relay_targets)).await?;
+        if orders.is_mirroring {
+            mirror::order(connection, &self.outputs_of(Outcome::Stored)).await?;
+            mirror::renew(connection, &self.outputs_of(Outcome::Refreshed)).await?;
+        }
+        Ok(())
+    }
+
+    /// The outputs of the jobs that a delivery with this outcome came for, and when.
+    fn outputs_of(&self, wanted: Outcome) -> Vec<(i64, &[Output], Timestamp)> {
+        let deliveries = self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == wanted);
+        deliveries
+            .filter_map(|(_, job_seq, _, arrival)| {
+                let state = self.states.get(job_seq)?;
+                Some((*job_seq, &state.outputs[..], arrival.received_at))
+            })
+            .collect()
     }
 
     /// A result is passed on to every target, the job's own included.
-    fn orders(&self, relay_targets: &[String]) -> Vec<relay::Order> {
+    fn relays(&self, relay_targets: &[String]) -> Vec<relay::Order> {
         let results =
             self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
         let mut orders = Vec::new();

@@ -1,0 +1,157 @@
+//! Mirroring: which outputs are copied, in which order, and what follows an attempt.
+//!
+//! The store orders copies in the transaction of the result, the mirror worker carries them out.
+//! The invariant: an output counts as copied only with the length and digest of what was stored.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use url::Url;
+
+use super::{ids::JobId, job::Output, time};
+
+/// The wait before each further attempt: short at first, because links die within the hour; the
+/// last ones for an outage of the storage. n entries are n + 1 attempts.
+const SCHEDULE: [Duration; 9] = [
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(5 * 60),
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(60 * 60),
+    Duration::from_secs(4 * 60 * 60),
+    Duration::from_secs(12 * 60 * 60),
+];
+
+/// The copy of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirroredFile {
+    pub bytes: u64,
+    pub sha256: [u8; 32],
+    pub content_type: String,
+}
+
+/// Where a copy belongs: the job, and the output's place in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FilePlace {
+    pub job_id: JobId,
+    /// From 0, among the job's outputs.
+    pub position: u32,
+}
+
+/// An output that is to be copied now.
+#[derive(Clone, Debug)]
+pub struct DueMirror {
+    pub place: FilePlace,
+    pub output: Output,
+    /// Without one, fresh links cannot be asked for.
+    pub engine_job_id: Option<String>,
+    /// Attempts so far, this one not included.
+    pub attempts: u32,
+}
+
+/// What an attempt came to. A reason is for people and names no link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterMirror {
+    Stored(MirroredFile),
+    Retry {
+        at: Timestamp,
+        reason: String,
+    },
+    /// No further attempt follows, unless the Engine renews the link.
+    Failed {
+        reason: String,
+    },
+    /// The copy is not what was stored: it is made anew.
+    Damaged,
+}
+
+/// A copy on record.
+#[derive(Clone, Debug)]
+pub struct StoredCopy {
+    pub place: FilePlace,
+    pub output: Output,
+}
+
+/// An erased job whose copies are to be deleted.
+#[derive(Clone, Copy, Debug)]
+pub struct Doomed {
+    pub job_id: JobId,
+    /// Until then a copy that was under way may still be finished.
+    pub until: Timestamp,
+}
+
+/// Whether an output of a result is to be copied: it is there and has a link.
+pub fn is_to_be_copied(output: &Output) -> bool {
+    let is_absent = |status: &str| {
+        ["missing", "failed"].iter().any(|absent| status.eq_ignore_ascii_case(absent))
+    };
+    output.url.is_some() && !output.status.as_deref().is_some_and(is_absent)
+}
+
+/// What follows a failed attempt; `attempts` counts this one.
+pub fn after_failure(attempts: u32, reason: String, now: Timestamp) -> AfterMirror {
+    let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
+    match SCHEDULE.get(index) {
+        Some(wait) => {
+            let wait = SignedDuration::try_from(*wait).unwrap_or(SignedDuration::MAX);
+            AfterMirror::Retry { at: now.checked_add(wait).unwrap_or(Timestamp::MAX), reason }
+        }
+        None => AfterMirror::Failed { reason },
+    }
+}
+
+/// When a pre-signed link dies, as the signatures of S3 (`X-Amz-Date` + `X-Amz-Expires`, or
+/// `Expires` in seconds), Google (`X-Goog-…`, likewise) and Azure (`se`) say it.
+pub fn expiry(link: &str) -> Option<Timestamp> {
+    let url = Url::parse(link).ok()?;
+    let value = |wanted: &str| {
+        let mut pairs = url.query_pairs();
+        pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    };
+    if let Some(end) = value("se") {
+        return time::parse(&end);
+    }
+    for prefix in ["x-amz", "x-goog"] {
+        if let (Some(date), Some(seconds)) =
+            (value(&format!("{prefix}-date")), value(&format!("{prefix}-expires")))
+        {
+            // ISO 8601's basic form, as in 20260301T120000Z.
+            let signed: Timestamp = date.parse().ok()?;
+            return signed.checked_add(SignedDuration::from_secs(seconds.parse().ok()?)).ok();
+        }
+    }
+    Timestamp::from_second(value("expires")?.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_link_is_read_from_every_kind_of_signature() {
+        let end: Timestamp = "2026-03-01T12:10:00Z".parse().expect("a time");
+        for link in [
+            "https://b.s3.amazonaws.com/x?X-Amz-Date=20260301T120000Z&X-Amz-Expires=600&X-Amz-Signature=a",
+            "https://storage.googleapis.com/x?X-Goog-Date=20260301T120000Z&X-Goog-Expires=600",
+            "https://a.blob.core.windows.net/x?sp=r&se=2026-03-01T12%3A10%3A00Z&sig=a",
+            "https://b.s3.amazonaws.com/x?AWSAccessKeyId=a&Expires=1772367000&Signature=a",
+        ] {
+            assert_eq!(expiry(link), Some(end), "{link}");
+        }
+        for link in ["https://x/y", "https://x/y?Expires=soon", "https://x/y?se=", "x"] {
+            assert_eq!(expiry(link), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn attempts_end_after_the_last_wait() {
+        let now = Timestamp::UNIX_EPOCH;
+        let after = |attempts| after_failure(attempts, "cut".into(), now);
+        let first = Timestamp::from_second(2).expect("in range");
+        assert_eq!(after(1), AfterMirror::Retry { at: first, reason: "cut".into() });
+        assert!(matches!(after(SCHEDULE.len() as u32), AfterMirror::Retry { .. }));
+        assert!(matches!(after(SCHEDULE.len() as u32 + 1), AfterMirror::Failed { .. }));
+    }
+}

@@ -1,0 +1,86 @@
+//! How far a job's inputs are: uploaded, and the Engine told.
+//!
+//! Carried out by the writer. The invariant: an input never goes back, and each step it takes is
+//! one event.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::SqliteConnection;
+
+use super::{read, rows, writer::UseCase};
+use crate::{
+    domain::{
+        event::{EventType, NewEvent},
+        ids::JobId,
+        job::Job,
+    },
+    store::Lookup,
+};
+
+/// An input's bytes are at the Engine's storage.
+pub(super) struct RecordUpload {
+    pub id: JobId,
+    pub input: String,
+    /// `None`: its caller uploaded it.
+    pub bytes: Option<u64>,
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl UseCase for RecordUpload {
+    type Output = Lookup<Job>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<Job>> {
+        let changed = sqlx::query(
+            "update job_inputs set state = 'uploaded'
+             where job_seq = (select seq from jobs where id = ?) and name = ?
+                 and state in ('awaiting', 'uploaded')",
+        )
+        .bind(self.id.0)
+        .bind(&self.input)
+        .execute(&mut *connection)
+        .await?
+        .rows_affected();
+        if changed > 0 {
+            let event = NewEvent::new(self.id, EventType::InputUploaded, self.now)
+                .with(json!({ "input": self.input, "bytes": self.bytes }));
+            rows::insert_events(connection, &[event]).await?;
+        }
+        read::job(connection, self.id).await
+    }
+}
+
+/// The Engine was told that these inputs are there.
+pub(super) struct RecordNotified {
+    pub id: JobId,
+    pub inputs: Vec<String>,
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl UseCase for RecordNotified {
+    type Output = Lookup<Job>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<Job>> {
+        let mut changed = 0;
+        for input in &self.inputs {
+            changed += sqlx::query(
+                "update job_inputs set state = 'notified'
+                 where job_seq = (select seq from jobs where id = ?) and name = ?
+                     and state in ('awaiting', 'uploaded')",
+            )
+            .bind(self.id.0)
+            .bind(input)
+            .execute(&mut *connection)
+            .await?
+            .rows_affected();
+        }
+        if changed > 0 {
+            let event = NewEvent::new(self.id, EventType::InputNotified, self.now)
+                .with(json!({ "inputs": self.inputs }));
+            rows::insert_events(connection, &[event]).await?;
+        }
+        read::job(connection, self.id).await
+    }
+}
