@@ -25,6 +25,7 @@ use crate::{
     config::{ApiListen, Config},
     doctor::{Doctor, Prober},
     engine::Engine,
+    erasure::Eraser,
     http::{
         self, Context, Limits,
         feed::Feed,
@@ -37,7 +38,7 @@ use crate::{
     store::{ResultOrders, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
-    workers::{self, reconcile::Reconciler, relay::Relayer},
+    workers::{self, purge::Purger, reconcile::Reconciler, relay::Relayer},
 };
 
 /// The service's open doors.
@@ -157,6 +158,7 @@ impl App {
             signing_key: store.signing_key(),
             max_body: config.callbacks.max_body,
         };
+        let eraser = Eraser { store: store.clone(), intake: intake.clone(), clock: clock.clone() };
         let context = Context {
             engine: Engine::new(
                 config.engine.clone(),
@@ -173,6 +175,7 @@ impl App {
             stopping: CancellationToken::new(),
             store,
             intake,
+            eraser,
             outbound,
             clock,
             pulse: Pulse::default(),
@@ -197,6 +200,11 @@ impl App {
         relayer(&self.context)
     }
 
+    /// The worker that erases what is old, to be stepped by hand.
+    pub fn purger(&self) -> Purger {
+        purger(&self.context)
+    }
+
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer } = self;
@@ -215,6 +223,9 @@ impl App {
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
         let commits = Some(context.wake.commits());
         workers.spawn(workers::turn(relayer, clock, pulse, stopping.clone(), commits));
+        let purger = purger(&context);
+        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+        workers.spawn(workers::turn(purger, clock, pulse, stopping.clone(), None));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
@@ -282,6 +293,10 @@ fn reconciler(context: &Context) -> Reconciler {
         public_url: context.public_url.clone(),
         clock: context.clock.clone(),
     }
+}
+
+fn purger(context: &Context) -> Purger {
+    Purger::new(context.config.retention.clone(), context.eraser.clone())
 }
 
 fn relayer(context: &Context) -> Relayer {

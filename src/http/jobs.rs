@@ -241,8 +241,10 @@ pub async fn show(
 #[utoipa::path(
     operation_id = "eraseJob",
     delete, path = "/v1/jobs/{id}", tag = "jobs",
-    description = "Its bytes are nowhere in the database afterwards; a tombstone keeps its late \
-        callbacks out. A running job may be erased. Scope: `erase`.",
+    description = "Answers once its bytes are in no file of the service any more; a tombstone \
+        keeps its late callbacks out. A running job may be erased. `503`: some may be left, for \
+        one because a backup reads the log; the service goes on, and so does repeating the call. \
+        Scope: `erase`.",
     params(("id" = String, Path, description = "Job id")),
     responses(
         (status = 200, body = api::Erased),
@@ -296,13 +298,9 @@ async fn erase_target(
     context: &Context,
     target: EraseTarget,
 ) -> Result<Json<api::Erased>, Problem> {
-    let (store, intake, now) = (context.store.clone(), context.intake.clone(), context.clock.now());
+    let eraser = context.eraser.clone();
     // An erasure that began goes on if its caller hangs up.
-    let erasure = context.tasks.spawn(async move {
-        // What waits in the spool may be theirs, and is wiped once it is taken in.
-        intake.take_in().await?;
-        store.erase(target, now).await
-    });
+    let erasure = context.tasks.spawn(async move { eraser.erase(target).await });
     let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
     tracing::info!(jobs = erased, "jobs erased");
     Ok(Json(api::Erased { erased }))
