@@ -476,7 +476,7 @@ async fn downloads_honour_ranges_and_break_as_told() {
     let begun = Stopwatch::start();
     assert_eq!(client.get(link).send().await.unwrap().bytes().await.unwrap(), whole);
     assert!(begun.elapsed() >= Duration::from_millis(200));
-    simulator.set(|options| options.expire_links = true);
+    simulator.set(|options| options.expire_downloads = FaultRate::Always);
     assert_eq!(client.get(link).send().await.unwrap().status(), 403);
 }
 
