@@ -21,6 +21,7 @@ use tokio_util::{
 };
 
 use crate::{
+    blobs::Blobs,
     clock::Clock,
     config::{ApiListen, Config},
     doctor::{Doctor, Prober},
@@ -158,7 +159,12 @@ impl App {
             signing_key: store.signing_key(),
             max_body: config.callbacks.max_body,
         };
-        let eraser = Eraser { store: store.clone(), intake: intake.clone(), clock: clock.clone() };
+        let eraser = Eraser {
+            store: store.clone(),
+            intake: intake.clone(),
+            blobs: blobs(&config)?,
+            clock: clock.clone(),
+        };
         let context = Context {
             engine: Engine::new(
                 config.engine.clone(),
@@ -266,6 +272,12 @@ pub fn orders(config: &Config) -> ResultOrders {
         relay_targets: config.relay.targets.iter().map(|one| one.name.clone()).collect(),
         is_mirroring: config.mirror.store.is_some(),
     }
+}
+
+/// The file store that the settings name.
+pub fn blobs(config: &Config) -> anyhow::Result<Option<Blobs>> {
+    let Some(url) = &config.mirror.store else { return Ok(None) };
+    Blobs::open(url).map(Some).context("the file store of mirror.store cannot be opened")
 }
 
 /// The intake with the spool that the settings name, if they do not turn it off.

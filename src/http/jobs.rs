@@ -252,7 +252,7 @@ pub async fn show(
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased before"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`, `file-store-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -274,7 +274,7 @@ pub async fn erase(
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no end user is named"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`, `file-store-unavailable`"),
     ),
     security(("key" = [])),
 )]
