@@ -15,6 +15,7 @@ async fn a_kill_before_the_log_is_empty_is_made_up_for_at_the_next_start() {
     let settings = [
         ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1:9"),
         ("CALLBACKS__INBOX_SECRET", "inbox-secret-of-the-test-0123456789"),
+        ("ENGINE__BASE_URL", "http://127.0.0.1:9"),
         ("ENGINE__AUTH__TOKEN_URL", ""),
         ("SPOOL__SIZE", "1MiB"),
     ];
@@ -44,8 +45,9 @@ async fn a_kill_before_the_log_is_empty_is_made_up_for_at_the_next_start() {
     program.kill();
     assert!(!erasure.await.expect("no panic"), "no erasure was claimed");
     assert!(!files_with(folder.path(), "mark-killed").is_empty(), "its bytes are still there");
-    drop(reader);
 
+    // Its connection stays: closing the last one would empty the log.
+    sqlx::query("rollback").execute(&mut reader).await.expect("the reader lets go");
     let program = Program::serve(folder.path(), &settings).await;
     wait_for("the erasure to be finished", async || {
         files_with(folder.path(), "mark-killed").is_empty().then_some(())
@@ -53,4 +55,5 @@ async fn a_kill_before_the_log_is_empty_is_made_up_for_at_the_next_start() {
     .await;
     let job = format!("{}/v1/jobs/{id}", program.api);
     Answer::of(http.delete(&job)).await.problem(410, "gone");
+    reader.close().await.expect("it closes");
 }

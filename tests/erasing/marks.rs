@@ -16,7 +16,7 @@ pub fn files_with(folder: &Path, mark: &str) -> Vec<String> {
             continue;
         }
         let bytes = fs::read(&path).expect("a readable file");
-        let is_in = bytes.windows(mark.len()).any(|window| window == mark.as_bytes());
+        let is_in = String::from_utf8_lossy(&bytes).contains(mark);
         if is_in || path.to_string_lossy().contains(mark) {
             found.push(path.display().to_string());
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use axum::{Router, http::StatusCode, routing::any};
+use axum::{Router, http::StatusCode};
 use serde_json::json;
 
 use crate::{
@@ -34,8 +34,8 @@ async fn marked_bytes_of_an_erased_job_are_in_no_file_and_those_of_others_stay()
 
 #[tokio::test]
 async fn what_a_receiver_answered_and_where_it_was_goes_with_the_job() {
-    let refusing = Router::new()
-        .fallback(any(|| async { (StatusCode::INTERNAL_SERVER_ERROR, "mark-answer") }));
+    let refusing =
+        Router::new().fallback(|| async { (StatusCode::INTERNAL_SERVER_ERROR, "mark-answer") });
     let receiver = serve(refusing).await.replace("127.0.0.1", "localhost");
     let service = Setup::new()
         .set("RELAY__ALLOWED_HOSTS", "*")
