@@ -118,6 +118,8 @@ impl SqliteStore {
         }
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            // A file does not hang up; asking before each question costs as much as a question.
+            .test_before_acquire(false)
             .connect_lazy_with(options.clone().read_only(true));
         let checkpointer = SqlitePoolOptions::new()
             .max_connections(1)

@@ -153,10 +153,22 @@ impl UseCase for RecordAttempt {
     type Output = ();
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        let (state, next) = match self.after {
+            AfterAttempt::Delivered => (RelayState::Delivered, None),
+            AfterAttempt::Retry { at } => (RelayState::Pending, Some(at.as_millisecond())),
+            AfterAttempt::Dead => (RelayState::Dead, None),
+        };
         let row = sqlx::query(
-            "select relays.seq, jobs.id as job_id, target, attempts
-             from relays join jobs on jobs.seq = relays.job_seq where relays.id = ?",
+            "update relays set state = ?, next_attempt_at = ?, leased_until = null,
+                 attempts = attempts + 1, tries = tries + 1, last_status = ? where id = ?
+             returning seq, target, attempts,
+                 (select jobs.id from jobs where jobs.seq = job_seq) as job_id,
+                 exists (select 1 from relay_targets
+                     where relay_targets.target = relays.target) as has_failed",
         )
+        .bind(state.as_str())
+        .bind(next)
+        .bind(self.attempt.status)
         .bind(self.id)
         .fetch_optional(&mut *connection)
         .await?;
@@ -164,23 +176,7 @@ impl UseCase for RecordAttempt {
         let Some(row) = row else { return Ok(()) };
         let seq: i64 = row.try_get("seq")?;
         let target: String = row.try_get("target")?;
-        let number = row.try_get::<i64, _>("attempts")? + 1;
-        let (state, next) = match self.after {
-            AfterAttempt::Delivered => (RelayState::Delivered, None),
-            AfterAttempt::Retry { at } => (RelayState::Pending, Some(at.as_millisecond())),
-            AfterAttempt::Dead => (RelayState::Dead, None),
-        };
-        sqlx::query(
-            "update relays set state = ?, next_attempt_at = ?, leased_until = null, attempts = ?,
-                 tries = tries + 1, last_status = ? where seq = ?",
-        )
-        .bind(state.as_str())
-        .bind(next)
-        .bind(number)
-        .bind(self.attempt.status)
-        .bind(seq)
-        .execute(&mut *connection)
-        .await?;
+        let number: i64 = row.try_get("attempts")?;
         sqlx::query(
             "insert into relay_attempts (relay_seq, number, at, millis, status, error, answer)
              values (?, ?, ?, ?, ?, ?, ?)",
@@ -194,7 +190,12 @@ impl UseCase for RecordAttempt {
         .bind(&self.attempt.answer)
         .execute(&mut *connection)
         .await?;
-        self.note_health(connection, &target).await?;
+        // A target that answers 410 is well; it only wants no more of this.
+        match self.after == AfterAttempt::Delivered || self.attempt.status == Some(410) {
+            true if row.try_get("has_failed")? => forget_failures(connection, &target).await?,
+            true => {}
+            false => self.count_failure(connection, &target).await?,
+        }
         let kind = match self.after {
             AfterAttempt::Delivered => EventType::RelayDelivered,
             AfterAttempt::Retry { .. } => EventType::RelayFailed,
@@ -209,20 +210,12 @@ impl UseCase for RecordAttempt {
 }
 
 impl RecordAttempt {
-    /// Failures in a row; enough of them pause the target, and a success ends the pause.
-    async fn note_health(
+    /// Enough failures in a row pause the target.
+    async fn count_failure(
         &self,
         connection: &mut SqliteConnection,
         target: &str,
     ) -> sqlx::Result<()> {
-        // A target that answers 410 is well; it only wants no more of this.
-        if self.after == AfterAttempt::Delivered || self.attempt.status == Some(410) {
-            sqlx::query("delete from relay_targets where target = ?")
-                .bind(target)
-                .execute(connection)
-                .await?;
-            return Ok(());
-        }
         sqlx::query(
             "insert into relay_targets (target, failures) values (?1, 1)
              on conflict (target) do update set failures = failures + 1,
@@ -235,6 +228,15 @@ impl RecordAttempt {
         .await?;
         Ok(())
     }
+}
+
+/// A success ends the pause.
+async fn forget_failures(connection: &mut SqliteConnection, target: &str) -> sqlx::Result<()> {
+    sqlx::query("delete from relay_targets where target = ?")
+        .bind(target)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Orders again what is meant; answers how many. A dry run only counts.
