@@ -39,7 +39,7 @@ use crate::{
 
 const WAITING: usize = 50_000;
 const HOURS: usize = 8;
-const CONCURRENCY: usize = 32;
+const CONCURRENCY: usize = 8;
 
 /// One turn of the worker for each second, as it turns by itself.
 const TURNS: usize = HOURS * 60 * 60;
