@@ -22,10 +22,11 @@ use finishline::{
     app::{self, App, Listeners, Opened},
     clock::Clock,
     config::{self, ApiListen, Config, PublicUrlSetting},
+    outbound::{Outbound, Permissions},
     simulator::{Options, Processing, Simulator},
     store::{Store, sqlite::SqliteStore},
     wake::Wake,
-    workers::{Found, Worker, reconcile::Reconciler},
+    workers::{Found, Worker, reconcile::Reconciler, relay::Relayer},
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -202,6 +203,12 @@ impl Service {
     pub async fn reconcile(&self) -> Found {
         let reconciler = self.reconciler.as_ref().expect("the service has been opened");
         reconciler.step().await.expect("a step of reconciliation")
+    }
+
+    /// A relay with the service's settings, to be stepped by hand.
+    pub fn relayer(&self, store: Arc<dyn Store>) -> Relayer {
+        let outbound = Outbound::new(Permissions::default(), &[]).expect("clients");
+        Relayer::new(self.config.relay.clone(), store, outbound, self.clock.clone())
     }
 
     /// Moves the public URL, as a restart of ngrok does; it takes effect with the next start.

@@ -121,6 +121,8 @@ impl SqliteStore {
         }
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            // A file does not hang up; asking before each question costs as much as a question.
+            .test_before_acquire(false)
             .connect_lazy_with(options.clone().read_only(true));
         let checkpointer = SqlitePoolOptions::new()
             .max_connections(1)
@@ -307,10 +309,11 @@ impl Store for SqliteStore {
         under_way: Vec<(String, u32)>,
         concurrency: u32,
     ) -> Result<Vec<DueRelay>, StoreError> {
-        if ask!(self, relay::due_targets, now)?.is_empty() {
+        let claim = relay::Claim { now, lease_until, under_way, concurrency };
+        if ask!(self, relay::open_targets, &claim)?.is_empty() {
             return Ok(Vec::new());
         }
-        self.writer.commit(relay::Claim { now, lease_until, under_way, concurrency }).await
+        self.writer.commit(claim).await
     }
 
     async fn record_attempt(
