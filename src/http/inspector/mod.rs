@@ -5,7 +5,9 @@
 //! stands in a page, what came from outside is text, and a GET changes nothing.
 
 mod assets;
+mod curl;
 mod form;
+mod job;
 mod jobs;
 mod layout;
 mod parts;
@@ -22,7 +24,7 @@ use axum::{
     },
     middleware::{Next, from_fn, from_fn_with_state},
     response::{Redirect, Response},
-    routing::get,
+    routing::{get, post},
 };
 
 use super::{Context, access};
@@ -45,9 +47,14 @@ pub(super) fn routes(context: &Context) -> Router<Context> {
     Router::new()
         .route("/", get(async || Redirect::to("/jobs")))
         .route("/jobs", get(jobs::show))
+        .route("/jobs/{id}", get(job::show))
+        .route("/jobs/{id}/refresh", post(job::actions::refresh))
+        .route("/jobs/{id}/resubmit", post(job::actions::resubmit))
+        .route("/jobs/{id}/erase", get(job::actions::ask_to_erase).post(job::actions::erase))
+        .route("/jobs/{id}/relays/{relay}/resend", post(job::actions::resend))
         .route("/search", get(jobs::search::lead))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
-        .route("/sign-out", axum::routing::post(sign_in::sign_out))
+        .route("/sign-out", post(sign_in::sign_out))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(from_fn_with_state(context.clone(), refusal::show))
         .layer(from_fn(guard_browser))

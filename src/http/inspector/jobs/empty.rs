@@ -1,20 +1,20 @@
 //! What the list says when it is empty: what to do next.
 //!
-//! The invariant: every command shown runs as it stands, against the address the reader came by.
+//! The invariant: every command shown runs as it stands.
 
-use axum::http::{HeaderMap, header::HOST};
 use maud::{Markup, html};
 
+use super::super::curl::{Api, command};
+
+/// A job that runs once its scan is uploaded.
+const FIRST_JOB: &str = r#"{
+    "inputFiles": {"cbct": {"extension": ".dcm"}},
+    "outputFiles": {"meshes": [{"extension": ".stl", "structures": ["mandible"]}]},
+    "finishline": {"reference": "case-42"}
+  }"#;
+
 /// Nothing was ever submitted.
-pub(super) fn no_jobs_yet(headers: &HeaderMap) -> Markup {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8086");
-    let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-    let origin = format!("{}://{host}", if is_https { "https" } else { "http" });
-    let submit = format!(
-        "curl {origin}/v1/jobs -H 'Content-Type: application/json' \\\n  \
-         -d '{{\"inputFiles\": {{\"cbct\": {{\"extension\": \".dcm\"}}}},\n       \
-         \"outputFiles\": {{\"meshes\": [{{\"extension\": \".stl\", \"structures\": [\"mandible\"]}}]}}}}'"
-    );
+pub(super) fn no_jobs_yet(api: &Api) -> Markup {
     html! {
         section.empty {
             h2 { "No jobs yet" }
@@ -28,12 +28,12 @@ pub(super) fn no_jobs_yet(headers: &HeaderMap) -> Markup {
                 li {
                     h3 { "Let the Engine reach this machine" }
                     p { "A tunnel to the callbacks' door; not one stored result is behind it:" }
-                    (command("ngrok http 8085"))
+                    (command(&format!("ngrok http {}", api.callbacks_port())))
                 }
                 li {
                     h3 { "Submit the first job" }
-                    p { "With a key, add " code { "-H 'Authorization: Bearer KEY'" } "." }
-                    (command(&submit))
+                    p { "The answer holds the address that its scan is uploaded to." }
+                    (command(&api.submit(FIRST_JOB)))
                 }
             }
         }
@@ -48,11 +48,5 @@ pub(super) fn nothing_fits() -> Markup {
             p { "None has all of these properties. A job that comes to have them appears here by itself." }
             p { a.button href="/jobs" { "Show all jobs" } }
         }
-    }
-}
-
-fn command(text: &str) -> Markup {
-    html! {
-        div.command { pre { code { (text) } } button.copy type="button" data-copy=(text) hidden { "Copy" } }
     }
 }

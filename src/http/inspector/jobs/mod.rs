@@ -6,7 +6,7 @@
 
 mod empty;
 mod filters;
-mod row;
+pub(super) mod row;
 pub(super) mod search;
 
 use axum::{
@@ -22,6 +22,7 @@ use self::{
 };
 use super::{
     super::{Context, extract::ListQuery},
+    curl::Api,
     layout::{self, Page, Place},
     refusal::Refusal,
     visitor::Visitor,
@@ -75,7 +76,7 @@ pub(super) async fn show(
         div #list data-live {
             @if rows.is_empty() {
                 @match given.is_plain() {
-                    true => (empty::no_jobs_yet(&headers)),
+                    true => (empty::no_jobs_yet(&Api::of(&headers, &context))),
                     false => (empty::nothing_fits()),
                 }
             } @else {
