@@ -35,6 +35,7 @@ pub(super) fn between(left: &[u8], right: &[u8], veil: &Veil) -> Markup {
             div.scroll.differences tabindex="0" {
                 table {
                     caption.visually-hidden { "Lines in which the two differ" }
+                    colgroup { col.number; col; col.number; col; }
                     thead { tr { th scope="col" colspan="2" { "Result" } th scope="col" colspan="2" { "Conflicting delivery" } } }
                     @for group in &groups {
                         tbody {

@@ -46,6 +46,9 @@ use crate::{
 /// Targets of one job that are shown.
 const MAX_RELAYS: u32 = 50;
 
+/// Bodies from this size on take long enough to read that others would notice.
+const SLOW_BYTES: usize = 256 * 1024;
+
 /// What the page is made of.
 struct Facts {
     job: Job,
@@ -77,13 +80,14 @@ pub(super) async fn show(
     let facts = gather(&context, id).await?;
     let api = Api::of(&headers, &context);
     let bodies = deliveries::bodies(&context, &facts).await?;
+    let tree = result_tree(&context, &facts).await?;
     let now = context.clock.now();
     let job = &facts.job;
     let name = job.reference.clone().unwrap_or_else(|| parts::short_id(&id.to_string()).to_owned());
     let content = html! {
         (actions::notice(query.as_deref().unwrap_or_default()))
         div.heading {
-            p.eyebrow { a href="/jobs" { "Jobs" } " / " }
+            p.eyebrow { a href="/jobs" { "← Jobs" } }
             h1 { (name) }
             p.live role="status" data-live-state hidden {}
         }
@@ -100,7 +104,7 @@ pub(super) async fn show(
                 (section("inputs", "Inputs", files::inputs(job)))
                 (section("outputs", "Outputs", files::outputs(job)))
             }
-            (section("result", "Result", result(&facts, &api)))
+            (section("result", "Result", result(&facts, tree, &api)))
             (section("deliveries", "Deliveries", deliveries::show(&facts, &bodies, &api)))
             (section("relays", "Relays", relays::show(&facts, &visitor)))
             (section("request", "Request and reply", exchange(&facts)))
@@ -157,6 +161,18 @@ async fn body_of(context: &Context, id: DeliveryId) -> Result<Option<Bytes>, Ref
     Ok(Some(context.limits.answers.hold(body).map_err(Problem::from)?))
 }
 
+/// The result's tree. A large one is read on a thread for slow work, as it was when it came.
+async fn result_tree(context: &Context, facts: &Facts) -> Result<Option<Markup>, Refusal> {
+    let Body::Found(result) = &facts.result else { return Ok(None) };
+    if result.body.len() < SLOW_BYTES {
+        return Ok(Some(tree::body(&result.body, "result", &facts.veil)));
+    }
+    let _place = context.limits.reading().await;
+    let (body, veil) = (result.body.clone(), facts.veil.clone());
+    let tree = tokio::task::spawn_blocking(move || tree::body(&body, "result", &veil));
+    Ok(Some(tree.await.map_err(|_| Problem::Internal)?))
+}
+
 fn section(id: &str, title: &str, content: Markup) -> Markup {
     html! {
         section.card.part aria-labelledby=(format!("{id}-title")) {
@@ -193,7 +209,7 @@ fn properties(job: &Job) -> Markup {
     }
 }
 
-fn result(facts: &Facts, api: &Api) -> Markup {
+fn result(facts: &Facts, tree: Option<Markup>, api: &Api) -> Markup {
     let id = facts.job.id;
     match &facts.result {
         Body::None => html! {
@@ -211,7 +227,7 @@ fn result(facts: &Facts, api: &Api) -> Markup {
                 span { "SHA-256 " (parts::copyable(&api::hex(&result.sha256))) }
                 span { (exact(id)) }
             }
-            (tree::body(&result.body, "result", &facts.veil))
+            @if let Some(tree) = tree { (tree) }
             h3 { "Copy as curl" }
             (command(&api.result(id)))
         },

@@ -7,7 +7,11 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::{super::parts, Facts};
-use crate::domain::{delivery::Outcome, event::Event, relay::Attempt};
+use crate::domain::{
+    delivery::{Delivery, Outcome},
+    event::Event,
+    relay::Attempt,
+};
 
 /// Units of a row's drawing from its beginning to its end.
 const WIDTH: f64 = 1_000.0;
@@ -29,6 +33,16 @@ struct Span {
 struct Row {
     name: String,
     spans: Vec<Span>,
+    /// All of them in a few words.
+    told: String,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, spans: Vec<Span>) -> Self {
+        let told: Vec<&str> = spans.iter().map(|span| span.told.as_str()).collect();
+        let told = told.join(", ");
+        Self { name: name.into(), spans, told }
+    }
 }
 
 /// Shows both.
@@ -55,12 +69,10 @@ pub(super) fn show(facts: &Facts, now: Timestamp) -> Markup {
 }
 
 fn lane(row: &Row, begin: Timestamp, whole: u64) -> Markup {
-    let told: Vec<&str> = row.spans.iter().map(|span| span.told.as_str()).collect();
-    let told = format!("{}: {}", row.name, told.join("; "));
     html! {
         div.lane {
             span.lane-name { (row.name) }
-            svg viewBox="0 0 1000 20" preserveAspectRatio="none" role="img" aria-label=(told) {
+            svg viewBox="0 0 1000 20" preserveAspectRatio="none" role="img" aria-label={ (row.name) ": " (row.told) } {
                 line.ground x1="0" y1="10" x2="1000" y2="10" {}
                 @for span in &row.spans {
                     @let (x, width) = place(span, begin, whole);
@@ -69,7 +81,7 @@ fn lane(row: &Row, begin: Timestamp, whole: u64) -> Markup {
                     }
                 }
             }
-            span.lane-told { (row.spans.last().map(|span| span.told.as_str()).unwrap_or_default()) }
+            span.lane-told title=(row.told) { (row.told) }
         }
     }
 }
@@ -84,52 +96,39 @@ fn place(span: &Span, begin: Timestamp, whole: u64) -> (f64, f64) {
 
 fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
     let job = &facts.job;
-    let end =
-        job.finished_at.unwrap_or(if job.status.is_in_flight() { now } else { job.created_at });
-    let mut rows = vec![Row {
-        name: "Submission".into(),
-        spans: vec![going_on(job.created_at, job.submitted_at.unwrap_or(job.created_at), "calm")],
-    }];
-    let uploads = marks(facts, "input.", "good");
-    if !uploads.is_empty() {
-        rows.push(Row { name: "Uploads".into(), spans: uploads });
-    }
+    let answered = job.submitted_at.unwrap_or(job.created_at);
+    let mut rows = vec![
+        Row::new("Submission", vec![going_on(job.created_at, answered, "calm")]),
+        Row::new("Uploads", marks(facts, "input.", "good")),
+    ];
     if let Some(submitted_at) = job.submitted_at {
-        let class = if job.finished_at.is_some() { "accent" } else { "accent running" };
-        rows.push(Row {
-            name: "At the Engine".into(),
-            spans: vec![going_on(submitted_at, end, class)],
-        });
+        let (end, class) = match job.finished_at {
+            Some(finished_at) => (finished_at, "accent"),
+            None => (now, "accent running"),
+        };
+        rows.push(Row::new("At the Engine", vec![going_on(submitted_at, end, class)]));
     }
-    let received: Vec<Span> = facts
-        .deliveries
-        .iter()
-        .map(|delivery| {
-            let class = match delivery.outcome {
-                Outcome::Stored | Outcome::Refreshed | Outcome::Duplicate => "good",
-                Outcome::Unrecognised => "warning",
-                Outcome::Conflict | Outcome::Malformed => "bad",
-            };
-            let told = format!("{} from {}", delivery.outcome.as_str(), delivery.source);
-            Span { from: delivery.received_at, to: delivery.received_at, class, told }
-        })
-        .collect();
-    if !received.is_empty() {
-        rows.push(Row { name: "Deliveries".into(), spans: received });
-    }
-    for (name, begins, class) in [("Mirror", "output.", "good"), ("Looks", "job.", "warning")] {
-        let spans = marks(facts, begins, class);
-        if !spans.is_empty() {
-            rows.push(Row { name: name.into(), spans });
-        }
-    }
+    rows.push(Row::new("Deliveries", facts.deliveries.iter().map(received).collect()));
+    rows.push(Row::new("Mirror", marks(facts, "output.", "good")));
+    rows.push(Row::new("Care", marks(facts, "job.", "warning")));
     for (relay, attempts) in &facts.relays {
-        if !attempts.is_empty() {
-            let spans = attempts.iter().map(attempted).collect();
-            rows.push(Row { name: format!("Relay to {}", relay.target), spans });
-        }
+        let name = format!("Relay to {}", relay.target);
+        let spans = attempts.iter().map(attempted).collect();
+        let told = format!("{}, attempts: {}", relay.state.as_str(), attempts.len());
+        rows.push(Row { told, ..Row::new(name, spans) });
     }
+    rows.retain(|row| !row.spans.is_empty());
     rows
+}
+
+fn received(delivery: &Delivery) -> Span {
+    let class = match delivery.outcome {
+        Outcome::Stored | Outcome::Refreshed | Outcome::Duplicate => "good",
+        Outcome::Unrecognised => "warning",
+        Outcome::Conflict | Outcome::Malformed => "bad",
+    };
+    let (at, told) = (delivery.received_at, delivery.outcome.as_str().to_owned());
+    Span { from: at, to: at, class, told }
 }
 
 fn going_on(from: Timestamp, to: Timestamp, class: &'static str) -> Span {

@@ -12,6 +12,7 @@ const HIDDEN: &str = "…";
 const SCHEMES: [&str; 2] = ["http://", "https://"];
 
 /// What is to be hidden on the page of one job.
+#[derive(Clone)]
 pub(super) struct Veil {
     signature: String,
 }
