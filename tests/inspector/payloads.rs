@@ -43,6 +43,9 @@ async fn a_hostile_payload_is_text_wherever_it_is_shown() {
     }
 }
 
+/// Whoever knows it has the file.
+const LINK: &str = "https://store.example/a?X-Signature=top-secret";
+
 #[tokio::test]
 async fn no_page_shows_a_callback_s_signature_or_the_query_of_a_link() {
     let service = Service::start().await;
@@ -52,7 +55,8 @@ async fn no_page_shows_a_callback_s_signature_or_the_query_of_a_link() {
     let signature = url.rsplit('/').next().expect("a signature");
     let echo = |success: bool| {
         json!({"success": success, "finishWebhook": url, signature: "x",
-            "link": "https://store.example/a?X-Signature=top-secret"})
+            "outputFiles": {"meshes": [{"status": "Available", "url": LINK}]},
+            "link": LINK})
     };
     for success in [true, false] {
         let request = service.request_to(reqwest::Method::POST, &url);
@@ -63,6 +67,9 @@ async fn no_page_shows_a_callback_s_signature_or_the_query_of_a_link() {
     assert!(html.contains("https://store.example/a?…"), "{html}");
     assert!(!html.contains(signature), "{html}");
     assert!(!html.contains("top-secret"), "{html}");
+    let answer = service.get(&format!("/jobs/{id}/outputs/meshes-0")).await;
+    assert_eq!((answer.status, answer.header("location")), (307, Some(LINK)), "it is led there");
+    service.get(&format!("/jobs/{id}/outputs/meshes-1")).await.expect(404);
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ document.addEventListener("change", (event) => {
 });
 
 const told = document.querySelector("[data-zone]");
-if (told && zone) {
+if (told && zone && zone !== "UTC") {
   told.textContent = `Times are ${zone}; hover for UTC.`;
 }
 settle(document);

@@ -1,12 +1,21 @@
 //! What goes into a job and what comes out of it, file by file.
 //!
-//! The invariant: a link that came from the Engine is followed only if it is http(s), and its query
-//! is never printed.
+//! The invariant: a link that came from the Engine is followed only if it is http(s), and stands on
+//! no page, since its query is a credential.
 
+use axum::{extract::State, response::Redirect};
 use maud::{Markup, html};
 
-use super::super::parts::{self, Tone};
-use crate::domain::job::{InputState, Job, Output};
+use super::super::{
+    super::{Context, error::Problem, extract::Segments, jobs::found},
+    parts::{self, Tone},
+    refusal::Refusal,
+    visitor::Visitor,
+};
+use crate::domain::{
+    ids::JobId,
+    job::{InputState, Job, Output},
+};
 
 pub(super) fn inputs(job: &Job) -> Markup {
     html! {
@@ -46,7 +55,7 @@ pub(super) fn outputs(job: &Job) -> Markup {
                             td { (output.name) " " code { (output.extension.as_deref().unwrap_or_default()) } }
                             td { (output.structures.join(", ")) }
                             td { (status(output)) }
-                            td { (download(output)) }
+                            td { (link(job, output)) }
                         }
                     }
                 }
@@ -66,12 +75,34 @@ fn status(output: &Output) -> Markup {
     parts::tag(tone, status, "As the Engine said")
 }
 
-fn download(output: &Output) -> Markup {
-    let is_web = |url: &&str| url.starts_with("https://") || url.starts_with("http://");
-    match output.url.as_deref().filter(is_web) {
-        Some(url) => html! {
-            a href=(url) rel="noreferrer" title="At the Engine; its link expires" { "Download" }
+/// Leads to an output's file.
+pub(in super::super) async fn download(
+    _: Visitor,
+    State(context): State<Context>,
+    Segments((id, name)): Segments<(String, String)>,
+) -> Result<Redirect, Refusal> {
+    let id: JobId = id.parse().map_err(Problem::from)?;
+    let job = found(context.store.job(id).await?)?;
+    let output = job.outputs.iter().find(|output| output.name == name);
+    let url = output.and_then(web_address).ok_or(Problem::NotFound)?;
+    Ok(Redirect::temporary(url))
+}
+
+fn link(job: &Job, output: &Output) -> Markup {
+    // A name may hold anything that stands in a result; in an address it is one segment.
+    let name: String = url::form_urlencoded::byte_serialize(output.name.as_bytes()).collect();
+    let name = name.replace('+', "%20");
+    match web_address(output) {
+        Some(_) => html! {
+            a href={ "/jobs/" (job.id) "/outputs/" (name) } title="At the Engine, whose link expires" { "Download" }
         },
         None => html! { span.muted { "–" } },
     }
+}
+
+fn web_address(output: &Output) -> Option<&str> {
+    let is_web = |url: &&str| url.starts_with("https://") || url.starts_with("http://");
+    // What cannot stand in a header cannot be an address either.
+    let is_plain = |url: &&str| url.bytes().all(|byte| byte.is_ascii_graphic());
+    output.url.as_deref().filter(is_web).filter(is_plain)
 }

@@ -6,7 +6,7 @@
 pub(super) mod actions;
 mod deliveries;
 mod difference;
-mod files;
+pub(super) mod files;
 mod relays;
 mod timeline;
 mod tokens;

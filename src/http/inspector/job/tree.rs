@@ -29,7 +29,7 @@ pub(super) fn body(bytes: &[u8], key: &str, veil: &Veil) -> Markup {
         Ok(value) => {
             let mut tree = Tree { html: String::new(), nodes: 0, levels: Vec::new(), key, veil };
             tree.grow(Tokens::of(value));
-            html! { div.json { ul { (PreEscaped(tree.html)) } } }
+            html! { div.json tabindex="0" { ul { (PreEscaped(tree.html)) } } }
         }
         Err(_) => text(bytes, veil),
     }
