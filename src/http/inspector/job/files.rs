@@ -21,7 +21,7 @@ pub(super) fn inputs(job: &Job) -> Markup {
     html! {
         @if job.inputs.is_empty() { p.muted { "They are not known: the job was not submitted here." } }
         @else {
-            table.plain {
+            table.plain.cards {
                 thead { tr { th scope="col" { "Input" } th scope="col" { "Type" } th scope="col" { "State" } } }
                 tbody {
                     @for input in &job.inputs {
@@ -32,9 +32,9 @@ pub(super) fn inputs(job: &Job) -> Markup {
                             InputState::Provided => (Tone::Good, "The Engine fetches it from the address it was given"),
                         };
                         tr {
-                            td { (input.name) }
-                            td { code { (input.extension) } }
-                            td { (parts::tag(tone, input.state.as_str(), why)) }
+                            td.name { (input.name) }
+                            td data-label="Type" { code { (input.extension) } }
+                            td data-label="State" { (parts::tag(tone, input.state.as_str(), why)) }
                         }
                     }
                 }
@@ -47,15 +47,15 @@ pub(super) fn outputs(job: &Job) -> Markup {
     html! {
         @if job.outputs.is_empty() { p.muted { "None is known." } }
         @else {
-            table.plain {
+            table.plain.cards {
                 thead { tr { th scope="col" { "Output" } th scope="col" { "Structures" } th scope="col" { "Status" } th scope="col" { "File" } } }
                 tbody {
                     @for output in &job.outputs {
                         tr {
-                            td { (output.name) " " code { (output.extension.as_deref().unwrap_or_default()) } }
-                            td { (output.structures.join(", ")) }
-                            td { (status(output)) }
-                            td { (link(job, output)) }
+                            td.name { (output.name) " " code { (output.extension.as_deref().unwrap_or_default()) } }
+                            td data-label="Structures" { (output.structures.join(", ")) }
+                            td data-label="Status" { (status(output)) }
+                            td data-label="File" { (link(job, output)) }
                         }
                     }
                 }

@@ -58,7 +58,7 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
             @if attempts.is_empty() { p.muted { "No attempt yet." } }
             @else {
                 div.scroll tabindex="0" {
-                    table.plain {
+                    table.plain.cards {
                         thead { tr { th scope="col" { "Attempt" } th scope="col" { "When" } th scope="col" { "Took" } th scope="col" { "Answer" } } }
                         tbody {
                             @for attempt in attempts.iter().rev().take(MAX_ATTEMPTS).rev() { (tried(facts, attempt)) }
@@ -76,10 +76,10 @@ fn tried(facts: &Facts, attempt: &Attempt) -> Markup {
     let answer = facts.veil.over(&String::from_utf8_lossy(&attempt.answer));
     html! {
         tr {
-            td { (attempt.number) }
-            td { (parts::moment(attempt.at)) }
-            td { (parts::duration(attempt.millis)) }
-            td {
+            td data-label="Attempt" { (attempt.number) }
+            td data-label="When" { (parts::moment(attempt.at)) }
+            td data-label="Took" { (parts::duration(attempt.millis)) }
+            td data-label="Answer" {
                 @if let Some(status) = attempt.status { (parts::tag(tone, &status.to_string(), "HTTP status")) }
                 @if let Some(error) = &attempt.error { (parts::tag(tone, error, "Why there was no answer")) }
                 @if !answer.is_empty() { pre.raw { (answer) } }

@@ -172,15 +172,15 @@ fn events(events: &[Event], begin: Timestamp) -> Markup {
         details.fold data-key="events" {
             summary { "Events " span.muted { "· " (events.len()) } }
             div.scroll tabindex="0" {
-                table.plain {
+                table.plain.cards {
                     thead { tr { th scope="col" { "When" } th scope="col" { "After" } th scope="col" { "Event" } th scope="col" { "Data" } } }
                     tbody {
                         @for event in events.iter().take(MAX_EVENTS) {
                             tr {
-                                td { (parts::moment(event.at)) }
-                                td { "+" (parts::duration(parts::millis_between(begin, event.at))) }
-                                td { code { (event.kind) } }
-                                td { code.data { (event.data) } }
+                                td data-label="When" { (parts::moment(event.at)) }
+                                td data-label="After" { "+" (parts::duration(parts::millis_between(begin, event.at))) }
+                                td data-label="Event" { code { (event.kind) } }
+                                td data-label="Data" { code.data { (event.data) } }
                             }
                         }
                     }

@@ -97,7 +97,7 @@ pub(super) async fn show(
 fn table(rows: &[Row<'_>]) -> Markup {
     html! {
         div.scroll {
-            table.jobs {
+            table.jobs.cards {
                 caption.visually-hidden { "Jobs, newest first" }
                 thead {
                     tr {

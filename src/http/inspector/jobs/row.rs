@@ -54,8 +54,8 @@ impl Row<'_> {
         let id = job.id.to_string();
         html! {
             tr data-row=(id) {
-                td.state data-label="Status" { (parts::status(job.status)) (marks(job, self.marks)) }
-                td.name data-label="Job" {
+                td.state { (parts::status(job.status)) (marks(job, self.marks)) }
+                td.name {
                     a.title href={ "/jobs/" (id) } {
                         @match &job.reference {
                             Some(reference) => (reference),

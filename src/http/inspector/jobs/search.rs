@@ -5,7 +5,6 @@
 
 use axum::{
     extract::{RawQuery, State},
-    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use maud::html;
@@ -50,7 +49,7 @@ pub(in super::super) async fn lead(
     };
     Ok(match place {
         Some(place) => Redirect::to(&place).into_response(),
-        None => (StatusCode::NOT_FOUND, nothing(&visitor, text)).into_response(),
+        None => nothing(&visitor, text).into_response(),
     })
 }
 
