@@ -110,7 +110,7 @@ fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
     }
     rows.push(Row::new("Deliveries", facts.deliveries.iter().map(received).collect()));
     rows.push(Row::new("Mirror", marks(facts, "output.", "good")));
-    rows.push(Row::new("Care", marks(facts, "job.", "warning")));
+    rows.push(Row::new("Notes", marks(facts, "job.", "warning")));
     for (relay, attempts) in &facts.relays {
         let name = format!("Relay to {}", relay.target);
         let spans = attempts.iter().map(attempted).collect();
