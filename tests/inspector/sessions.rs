@@ -66,6 +66,15 @@ async fn a_key_opens_a_session_that_leads_back_to_where_it_was_asked_for() {
     assert!(!set.contains("Secure") && !set.contains(KEY), "{set}");
     let page = get(&service, "/jobs", &cookie).await.expect(200).text();
     assert!(page.contains("support") && page.contains("Sign out"), "{page}");
+    let fields = [("formToken", form_token(&html)), ("key", KEY.to_owned())];
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let again = post_form(&service, "/sign-in", &fields, &cookie).await;
+    assert_eq!(again.status, 303, "a form shown without the session may be sent with it");
+    let cookie = again.header("set-cookie").and_then(|set| set.split(';').next());
+    let cookie = cookie.expect("a cookie").to_owned();
+    let known = get(&service, place, &cookie).await;
+    let led = (known.status, known.header("location"));
+    assert_eq!(led, (303, Some("/jobs?status=failed")), "whoever is known is led on");
     let (astray, _) = sign_in(&service, KEY, "//evil.example").await;
     assert_eq!(astray.header("location"), Some("/jobs"));
 }

@@ -27,6 +27,10 @@ const MAX_FORM_BYTES: usize = 64 * 1024;
 /// The hidden field that proves the form to be ours.
 const TOKEN: &str = "formToken";
 
+/// Its form belongs to no session: it may have been shown to a browser that kept one to itself,
+/// because a link on another site led there, and sends it with the form.
+pub(super) const SIGN_IN: &str = "/sign-in";
+
 /// The fields of a form of ours.
 pub struct Form {
     fields: Vec<(String, String)>,
@@ -52,8 +56,12 @@ impl FromRequest<Context> for Form {
         let body = body.map_err(|error| error.into_problem(MAX_FORM_BYTES))?;
         let fields = url::form_urlencoded::parse(&body).into_owned().collect();
         let form = Self { fields, headers: parts.headers };
+        let session = match parts.uri.path() {
+            SIGN_IN => &HeaderMap::new(),
+            _ => &form.headers,
+        };
         let token = form.get(TOKEN).unwrap_or_default();
-        if !context.sessions.is_form_token(&form.headers, token) {
+        if !context.sessions.is_form_token(session, token) {
             let reason = "the form is not of this session: go back, load the page again";
             return Err(Problem::ForbiddenOrigin(reason).into());
         }
@@ -66,7 +74,11 @@ pub(super) fn token(visitor: &Visitor) -> Markup {
     hidden(&visitor.form_token)
 }
 
-/// The hidden field for a form that is shown before anyone has signed in.
-pub(super) fn hidden(token: &str) -> Markup {
+/// The hidden field of the form at [`SIGN_IN`].
+pub(super) fn token_of_nobody(context: &Context) -> Markup {
+    hidden(&context.sessions.form_token(&HeaderMap::new()))
+}
+
+fn hidden(token: &str) -> Markup {
     html! { input type="hidden" name=(TOKEN) value=(token); }
 }

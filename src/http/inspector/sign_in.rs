@@ -22,6 +22,7 @@ use super::{
     layout::{self, Page},
     visitor::Visitor,
 };
+use crate::config::Scope;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -38,8 +39,15 @@ pub(super) async fn show(
     if context.config.api.keys.is_empty() {
         return Redirect::to(&next).into_response();
     }
-    let token = context.sessions.form_token(&headers);
-    page(&next, &token, Visitor::of(&headers, &context).as_ref(), None)
+    match Visitor::of(&headers, &context) {
+        // A link on another site led here: browsers keep the session's cookie to themselves until
+        // a page of ours asks again, as the form's script does.
+        Some(visitor) if visitor.may(Scope::Read) => Redirect::to(&next).into_response(),
+        visitor => {
+            let token = form::token_of_nobody(&context);
+            page(&next, token, visitor.as_ref(), None)
+        }
+    }
 }
 
 /// Opens a session for the holder of a key.
@@ -50,10 +58,10 @@ pub(super) async fn sign_in(State(context): State<Context>, form: Form) -> Respo
         return Redirect::to(&next).into_response();
     }
     let Some(key) = access::find_key(form.get("key").unwrap_or_default().trim(), keys) else {
-        let token = context.sessions.form_token(&form.headers);
+        let token = form::token_of_nobody(&context);
         let wrong = "This is not one of the service's keys. They stand under api.keys in its \
             settings.";
-        return (StatusCode::UNAUTHORIZED, page(&next, &token, None, Some(wrong))).into_response();
+        return (StatusCode::UNAUTHORIZED, page(&next, token, None, Some(wrong))).into_response();
     };
     let now = context.clock.now();
     // Whoever signs in again leaves what was open before.
@@ -93,7 +101,7 @@ fn local(next: &str) -> String {
     if is_local { next.to_owned() } else { START.to_owned() }
 }
 
-fn page(next: &str, token: &str, visitor: Option<&Visitor>, wrong: Option<&str>) -> Response {
+fn page(next: &str, token: Markup, visitor: Option<&Visitor>, wrong: Option<&str>) -> Response {
     let content = html! {
         section.card.sign-in {
             h1 { "Sign in" }
@@ -105,10 +113,10 @@ fn page(next: &str, token: &str, visitor: Option<&Visitor>, wrong: Option<&str>)
     layout::render(&page, content).into_response()
 }
 
-fn key_form(next: &str, token: &str, wrong: Option<&str>) -> Markup {
+fn key_form(next: &str, token: Markup, wrong: Option<&str>) -> Markup {
     html! {
-        form method="post" action="/sign-in" {
-            (form::hidden(token))
+        form method="post" action=(form::SIGN_IN) data-already=[wrong.is_none().then_some(next)] {
+            (token)
             input type="hidden" name="next" value=(next);
             label for="key" { "API key" }
             input #key type="password" name="key" autocomplete="current-password" required autofocus

@@ -6,6 +6,7 @@ import { settle } from "./page.js";
 
 const QUIET_MILLIS = 250; // events come in bursts; the page is fetched after one
 const LONGEST_MILLIS = 1500; // and at the latest after this, if they do not stop
+const AGE_MILLIS = 10000; // what still runs grows older without an event
 const RETRY_MILLIS = [1000, 2000, 5000, 10000];
 
 const source = document.body.dataset.events;
@@ -146,7 +147,14 @@ function look() {
   }
 }
 
+function age() {
+  if (document.visibilityState === "visible" && document.querySelector("[data-live] [data-age]")) {
+    somethingHappened();
+  }
+}
+
 if (source) {
+  setInterval(age, AGE_MILLIS);
   document.addEventListener("visibilitychange", look);
   addEventListener("pagehide", () => reading?.abort());
   addEventListener("pageshow", (event) => event.persisted && look());

@@ -55,6 +55,17 @@ document.addEventListener("change", (event) => {
   }
 });
 
+// Whoever follows a link from elsewhere comes without their session, since its cookie is for our own
+// pages only; asked from here, the server knows them and leads on.
+const signIn = document.querySelector("form[data-already]");
+if (signIn) {
+  fetch(location.href, { redirect: "manual" }).then((answer) => {
+    if (answer.type === "opaqueredirect") {
+      location.replace(signIn.dataset.already);
+    }
+  });
+}
+
 const told = document.querySelector("[data-zone]");
 if (told && zone && zone !== "UTC") {
   told.textContent = `Times are ${zone}; hover for UTC.`;

@@ -149,7 +149,7 @@ pub(in super::super) fn turnaround(
         None => return html! { span.muted { "–" } },
     };
     html! {
-        span.took { (parts::duration(millis)) @if job.finished_at.is_none() { span.muted { " so far" } } }
+        span.took { (parts::duration(millis)) @if job.finished_at.is_none() { span.muted data-age { " so far" } } }
         @if let Some(expected) = expected { (bar(millis, job.finished_at.is_some(), expected)) }
     }
 }
