@@ -14,6 +14,7 @@ mod events;
 mod extract;
 pub mod feed;
 mod health;
+mod inspector;
 mod jobs;
 mod limits;
 pub mod listen;
@@ -24,6 +25,7 @@ mod progress;
 mod relays;
 mod results;
 pub mod serve;
+mod session;
 mod stats;
 mod submission;
 mod wait;
@@ -45,8 +47,8 @@ use tower_http::{
     trace::TraceLayer,
 };
 
-pub use self::limits::Limits;
 use self::{error::Problem, feed::Feed};
+pub use self::{limits::Limits, session::Sessions};
 use crate::{
     clock::Clock,
     config::Config,
@@ -75,6 +77,8 @@ pub struct Context {
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
+    /// Of people in browsers.
+    pub sessions: Sessions,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -132,6 +136,7 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/readyz", get(health::ready))
         .merge(docs::routes())
         .layer(from_fn_with_state(context.clone(), access::only_this_machine))
+        .merge(inspector::routes(context))
 }
 
 /// What every answer of every door gets: a request id, a span, figures, and a problem instead of a

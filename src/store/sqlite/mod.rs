@@ -19,7 +19,7 @@ mod spooled;
 mod submit;
 mod writer;
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,7 +44,7 @@ use crate::domain::{
     delivery::{Delivery, Outcome},
     event::{Event, EventType, NewEvent},
     ids::{DeliveryId, JobId},
-    job::Job,
+    job::{Job, Marks},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
     reconcile::{DueJob, Next},
@@ -430,6 +430,14 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<JobPage, StoreError> {
         ask!(self, read::jobs, filter, after, limit)
+    }
+
+    async fn marks(
+        &self,
+        ids: &[JobId],
+        public_url: Option<&str>,
+    ) -> Result<HashMap<JobId, Marks>, StoreError> {
+        ask!(self, read::marks, ids, public_url)
     }
 
     fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {
