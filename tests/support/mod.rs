@@ -131,6 +131,7 @@ impl Setup {
             wrap: self.wrap,
             http: http_client(),
             reconciler: None,
+            store: None,
             running: None,
             folder,
         };
@@ -153,6 +154,7 @@ pub struct Service {
     wrap: Option<Wrap>,
     http: reqwest::Client,
     reconciler: Option<Reconciler>,
+    store: Option<Arc<dyn Store>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<anyhow::Result<()>>)>,
     folder: TempDir,
 }
@@ -190,6 +192,7 @@ impl Service {
         if let Some(wrap) = &self.wrap {
             store = wrap(store);
         }
+        self.store = Some(store.clone());
         let opened = Opened { store, writer, wake };
         let app = App::with_store(config, listeners, self.clock.clone(), opened);
         let app = app.expect("the service is put together");
@@ -197,6 +200,11 @@ impl Service {
         let (stop, stopped) = oneshot::channel();
         let run = app.run(async { _ = stopped.await });
         self.running = Some((stop, tokio::spawn(run)));
+    }
+
+    /// The store that the service works with.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone().expect("the service has been opened")
     }
 
     /// Takes one step of reconciliation by hand.
