@@ -24,6 +24,7 @@ use crate::{
         request::{Refusal, Violation},
     },
     engine::EngineError,
+    erasure::EraseError,
     store::StoreError,
 };
 
@@ -82,6 +83,8 @@ pub enum Problem {
     Overloaded,
     /// The database refuses.
     StorageUnavailable,
+    /// The store of copies refuses.
+    FileStoreUnavailable,
     /// A defect of ours; the log has it under the request id.
     Internal,
 }
@@ -163,6 +166,9 @@ impl Problem {
             Self::StorageUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "storage-unavailable", "The database refuses")
             }
+            Self::FileStoreUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "file-store-unavailable", "The file store refuses")
+            }
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
         }
     }
@@ -222,7 +228,9 @@ impl Problem {
             }
             Self::EngineBusy { .. } => "the job was not taken; it is safe to send again".into(),
             Self::PublicUrlUnknown(reason) => format!("nothing was stored or sent: {reason}"),
-            Self::Overloaded | Self::StorageUnavailable => "ask again in a moment".into(),
+            Self::Overloaded | Self::StorageUnavailable | Self::FileStoreUnavailable => {
+                "ask again in a moment".into()
+            }
             Self::Internal => "the log has it under the x-request-id of this answer".into(),
         }
     }
@@ -232,9 +240,10 @@ impl Problem {
             Self::EngineBusy { retry_after, .. } => {
                 Some(retry_after.map_or(ENGINE_BUSY_SECONDS, |wait| wait.as_secs()))
             }
-            Self::Overloaded | Self::StorageUnavailable | Self::IdempotencyInFlight => {
-                Some(BUSY_SECONDS)
-            }
+            Self::Overloaded
+            | Self::StorageUnavailable
+            | Self::FileStoreUnavailable
+            | Self::IdempotencyInFlight => Some(BUSY_SECONDS),
             _ => None,
         }
     }
@@ -320,6 +329,18 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(reason) => {
                 tracing::error!(reason, "the database refuses");
                 Self::StorageUnavailable
+            }
+        }
+    }
+}
+
+impl From<EraseError> for Problem {
+    fn from(error: EraseError) -> Self {
+        match error {
+            EraseError::Store(error) => error.into(),
+            EraseError::Files(_) | EraseError::NoFileStore => {
+                tracing::error!(%error, "copies of erased jobs are not deleted yet");
+                Self::FileStoreUnavailable
             }
         }
     }
