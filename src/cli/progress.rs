@@ -90,11 +90,13 @@ impl Progress {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
-            done = work => done,
+            // Signals are listened for before the work says that it has begun.
+            biased;
             () = stop_signal() => {
                 self.say_resume("");
                 Err(Failure::silent(Exit::Interrupted))
             }
+            done = work => done,
         }
     }
 
@@ -170,12 +172,8 @@ mod tests {
 
     #[test]
     fn what_is_expected_is_told_once_jobs_have_finished() {
-        let none = api::Turnaround {
-            jobs: 0,
-            p50_seconds: None,
-            p95_seconds: None,
-            p99_seconds: None,
-        };
+        let none =
+            api::Turnaround { jobs: 0, p50_seconds: None, p95_seconds: None, p99_seconds: None };
         assert_eq!(expected(&none), "");
         let some = api::Turnaround { p50_seconds: Some(41.2), p95_seconds: Some(250.0), ..none };
         assert_eq!(expected(&some), "; half of the jobs take 42 s, 95 of 100 at most 4:10 min");

@@ -22,6 +22,9 @@ const TRIES: u32 = 5;
 /// Problem of a link that the service refuses to call: that will not pass.
 const URL_REFUSED: &str = "url-refused";
 
+/// Status of an upload whose bytes stopped coming for a while.
+const STOPPED_COMING: u16 = 408;
+
 /// Brings the files to the job; answers the job as it is then.
 pub(super) async fn upload_all(
     client: &Client,
@@ -140,6 +143,7 @@ impl Upload<'_> {
 
 fn is_passing(error: &ClientError) -> bool {
     match error {
+        ClientError::Problem(problem) if problem.status == STOPPED_COMING => true,
         ClientError::Problem(problem) => error.is_passing() && problem.code != URL_REFUSED,
         _ => true,
     }

@@ -23,7 +23,7 @@ use crate::{
     domain::ids::JobId,
 };
 
-/// Tries in a row that bring nothing before it is given up.
+/// Tries in a row that get no further before it is given up.
 const TRIES: u32 = 5;
 
 /// One output's way.
@@ -81,11 +81,7 @@ impl Fetch<'_> {
         }
     }
 
-    async fn fetch(
-        &self,
-        place: &PathBuf,
-        refreshed: &OnceCell<bool>,
-    ) -> Result<Placed, Trouble> {
+    async fn fetch(&self, place: &PathBuf, refreshed: &OnceCell<bool>) -> Result<Placed, Trouble> {
         if let Some(file) = &self.output.file
             && let Some(found) = digest_of(place).await?
         {
@@ -98,18 +94,18 @@ impl Fetch<'_> {
         }
         let mut part = Part::new(&self.folder.path)?;
         let (mut tries, mut backoff) = (0, Backoff::default());
+        let (mut furthest, mut has_asked) = (0, false);
         loop {
-            let before = part.length();
             let Err(trouble) = self.attempt(place, &mut part).await else { break };
-            let is_fresh = trouble.is_dead_link() && !refreshed.initialized();
-            if is_fresh && *refreshed.get_or_init(|| self.refresh()).await {
+            let is_to_ask = trouble.is_dead_link() && !std::mem::replace(&mut has_asked, true);
+            if is_to_ask && *refreshed.get_or_init(|| self.refresh()).await {
                 continue;
             }
             if !trouble.is_passing() {
                 return Err(trouble);
             }
-            match part.length() > before {
-                true => (tries, backoff) = (0, Backoff::default()),
+            match part.length() > furthest {
+                true => (furthest, tries, backoff) = (part.length(), 0, Backoff::default()),
                 false => {
                     tries += 1;
                     self.restart(&mut part).await?;

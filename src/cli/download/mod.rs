@@ -8,11 +8,7 @@ mod names;
 mod part;
 mod report;
 
-use std::{
-    cell::RefCell,
-    fs,
-    path::PathBuf,
-};
+use std::{cell::RefCell, fs, path::PathBuf};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;

@@ -74,8 +74,7 @@ pub(super) async fn wait(
 ) -> Result<(), Failure> {
     let id = arguments.job.id;
     let folder = arguments.download.folder().map_err(Failure::usage)?;
-    let progress =
-        Progress::new(&arguments.progress, screen, wait_command(id, folder.as_ref()));
+    let progress = Progress::new(&arguments.progress, screen, wait_command(id, folder.as_ref()));
     let work = async {
         let Waited { job, exit } = wait::wait(client, id, arguments.timeout, &progress).await?;
         let downloaded = match (&job, &folder) {
@@ -104,8 +103,7 @@ pub(super) async fn upload(
 ) -> Result<(), Failure> {
     let id = arguments.job.id;
     let files = inputs::readable(&arguments.inputs.files).map_err(Failure::usage)?;
-    let progress =
-        Progress::new(&arguments.progress, screen, format!("finishline jobs show {id}"));
+    let progress = Progress::new(&arguments.progress, screen, format!("finishline jobs show {id}"));
     let work = async {
         let job: Answer<api::Job> = client.get(&format!("/v1/jobs/{id}"), &[]).await?;
         let announced = job.value.inputs.iter();

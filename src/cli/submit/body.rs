@@ -63,7 +63,10 @@ impl Flags {
             })?;
             inputs.insert(file.name.clone(), json!({ "extension": extension }));
         }
-        let meshes = self.meshes.iter().map(|mesh| json!({ "extension": mesh.extension, "structures": mesh.structures }));
+        let meshes = self
+            .meshes
+            .iter()
+            .map(|mesh| json!({ "extension": mesh.extension, "structures": mesh.structures }));
         let meshes: Vec<Value> = meshes.collect();
         let mut body = json!({ "inputFiles": inputs, "outputFiles": { "meshes": meshes } });
         if let Some(reference) = &self.reference {

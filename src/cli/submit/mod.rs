@@ -195,8 +195,7 @@ impl Course<'_> {
     async fn end(&self, job: Answer<api::Job>, exit: Exit) -> Result<End, Failure> {
         let (downloaded, exit) = match &self.folder {
             Some(folder) if job.value.finished_at.is_some() => {
-                let downloaded =
-                    folder.fetch_all(self.client, &job.value, self.progress).await?;
+                let downloaded = folder.fetch_all(self.client, &job.value, self.progress).await?;
                 let exit = download::exit_of(&downloaded, exit);
                 (Some(downloaded), exit)
             }
@@ -209,9 +208,7 @@ impl Course<'_> {
 impl End {
     fn print(&self, screen: &mut Screen, progress: &Progress) -> Result<(), Failure> {
         match &self.downloaded {
-            _ if progress.is_quiet() && !screen.is_json() => {
-                Ok(screen.line(&self.job.value.id)?)
-            }
+            _ if progress.is_quiet() && !screen.is_json() => Ok(screen.line(&self.job.value.id)?),
             Some(downloaded) => download::print(screen, &self.job, downloaded),
             None => jobs::print_job(screen, &self.job),
         }
