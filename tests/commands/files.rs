@@ -168,7 +168,8 @@ async fn a_broken_upload_is_tried_again() {
     for words in ["upload-failed", "again in", "announced as .stl, but the file is upper.obj"] {
         assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
     }
-    assert_eq!(service.jobs().await[0]["inputs"][0]["state"], "notified");
+    let inputs = &service.engine.jobs()[0].inputs;
+    assert!(inputs.iter().all(|input| input.notified), "the Engine was told of both");
 }
 
 #[tokio::test(flavor = "multi_thread")]
