@@ -26,7 +26,7 @@ use crate::{
     doctor::{Doctor, Prober},
     engine::Engine,
     http::{
-        self, Context, Limits,
+        self, Context, Limits, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -167,6 +167,7 @@ impl App {
             doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
             public_url,
             limits: Limits::new(&config),
+            turns: Turns::default(),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,

@@ -14,6 +14,7 @@ mod events;
 mod extract;
 pub mod feed;
 mod health;
+mod inputs;
 mod jobs;
 mod limits;
 pub mod listen;
@@ -26,6 +27,8 @@ mod results;
 pub mod serve;
 mod stats;
 mod submission;
+mod turns;
+mod upload;
 mod wait;
 mod wire;
 
@@ -35,7 +38,7 @@ use axum::{
     Router,
     extract::FromRef,
     middleware::{from_fn, from_fn_with_state},
-    routing::{any, get, post},
+    routing::{any, get, post, put},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,8 +48,8 @@ use tower_http::{
     trace::TraceLayer,
 };
 
-pub use self::limits::Limits;
 use self::{error::Problem, feed::Feed};
+pub use self::{limits::Limits, turns::Turns};
 use crate::{
     clock::Clock,
     config::Config,
@@ -75,6 +78,8 @@ pub struct Context {
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
+    /// Who uploads what.
+    pub turns: Turns,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -116,6 +121,8 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
         .route("/v1/jobs/{id}/refresh", post(orders::refresh))
         .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
+        .route("/v1/jobs/{id}/inputs/{name}", put(inputs::upload))
+        .route("/v1/jobs/{id}/inputs/{name}/notify", post(inputs::notify))
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))

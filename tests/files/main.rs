@@ -1,0 +1,8 @@
+//! Files: scans in, meshes out, through the running service.
+
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
+mod double;
+#[path = "../support/mod.rs"]
+mod support;
+mod uploads;
