@@ -29,7 +29,7 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Limits, Sessions,
+        self, Context, Limits, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -187,6 +187,7 @@ impl App {
             public_url,
             limits: Limits::new(&config),
             sessions: Sessions::new(store.signing_key()),
+            turns: Turns::default(),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,

@@ -9,7 +9,9 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{Context, callbacks, deliveries, events, health, jobs, orders, relays, results, stats};
+use super::{
+    Context, callbacks, deliveries, events, health, inputs, jobs, orders, relays, results, stats,
+};
 
 /// The OpenAPI document.
 #[derive(OpenApi)]
@@ -28,6 +30,8 @@ use super::{Context, callbacks, deliveries, events, health, jobs, orders, relays
         jobs::erase,
         orders::refresh,
         orders::resubmit,
+        inputs::upload,
+        inputs::notify,
         results::show,
         deliveries::list,
         deliveries::show,

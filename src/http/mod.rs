@@ -14,6 +14,7 @@ mod events;
 mod extract;
 pub mod feed;
 mod health;
+mod inputs;
 mod inspector;
 mod jobs;
 mod limits;
@@ -28,6 +29,8 @@ pub mod serve;
 mod session;
 mod stats;
 mod submission;
+mod turns;
+mod upload;
 mod wait;
 mod wire;
 
@@ -37,7 +40,7 @@ use axum::{
     Router,
     extract::FromRef,
     middleware::{from_fn, from_fn_with_state},
-    routing::{any, get, post},
+    routing::{any, get, post, put},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -48,7 +51,7 @@ use tower_http::{
 };
 
 use self::{error::Problem, feed::Feed};
-pub use self::{limits::Limits, session::Sessions};
+pub use self::{limits::Limits, session::Sessions, turns::Turns};
 use crate::{
     blobs::{Blobs, Verified},
     clock::Clock,
@@ -86,6 +89,8 @@ pub struct Context {
     pub limits: Limits,
     /// Of people in browsers.
     pub sessions: Sessions,
+    /// Who uploads what.
+    pub turns: Turns,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -127,6 +132,8 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
         .route("/v1/jobs/{id}/refresh", post(orders::refresh))
         .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
+        .route("/v1/jobs/{id}/inputs/{name}", put(inputs::upload))
+        .route("/v1/jobs/{id}/inputs/{name}/notify", post(inputs::notify))
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))

@@ -1,11 +1,13 @@
-//! Files of jobs: copies of outputs, made before the links die and kept as they were.
+//! Files of jobs: scans in, meshes out, copies made before the links die and kept as they were.
 
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
 mod copies;
+mod double;
 mod kills;
 mod mirroring;
 mod s3;
 #[path = "../support/mod.rs"]
 mod support;
+mod uploads;
 mod verifying;
