@@ -8,12 +8,13 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -21,6 +22,7 @@ use tokio_util::{
 };
 
 use crate::{
+    blobs::{BlobError, Blobs, Verified},
     clock::Clock,
     config::{ApiListen, Config},
     doctor::{Doctor, Prober},
@@ -37,8 +39,16 @@ use crate::{
     store::{ResultOrders, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
-    workers::{self, reconcile::Reconciler, relay::Relayer},
+    workers::{
+        self,
+        mirror::{Fetcher, Mirrorer, Renewal},
+        reconcile::Reconciler,
+        relay::Relayer,
+    },
 };
+
+/// How long a file store may take at start to show that it can be written.
+const FILES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The service's open doors.
 pub struct Listeners {
@@ -157,6 +167,7 @@ impl App {
             signing_key: store.signing_key(),
             max_body: config.callbacks.max_body,
         };
+        let blobs = config.mirror.store.as_deref().map(open_files).transpose()?;
         let context = Context {
             engine: Engine::new(
                 config.engine.clone(),
@@ -175,6 +186,8 @@ impl App {
             store,
             intake,
             outbound,
+            blobs,
+            verified: Verified::default(),
             clock,
             pulse: Pulse::default(),
             metrics: telemetry::start_metrics(),
@@ -198,6 +211,33 @@ impl App {
         relayer(&self.context)
     }
 
+    /// The worker that copies outputs, to be stepped by hand; `None` where mirroring is off.
+    pub fn mirrorer(&self) -> Option<Mirrorer> {
+        mirrorer(&self.context)
+    }
+
+    /// Whether files can be written, so that a wrong setting shows at start. A bucket that is out
+    /// of reach at the moment is no reason to receive nothing: copies are retried for hours.
+    ///
+    /// # Errors
+    /// With a [`BlobError`] inside: the settings, or what they name, must be mended.
+    pub async fn prove_files(&self) -> anyhow::Result<()> {
+        let (Some(blobs), Some(url)) = (&self.context.blobs, &self.context.config.mirror.store)
+        else {
+            return Ok(());
+        };
+        let proven = timeout(FILES_PATIENCE, blobs.probe()).await.unwrap_or_else(|_| {
+            Err(BlobError::Unavailable(format!("no answer within {FILES_PATIENCE:?}")))
+        });
+        match proven {
+            Err(error @ BlobError::Unavailable(_)) if !blobs.is_folder() => {
+                tracing::warn!(%error, "files cannot be copied for now");
+                Ok(())
+            }
+            proven => proven.with_context(|| format!("mirror.store = \"{url}\" is unusable")),
+        }
+    }
+
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer } = self;
@@ -207,7 +247,17 @@ impl App {
         for (listener, door) in listeners.doors(&context) {
             doors.spawn(serve(listener, door, connections.clone()));
         }
+        if let Some(blobs) = &context.blobs {
+            remove_leftovers(blobs).await;
+        }
         let mut workers = JoinSet::new();
+        let mirrorer = mirrorer(&context);
+        let copies = mirrorer.as_ref().map(|mirrorer| mirrorer.attempts.clone());
+        if let Some(mirrorer) = mirrorer {
+            let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+            let commits = Some(context.wake.commits());
+            workers.spawn(workers::turn(mirrorer, clock, pulse, stopping.clone(), commits));
+        }
         let reconciler = reconciler(&context);
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
         workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone(), None));
@@ -238,6 +288,9 @@ impl App {
         connections.cut();
         is_in_time &= finish(&context.tasks, deadline.as_mut()).await;
         is_in_time &= finish(&attempts, deadline.as_mut()).await;
+        if let Some(copies) = &copies {
+            is_in_time &= finish(copies, deadline.as_mut()).await;
+        }
         if !is_in_time {
             tracing::warn!("something was still going on after service.shutdown_grace");
         }
@@ -292,6 +345,35 @@ fn relayer(context: &Context) -> Relayer {
         context.outbound.clone(),
         context.clock.clone(),
     )
+}
+
+fn mirrorer(context: &Context) -> Option<Mirrorer> {
+    let blobs = context.blobs.clone()?;
+    let renewal = Renewal::new(
+        context.store.clone(),
+        context.engine.clone(),
+        context.clock.clone(),
+        context.config.engine.job_id_pointers.clone(),
+    );
+    Some(Mirrorer::new(
+        context.config.mirror.clone(),
+        Fetcher { outbound: context.outbound.clone(), blobs, clock: context.clock.clone() },
+        renewal,
+        context.stopping.clone(),
+    ))
+}
+
+fn open_files(url: &str) -> anyhow::Result<Blobs> {
+    Blobs::open(url).with_context(|| format!("mirror.store = \"{url}\" is unusable"))
+}
+
+/// What is left over is seen by nobody, so that a failure can wait for the next start.
+async fn remove_leftovers(blobs: &Blobs) {
+    match blobs.remove_leftovers().await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "half-written files of the last run were removed"),
+        Err(error) => tracing::warn!(%error, "half-written files could not be looked for"),
+    }
 }
 
 /// The callbacks' door while the service is not running: it answers probes and takes nothing, so

@@ -11,8 +11,8 @@
 //!
 //! - [`domain`]: plain values and decisions. [`config`], [`clock`], [`telemetry`]: settings, time,
 //!   logs and figures. [`wake`], [`pulse`]: that something was committed, that a loop turns.
-//! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`store`]:
-//!   everything that must survive a crash, and the only SQL.
+//! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`blobs`]:
+//!   files of jobs, in a folder or a bucket. [`store`]: everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
 //!   on. [`doctor`]: whether that address really leads here.
 //! - [`http`]: the two front doors. [`workers`]: what goes on beside the requests. [`client`]: the
@@ -25,6 +25,7 @@
 
 pub mod api;
 pub mod app;
+pub mod blobs;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -30,6 +30,9 @@ pub const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// The newest Engine version whose route is `/generic-job`, as in `v2`.
 const LAST_GENERIC_VERSION: f64 = 2.0;
 
+/// Copies at a time: each may hold 16 MiB of memory on its way to a bucket.
+const MAX_COPIES: i64 = 64;
+
 /// Beyond what one process keeps open.
 const MAX_CONNECTIONS: i64 = 1_000_000;
 
@@ -326,6 +329,9 @@ pub struct MirrorConfig {
     /// `file:///…`, `s3://bucket/prefix` or (for tests) `memory:///`; `None`: no copies.
     #[serde(deserialize_with = "form::optional::<place::StoreUrl, _>")]
     pub store: Option<String>,
+    /// Files that are copied at a time.
+    #[serde(deserialize_with = "form::count::<_, MAX_COPIES>")]
+    pub concurrency: usize,
     /// The largest file that is copied, in bytes.
     #[serde(deserialize_with = "form::one::<form::PositiveSize, _>")]
     pub max_file: u64,

@@ -157,13 +157,14 @@ form!(
 form!(
     /// Where mirrored files go.
     StoreUrl -> String,
-    "is not a file store: write \"file:///var/lib/finishline/files\" or \"s3://bucket/prefix\"",
+    "is not a file store: write \"file:///var/lib/finishline/files\", \"s3://bucket/prefix\", \
+     \"az://container/prefix\" or \"gs://bucket/prefix\"",
     |text| {
         let url = Url::parse(text).map_err(|_| Self::PROBLEM)?;
         let plain = url.query().is_none() && url.fragment().is_none() && !text.contains(['@', ' ']);
         let known = match url.scheme() {
             "file" => text.starts_with("file:///") && url.path().len() > 1,
-            "s3" => text.starts_with("s3://") && url.host_str().is_some_and(|bucket| !bucket.is_empty()),
+            "s3" | "az" | "gs" => text.contains("://") && url.host_str().is_some_and(|bucket| !bucket.is_empty()),
             // For tests: gone with the process, so not recommended to anyone.
             "memory" => text == "memory:///",
             _ => false,

@@ -51,6 +51,7 @@ use tower_http::{
 use self::{error::Problem, feed::Feed};
 pub use self::{limits::Limits, turns::Turns};
 use crate::{
+    blobs::{Blobs, Verified},
     clock::Clock,
     config::Config,
     doctor::Doctor,
@@ -73,6 +74,10 @@ pub struct Context {
     pub public_url: PublicUrl,
     pub doctor: Doctor,
     pub outbound: Outbound,
+    /// Copies of outputs; `None` where mirroring is off.
+    pub blobs: Option<Blobs>,
+    /// Which copies were read through since the start.
+    pub verified: Verified,
     pub clock: Clock,
     pub pulse: Pulse,
     pub wake: Wake,

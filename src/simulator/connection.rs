@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Large enough to be fast, small enough to stop midway.
-const PIECE_BYTES: usize = 64 * 1024;
+const PIECE_BYTES: usize = 256 * 1024;
 /// A throttled body still moves visibly.
 const PIECES_PER_SECOND: u64 = 20;
 
@@ -128,26 +128,33 @@ pub(super) enum Ending {
     Broken,
 }
 
-/// A body sent piece by piece, at so many bytes per second (0: as fast as it goes).
-pub(super) fn paced_body(bytes: Bytes, throttle: u64, ending: Ending) -> Body {
-    let piece_bytes = match throttle {
+/// How large the pieces of a body are at so many bytes per second (0: as fast as it goes).
+pub(super) fn piece_bytes(throttle: u64) -> usize {
+    match throttle {
         0 => PIECE_BYTES,
         _ => (throttle / PIECES_PER_SECOND).clamp(1, PIECE_BYTES as u64) as usize,
-    };
-    Body::from_stream(stream::unfold(Some(bytes), move |rest| async move {
-        let mut rest = rest?;
-        if rest.is_empty() && ending == Ending::Complete {
-            return None;
-        }
-        if rest.is_empty() {
+    }
+}
+
+/// A body sent piece by piece, at so many bytes per second (0: as fast as it goes).
+pub(super) fn paced_body(
+    pieces: impl Iterator<Item = Bytes> + Send + 'static,
+    throttle: u64,
+    ending: Ending,
+) -> Body {
+    Body::from_stream(stream::unfold(Some(pieces), move |pieces| async move {
+        let mut pieces = pieces?;
+        let Some(piece) = pieces.next() else {
+            if ending == Ending::Complete {
+                return None;
+            }
             // One turn of the connection, so that what was sent is flushed before the break.
             tokio::task::yield_now().await;
             return Some((Err(io::Error::other("broken on purpose")), None));
-        }
-        let piece = rest.split_to(piece_bytes.min(rest.len()));
+        };
         if throttle > 0 {
             tokio::time::sleep(Duration::from_secs_f64(piece.len() as f64 / throttle as f64)).await;
         }
-        Some((Ok(piece), Some(rest)))
+        Some((Ok(piece), Some(pieces)))
     }))
 }

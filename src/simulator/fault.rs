@@ -1,4 +1,4 @@
-//! How often a fault strikes.
+//! How often a fault strikes, and the faults that strike files.
 //! The options hold one `FaultRate` per fault; every handler asks it before it misbehaves.
 //! Invariant: with one seed and one order of requests the same faults strike.
 
@@ -8,7 +8,10 @@ use rand::{RngExt, rngs::StdRng};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::Value;
 
-/// `never`, `always`, `first:2` (the next two chances) or a probability such as `0.3`.
+use super::Options;
+
+/// `never`, `always`, `first:2` (the next two chances), `first-of-each:2` (the first two transfers of every file)
+/// or a probability such as `0.3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum FaultRate {
     #[default]
@@ -16,6 +19,8 @@ pub enum FaultRate {
     Always,
     /// The next so many chances; counts down as it strikes.
     First(u32),
+    /// The first so many transfers of every file; of what is no file, as `First`.
+    FirstOfEach(u32),
     /// Between 0 and 1.
     Probability(f64),
 }
@@ -24,9 +29,9 @@ impl FaultRate {
     /// Whether the fault strikes this time; uses up one of `First`.
     pub(super) fn strikes(&mut self, random: &mut StdRng) -> bool {
         match self {
-            Self::Never | Self::First(0) => false,
+            Self::Never | Self::First(0) | Self::FirstOfEach(0) => false,
             Self::Always => true,
-            Self::First(left) => {
+            Self::First(left) | Self::FirstOfEach(left) => {
                 *left -= 1;
                 true
             }
@@ -39,7 +44,11 @@ impl FromStr for FaultRate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is none of never, always, first:N, a number from 0 to 1");
+        let wrong = || {
+            format!(
+                "{text:?} is none of never, always, first:N, first-of-each:N, a number from 0 to 1"
+            )
+        };
         match text {
             "never" | "false" => return Ok(Self::Never),
             "always" | "true" => return Ok(Self::Always),
@@ -47,6 +56,9 @@ impl FromStr for FaultRate {
         }
         if let Some(count) = text.strip_prefix("first:") {
             return count.parse().map(Self::First).map_err(|_| wrong());
+        }
+        if let Some(count) = text.strip_prefix("first-of-each:") {
+            return count.parse().map(Self::FirstOfEach).map_err(|_| wrong());
         }
         match text.parse::<f64>() {
             Ok(probability) if (0.0..=1.0).contains(&probability) => {
@@ -63,6 +75,7 @@ impl fmt::Display for FaultRate {
             Self::Never => formatter.write_str("never"),
             Self::Always => formatter.write_str("always"),
             Self::First(count) => write!(formatter, "first:{count}"),
+            Self::FirstOfEach(count) => write!(formatter, "first-of-each:{count}"),
             Self::Probability(probability) => write!(formatter, "{probability}"),
         }
     }
@@ -82,5 +95,33 @@ impl<'de> Deserialize<'de> for FaultRate {
             other => other.to_string(),
         };
         text.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A fault of uploads or downloads, counted for every file by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum FileFault {
+    ExpireUpload,
+    AnswerUpload,
+    CutUpload,
+    ExpireDownload,
+    AnswerDownload,
+    CutDownload,
+    LieLength,
+    CorruptDownload,
+}
+
+impl FileFault {
+    pub(super) fn rate(self, options: &mut Options) -> &mut FaultRate {
+        match self {
+            Self::ExpireUpload => &mut options.expire_uploads,
+            Self::AnswerUpload => &mut options.upload_answer_rate,
+            Self::CutUpload => &mut options.cut_uploads,
+            Self::ExpireDownload => &mut options.expire_downloads,
+            Self::AnswerDownload => &mut options.download_answer_rate,
+            Self::CutDownload => &mut options.cut_downloads,
+            Self::LieLength => &mut options.lie_length_rate,
+            Self::CorruptDownload => &mut options.corrupt_downloads,
+        }
     }
 }

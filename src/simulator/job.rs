@@ -29,6 +29,7 @@ pub struct AcceptedJob {
     pub polls: usize,
     /// `success` of its result.
     pub success: Option<bool>,
+    pub finished_at: Option<Timestamp>,
     /// The body of its callback, and of a poll.
     pub result: Option<Bytes>,
     /// Scheme, host and port under which its submitter reached the simulator.
@@ -36,7 +37,7 @@ pub struct AcceptedJob {
     /// Why it failed, with `success: false`.
     pub(super) error: Option<String>,
     /// `output_size` when it finished: its files must not change afterwards.
-    pub(super) output_size: usize,
+    pub(super) output_size: u64,
 }
 
 /// How far a job is.
@@ -68,7 +69,7 @@ pub struct Upload {
     pub sha256: String,
     /// Headers of the upload.
     pub headers: HeaderMap,
-    /// The bytes themselves, up to the first 64 MiB; length and digest are of the whole.
+    /// The bytes themselves, up to the first 8 MiB; length and digest are of the whole.
     pub content: Bytes,
 }
 

@@ -1,5 +1,5 @@
-//! Real output files: one closed ellipsoid for each structure, in the format that was asked for.
-//! Called when an output is downloaded or written away.
+//! Real output files: one closed ellipsoid for each structure, in the format that was asked for, and of differing sizes.
+//! A file that must be larger repeats its triangles. Called when an output is downloaded or written away.
 //! Invariant: the same job and output always give the same bytes.
 //!
 //! `.stl` (binary), `.obj` and `.ply` (ASCII) are valid meshes. `.drc` is the magic `DRACO` followed by zeros,
@@ -7,34 +7,44 @@
 
 use std::{f32::consts::PI, fmt::Write};
 
-use bytes::Bytes;
-
+use super::content::FileContent;
 use super::job::{AcceptedJob, Output};
 
-/// Rings and segments of a mesh nobody asked to be large: 480 triangles, 24 kB as STL.
-const COARSE_STEPS: u32 = 16;
-/// No format takes fewer bytes for a triangle and its share of the vertices.
-const MIN_TRIANGLE_BYTES: usize = 20;
-const STL_TRIANGLE_BYTES: usize = 50;
+/// Rings and segments of the smallest mesh: 112 triangles, 6 kB as STL.
+const MIN_STEPS: u32 = 8;
+/// So many sizes there are above it; the largest has 1984 triangles, 99 kB as STL.
+const SIZES: u32 = 25;
+/// A step in size of a file that is no mesh.
+const PADDING: [u8; 1024] = [0; 1024];
 /// Gap between the middles of two structures in one file, in millimetres.
 const SPACING: f32 = 40.0;
-
 /// The bytes of an available output.
-pub(super) fn file(job: &AcceptedJob, output: &Output) -> Bytes {
-    let size = job.output_size;
+pub(super) fn content(job: &AcceptedJob, output: &Output) -> FileContent {
+    let (size, mesh) = (job.output_size, Mesh::of(output));
     match output.extension.as_str() {
-        ".stl" => stl(&Mesh::of(output, size / STL_TRIANGLE_BYTES)),
-        ".obj" => obj(&Mesh::of(output, size / MIN_TRIANGLE_BYTES)),
-        ".ply" => ply(&Mesh::of(output, size / MIN_TRIANGLE_BYTES)),
-        ".drc" => padded("DRACO".into(), size),
-        _ => padded(format!("engine-simulator {}\n", output.structures.join(" ")), size),
+        ".stl" => stl(&mesh, size),
+        ".obj" => obj(&mesh, size),
+        ".ply" => ply(&mesh, size),
+        ".drc" => padded("DRACO".into(), output, size),
+        _ => padded(format!("engine-simulator {}\n", output.structures.join(" ")), output, size),
     }
 }
 
-fn padded(text: String, size: usize) -> Bytes {
-    let mut bytes = text.into_bytes();
-    bytes.resize(size.max(bytes.len()), 0);
-    bytes.into()
+fn padded(text: String, output: &Output, size: u64) -> FileContent {
+    let times = times(&PADDING, size) + u64::from(variation(output));
+    FileContent::repeating(text, &PADDING, times)
+}
+
+/// How often a unit is needed for a file of at least so many bytes.
+fn times(unit: &[u8], size: u64) -> u64 {
+    size.div_ceil(unit.len() as u64).max(1)
+}
+
+/// What makes the sizes of outputs differ.
+fn variation(output: &Output) -> u32 {
+    let names = output.structures.iter().chain([&output.kind]);
+    let sum: u32 = names.flat_map(|name| name.bytes()).map(u32::from).sum();
+    (sum + output.index as u32) % SIZES
 }
 
 struct Mesh {
@@ -43,15 +53,13 @@ struct Mesh {
 }
 
 impl Mesh {
-    /// At least so many triangles, shared by the structures.
-    fn of(output: &Output, min_triangles: usize) -> Self {
+    /// An ellipsoid for each structure.
+    fn of(output: &Output) -> Self {
         let names = match output.structures.as_slice() {
             [] => std::slice::from_ref(&output.kind),
             names => names,
         };
-        // An ellipsoid of n steps has 2n(n-1) triangles.
-        let share = min_triangles as f64 / names.len() as f64;
-        let steps = COARSE_STEPS.max((share / 2.0).sqrt().ceil() as u32 + 1);
+        let steps = MIN_STEPS + variation(output);
         let mut mesh = Self { vertices: Vec::new(), triangles: Vec::new() };
         for (position, name) in names.iter().enumerate() {
             mesh.add_ellipsoid(name, position as f32 * SPACING, steps);
@@ -100,18 +108,19 @@ impl Mesh {
 }
 
 /// Binary STL: 84 bytes, and 50 for each triangle.
-fn stl(mesh: &Mesh) -> Bytes {
-    let mut bytes = Vec::with_capacity(84 + STL_TRIANGLE_BYTES * mesh.triangles.len());
-    bytes.extend_from_slice(b"engine-simulator");
-    bytes.resize(80, 0);
-    bytes.extend((mesh.triangles.len() as u32).to_le_bytes());
+fn stl(mesh: &Mesh, size: u64) -> FileContent {
+    let mut unit = Vec::new();
     for triangle in &mesh.triangles {
         let corners = mesh.corners(triangle);
         let numbers = normal(corners).into_iter().chain(corners.into_iter().flatten());
-        numbers.for_each(|number| bytes.extend(number.to_le_bytes()));
-        bytes.extend([0, 0]);
+        numbers.for_each(|number| unit.extend(number.to_le_bytes()));
+        unit.extend([0, 0]);
     }
-    bytes.into()
+    let times = times(&unit, size);
+    let triangles = (mesh.triangles.len() as u64 * times) as u32;
+    let mut head = format!("{:<80}", "engine-simulator").into_bytes();
+    head.extend(triangles.to_le_bytes());
+    FileContent::repeating(head, &unit, times)
 }
 
 fn normal([a, b, c]: [[f32; 3]; 3]) -> [f32; 3] {
@@ -122,30 +131,32 @@ fn normal([a, b, c]: [[f32; 3]; 3]) -> [f32; 3] {
     [x / length, y / length, z / length]
 }
 
-fn obj(mesh: &Mesh) -> Bytes {
-    let mut text = String::from("# engine-simulator\n");
+fn obj(mesh: &Mesh, size: u64) -> FileContent {
+    let (mut head, mut unit) = (String::from("# engine-simulator\n"), String::new());
     for [x, y, z] in &mesh.vertices {
-        writeln!(text, "v {x:.4} {y:.4} {z:.4}").expect("memory takes every byte");
+        writeln!(head, "v {x:.4} {y:.4} {z:.4}").expect("memory takes every byte");
     }
     for [a, b, c] in &mesh.triangles {
-        writeln!(text, "f {} {} {}", a + 1, b + 1, c + 1).expect("memory takes every byte");
+        writeln!(unit, "f {} {} {}", a + 1, b + 1, c + 1).expect("memory takes every byte");
     }
-    text.into()
+    FileContent::repeating(head, unit.as_bytes(), times(unit.as_bytes(), size))
 }
 
-fn ply(mesh: &Mesh) -> Bytes {
-    let mut text = format!(
+fn ply(mesh: &Mesh, size: u64) -> FileContent {
+    let mut unit = String::new();
+    for [a, b, c] in &mesh.triangles {
+        writeln!(unit, "3 {a} {b} {c}").expect("memory takes every byte");
+    }
+    let times = times(unit.as_bytes(), size);
+    let mut head = format!(
         "ply\nformat ascii 1.0\ncomment engine-simulator\n\
          element vertex {}\nproperty float x\nproperty float y\nproperty float z\n\
          element face {}\nproperty list uchar int vertex_indices\nend_header\n",
         mesh.vertices.len(),
-        mesh.triangles.len(),
+        mesh.triangles.len() as u64 * times,
     );
     for [x, y, z] in &mesh.vertices {
-        writeln!(text, "{x:.4} {y:.4} {z:.4}").expect("memory takes every byte");
+        writeln!(head, "{x:.4} {y:.4} {z:.4}").expect("memory takes every byte");
     }
-    for [a, b, c] in &mesh.triangles {
-        writeln!(text, "3 {a} {b} {c}").expect("memory takes every byte");
-    }
-    text.into()
+    FileContent::repeating(head, unit.as_bytes(), times)
 }

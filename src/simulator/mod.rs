@@ -4,8 +4,9 @@
 //! and it sends to no address but those that jobs name.
 //!
 //! - `options`, `fault`, `dialect`: how it behaves
-//! - `submission`, `notify`, `poll`, `token`, `storage`: its HTTP calls
-//! - `job`, `processing`, `result`, `callback`, `mesh`, `upload_check`: what happens to a job
+//! - `submission`, `notify`, `poll`, `token`, `upload`, `download`: its HTTP calls
+//! - `job`, `processing`, `result`, `callback`, `upload_check`: what happens to a job
+//! - `link`, `mesh`, `content`: where its files are, and what they hold
 //! - `state`: what it remembers; `refusal`: its errors
 //! - `connection`: sockets that can be closed without an answer
 //! - `control`: the routes under `/_simulator/` and the log
@@ -17,10 +18,13 @@
 
 mod callback;
 mod connection;
+mod content;
 mod control;
 mod dialect;
+mod download;
 mod fault;
 mod job;
+mod link;
 mod mesh;
 mod notify;
 mod options;
@@ -29,9 +33,9 @@ mod processing;
 mod refusal;
 mod result;
 mod state;
-mod storage;
 mod submission;
 mod token;
+mod upload;
 mod upload_check;
 
 use std::{
@@ -52,6 +56,7 @@ use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use callback::SentCallback;
+pub use content::FileContent;
 pub use dialect::{
     Conflict, Echo, IdField, NotifyPlace, Processing, ResultShape, Running, UrlField,
 };
@@ -61,6 +66,7 @@ pub use options::Options;
 pub use state::Requests;
 
 use connection::{Connection, SeverableListener};
+use fault::FileFault;
 use refusal::Refusal;
 use state::State;
 
@@ -210,6 +216,20 @@ impl Simulator {
         fault(options).strikes(random)
     }
 
+    /// Whether a fault strikes a transfer of this file.
+    fn strikes_file(&self, fault: FileFault, file: &str) -> bool {
+        let State { options, random, struck, .. } = &mut *self.state();
+        match fault.rate(options) {
+            FaultRate::FirstOfEach(limit) => {
+                let count = struck.entry((fault, file.to_owned())).or_default();
+                let strikes = *count < *limit;
+                *count += u32::from(strikes);
+                strikes
+            }
+            rate => rate.strikes(random),
+        }
+    }
+
     /// Runs work that ends with the simulator.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.shared.stop.clone();
@@ -230,8 +250,8 @@ fn routes(simulator: Simulator) -> Router {
         .route("/{version}/{route}/{job}", get(poll::poll))
         .route("/{version}/{route}/{job}/notify", post(notify::notify_job))
         .route("/{version}/{route}/{job}/notify/{input}", post(notify::notify_input))
-        .route("/storage/{job}/inputs/{name}", put(storage::upload))
-        .route("/storage/{job}/outputs/{name}", get(storage::download))
+        .route("/storage/{job}/inputs/{name}", put(upload::upload))
+        .route("/storage/{job}/outputs/{name}", get(download::download))
         .route("/_simulator/jobs", get(control::jobs))
         .route("/_simulator/jobs/{job}/finish", post(control::finish))
         .route("/_simulator/jobs/{job}/callback", post(control::send_callback))

@@ -14,7 +14,8 @@ use super::dialect::{
 };
 use super::fault::FaultRate;
 
-/// How the simulated Engine behaves. A RATE is `never`, `always`, `first:N` or a probability such as `0.3`; the flag alone means `always`.
+/// How the simulated Engine behaves. A RATE is `never`, `always`, `first:N`, `first-of-each:N` (of every file) or a
+/// probability such as `0.3`; the flag alone means `always`.
 #[derive(Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[group(skip)]
 #[serde(deny_unknown_fields)]
@@ -215,9 +216,12 @@ pub struct Options {
     #[arg(long, default_value = "15m", value_parser = parse_duration)]
     #[serde(with = "duration_text")]
     pub link_life: Duration,
-    /// Treat every link as expired
-    #[arg(long)]
-    pub expire_links: bool,
+    /// Find the link of an upload expired (403); that link stays so
+    #[arg(long, value_name = "RATE", default_value = "never", num_args = 0..=1, default_missing_value = "always")]
+    pub expire_uploads: FaultRate,
+    /// Find the link of a download expired (403); that link stays so, a fresh one may work
+    #[arg(long, value_name = "RATE", default_value = "never", num_args = 0..=1, default_missing_value = "always")]
+    pub expire_downloads: FaultRate,
     /// Refuse uploads that do not look like their announced extension
     #[arg(long)]
     pub check_uploads: bool,
@@ -227,24 +231,51 @@ pub struct Options {
     /// Answer uploads with this status
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..600))]
     pub upload_answer: Option<u16>,
+    /// How often `upload_answer` is used
+    #[arg(long, value_name = "RATE", default_value = "always")]
+    pub upload_answer_rate: FaultRate,
     /// Answer notify calls with this status
     #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..600))]
     pub notify_answer: Option<u16>,
+    /// Answer downloads with this status
+    #[arg(long, value_name = "CODE", value_parser = clap::value_parser!(u16).range(200..600))]
+    pub download_answer: Option<u16>,
+    /// How often `download_answer` is used
+    #[arg(long, value_name = "RATE", default_value = "always")]
+    pub download_answer_rate: FaultRate,
+    /// Close the connection midway through an upload
+    #[arg(long, value_name = "RATE", default_value = "never", num_args = 0..=1, default_missing_value = "always")]
+    pub cut_uploads: FaultRate,
     /// Close the connection midway through a download
     #[arg(long, value_name = "RATE", default_value = "never", num_args = 0..=1, default_missing_value = "always")]
     pub cut_downloads: FaultRate,
-    /// Add this to the `Content-Length` of downloads (may be negative)
+    /// Cut after so many bytes; unset: halfway
+    #[arg(long, value_name = "BYTES")]
+    pub cut_after: Option<u64>,
+    /// Announce downloads longer by this than they are, and close; if negative, send and announce as much less
     #[arg(long, value_name = "BYTES", default_value_t = 0, allow_negative_numbers = true)]
     pub lie_length: i64,
+    /// How often `lie_length` is used
+    #[arg(long, value_name = "RATE", default_value = "always")]
+    pub lie_length_rate: FaultRate,
+    /// Send one wrong byte in the middle of a download
+    #[arg(long, value_name = "RATE", default_value = "never", num_args = 0..=1, default_missing_value = "always")]
+    pub corrupt_downloads: FaultRate,
+    /// Send the true `Content-MD5` of downloads up to 32 MiB (`x-ms-blob-content-md5` with ranges), as Azure does
+    #[arg(long, default_value_t = true, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub content_md5: bool,
+    /// Send downloads chunked, without `Content-Length`
+    #[arg(long)]
+    pub omit_content_length: bool,
     /// Answer range requests with the whole file
     #[arg(long)]
     pub ignore_ranges: bool,
-    /// Bytes per second of a download; 0: as fast as it goes
+    /// Bytes per second of each upload and download; 0: as fast as it goes
     #[arg(long, value_name = "BYTES_PER_SECOND", default_value_t = 0)]
     pub throttle: u64,
     /// Make output files at least this large
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    pub output_size: usize,
+    pub output_size: u64,
 }
 
 #[derive(Parser)]

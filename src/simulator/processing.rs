@@ -2,9 +2,13 @@
 //! Started by `submission`, `notify` and `finish`.
 //! Invariant: a job finishes once; its outputs are written away before its callback is sent.
 
-use axum::http::HeaderMap;
+use std::convert::Infallible;
+
+use axum::http::{HeaderMap, header};
+use futures_util::stream;
 use tokio::{task::JoinHandle, time::sleep};
 
+use super::connection::piece_bytes;
 use super::job::{AcceptedJob, JobState, Output, OutputStatus, Upload};
 use super::{Processing, Simulator, mesh, upload_check};
 
@@ -79,7 +83,12 @@ impl Simulator {
         if upload_url.contains(".blob.core.windows.net/") {
             request = request.header("x-ms-blob-type", "BlockBlob");
         }
-        let answer = request.body(mesh::file(job, output)).send().await;
+        let content = mesh::content(job, output);
+        let size_bytes = content.size_bytes();
+        let pieces = content.pieces(0..size_bytes, piece_bytes(0)).map(Ok::<_, Infallible>);
+        let body = reqwest::Body::wrap_stream(stream::iter(pieces));
+        let request = request.header(header::CONTENT_LENGTH, size_bytes);
+        let answer = request.body(body).send().await;
         if let Err(error) = answer.and_then(reqwest::Response::error_for_status) {
             let error = error.without_url();
             tracing::warn!(job.id = job.engine_job_id, %error, "an output could not be written");

@@ -3,10 +3,11 @@
 //! Invariant: rendering never changes what the result says, only its links.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::job::{AcceptedJob, JobState, Output, OutputStatus};
-use super::storage::StoredFile;
+use super::link::StoredFile;
 use super::{Conflict, Echo, Options, ResultShape, Simulator, State};
 
 impl Simulator {
@@ -27,6 +28,7 @@ impl Simulator {
             job.output_size = options.output_size;
             job.result = Some(self.render(job, options));
             job.state = JobState::Finished;
+            job.finished_at = Some(Timestamp::now());
             Some(())
         });
         settled.is_some()

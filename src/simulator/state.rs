@@ -2,12 +2,16 @@
 //! Locked by `Simulator::state` and `Simulator::change` only.
 //! Invariant: jobs and callbacks are only ever added.
 
-use std::{collections::HashMap, fs::File, io};
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io,
+};
 
 use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-use super::{AcceptedJob, Options, SentCallback, token::Token};
+use super::{AcceptedJob, Options, SentCallback, fault::FileFault, token::Token};
 
 pub(super) struct State {
     pub(super) options: Options,
@@ -18,6 +22,10 @@ pub(super) struct State {
     pub(super) callbacks: Vec<SentCallback>,
     /// Jobs whose callback waits for the next one's (`reorder_callbacks`).
     pub(super) held: Vec<String>,
+    /// How often a fault struck a file, for `first-of-each`.
+    pub(super) struck: HashMap<(FileFault, String), u32>,
+    /// Serials of links that expired before their time.
+    pub(super) expired_links: HashSet<u64>,
     pub(super) requests: Requests,
     pub(super) log: Option<File>,
 }
@@ -46,6 +54,8 @@ impl State {
             job_positions: HashMap::new(),
             callbacks: Vec::new(),
             held: Vec::new(),
+            struck: HashMap::new(),
+            expired_links: HashSet::new(),
             requests: Requests::default(),
             log: log
                 .map(|path| File::options().create(true).append(true).open(path))

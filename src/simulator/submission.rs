@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::connection::{Connection, Ending, paced_body};
 use super::job::{AcceptedJob, JobState, Order};
-use super::storage::StoredFile;
+use super::link::StoredFile;
 use super::{NotifyPlace, Options, Refusal, Simulator};
 
 /// Far above any real job body.
@@ -115,6 +115,7 @@ async fn accept(
         success: None,
         result: None,
         error: None,
+        finished_at: None,
         output_size: 0,
     };
     simulator.change(|state| {
@@ -145,7 +146,7 @@ fn reply(simulator: &Simulator, job: &AcceptedJob, options: &Options) -> Respons
         (header::CONTENT_TYPE, "application/json".to_owned()),
         (header::CONTENT_LENGTH, body.len().to_string()),
     ];
-    let half: Body = paced_body(body.slice(..body.len() / 2), 0, Ending::Broken);
+    let half: Body = paced_body(std::iter::once(body.slice(..body.len() / 2)), 0, Ending::Broken);
     (status, headers, half).into_response()
 }
 

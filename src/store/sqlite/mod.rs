@@ -4,6 +4,7 @@
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
 pub mod backup;
+pub mod copies;
 mod erase;
 mod inputs;
 pub mod inspect;

@@ -1,0 +1,78 @@
+//! What `object_store` leaves to us where files are in a folder of this machine.
+//!
+//! The invariant: nothing is touched but what this program made: folders named by a job's id, and
+//! in them names that begin with a position.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::BlobError;
+use crate::domain::ids::JobId;
+
+/// `object_store` writes to `name#1`, `#2`… and renames it when it is whole.
+const STAGING_MARK: char = '#';
+
+/// Deletes a job's folder with all that is in it.
+pub(super) async fn delete_job(folder: Arc<PathBuf>, job_id: JobId) -> Result<(), BlobError> {
+    blocking(move || {
+        match fs::remove_dir_all(folder.join(job_id.to_string())) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            done => done?,
+        }
+        sync(&folder)
+    })
+    .await
+}
+
+/// Deletes half-written files, and says how many they were.
+pub(super) async fn remove_leftovers(folder: Arc<PathBuf>) -> Result<usize, BlobError> {
+    blocking(move || {
+        let mut removed = 0;
+        for job in fs::read_dir(&*folder)? {
+            let job = job?;
+            let is_job = job.file_name().to_str().is_some_and(|name| name.parse::<JobId>().is_ok());
+            if !is_job || !job.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(job.path())? {
+                let file = file?;
+                if file.file_name().to_str().is_some_and(is_staging) {
+                    fs::remove_file(file.path())?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    })
+    .await
+}
+
+/// Makes a job's new folder last: the file's own folder is synced when it is renamed, but the one
+/// that holds it only by whoever made it, who may still be at it.
+pub(super) async fn sync_root(folder: Arc<PathBuf>) -> Result<(), BlobError> {
+    blocking(move || sync(&folder)).await
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn is_staging(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let Some((file, number)) = name.rsplit_once(STAGING_MARK) else { return false };
+    let position = file.split('-').next().unwrap_or_default();
+    is_number(number) && is_number(position)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, BlobError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| BlobError::of_io(&error)),
+        Err(_) => Err(BlobError::Unavailable("the program is stopping".into())),
+    }
+}

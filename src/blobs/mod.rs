@@ -1,0 +1,236 @@
+//! Files of jobs: copies of outputs, in a folder, a bucket or memory.
+//!
+//! The mirror worker writes them, the API's handlers and `verify-files` read them, an erasure
+//! deletes them. The invariant: who reads finds nothing or the whole, and what `finish` returned
+//! for is on disk. Blocks that a solid-state disk keeps of a deleted file are beyond this program:
+//! encrypt that disk.
+
+mod error;
+mod folder;
+mod key;
+mod open;
+mod verified;
+mod writer;
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+
+pub use self::{error::BlobError, key::FileKey, verified::Verified, writer::BlobWriter};
+use crate::domain::ids::JobId;
+
+/// Written and deleted at start. No job's folder has such a name.
+const PROBE_NAME: &str = "finishline-probe";
+
+/// Where files are kept. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    /// Of a bucket: what stands before every key.
+    prefix: Path,
+    /// Of a folder: its path.
+    folder: Option<Arc<PathBuf>>,
+    /// How much is collected before it is handed on.
+    part_bytes: usize,
+}
+
+impl Blobs {
+    /// Opens `file:///folder` (made if it is not there), `s3://bucket/prefix`,
+    /// `az://container/prefix`, `gs://bucket/prefix` or `memory:///`. Credentials and endpoints
+    /// come from the platform's usual environment variables. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`BlobError::Setting`], and for a folder that cannot be made [`BlobError::Unavailable`].
+    pub fn open(url: &str) -> Result<Self, BlobError> {
+        if let Some(folder) = open::folder(url) {
+            std::fs::create_dir_all(folder?).map_err(|error| BlobError::of_io(&error))?;
+        }
+        open::open(url)
+    }
+
+    /// As [`Blobs::open`], but makes nothing: a folder that is not there is an error.
+    ///
+    /// # Errors
+    /// As [`Blobs::open`].
+    pub fn open_existing(url: &str) -> Result<Self, BlobError> {
+        open::open(url)
+    }
+
+    /// Whether the files are in a folder of this machine.
+    pub fn is_folder(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// Writes and deletes a small file, to prove that both can be done.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn probe(&self) -> Result<(), BlobError> {
+        let path = self.prefix.clone().join(PROBE_NAME);
+        self.store.put(&path, PutPayload::from_static(b"probe")).await?;
+        Ok(self.store.delete(&path).await?)
+    }
+
+    /// Begins a file. Until [`BlobWriter::finish`] returns, what stood there before still stands.
+    ///
+    /// # Errors
+    /// None yet: the store is called once the first part is full.
+    pub async fn create(&self, key: &FileKey) -> Result<BlobWriter, BlobError> {
+        Ok(BlobWriter::new(self, self.path(key)))
+    }
+
+    /// These bytes of a file, in pieces. A file that ends before `range` does is an error.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] if there is no such file. In the stream: why reading broke off.
+    pub async fn read(
+        &self,
+        key: &FileKey,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, BlobError>>, BlobError> {
+        let path = self.path(key);
+        if range.is_empty() {
+            self.store.head(&path).await?;
+            return Ok(stream::empty().boxed());
+        }
+        let wanted = range.end - range.start;
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        let found = self.store.get_opts(&path, options).await?;
+        if found.range.end - found.range.start != wanted {
+            return Err(BlobError::Short);
+        }
+        // A file that is cut while it is read yields empty pieces for ever.
+        let piece = |piece: object_store::Result<Bytes>| match piece {
+            Ok(piece) if piece.is_empty() => Err(BlobError::Short),
+            Ok(piece) => Ok(piece),
+            Err(error) => Err(error.into()),
+        };
+        Ok(found.into_stream().map(piece).boxed())
+    }
+
+    /// How many bytes a file has.
+    ///
+    /// # Errors
+    /// [`BlobError::Missing`] if there is no such file.
+    pub async fn size(&self, key: &FileKey) -> Result<u64, BlobError> {
+        Ok(self.store.head(&self.path(key)).await?.size)
+    }
+
+    /// Deletes one file; one that is not there is fine.
+    ///
+    /// # Errors
+    /// Why it may still be there.
+    pub async fn delete(&self, key: &FileKey) -> Result<(), BlobError> {
+        match self.store.delete(&self.path(key)).await.map_err(BlobError::from) {
+            Ok(()) | Err(BlobError::Missing) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes everything of a job; in a folder also what is half written. In a bucket, parts of
+    /// an upload that a crash broke off stay, unseen by readers, until the bucket's rule for
+    /// incomplete uploads takes them.
+    ///
+    /// # Errors
+    /// Why something may still be there. May be repeated.
+    pub async fn delete_job(&self, job_id: JobId) -> Result<(), BlobError> {
+        if let Some(folder) = &self.folder {
+            return folder::delete_job(folder.clone(), job_id).await;
+        }
+        let prefix = self.prefix.clone().join(job_id.to_string());
+        let found = self.store.list(Some(&prefix)).map_ok(|file| file.location).boxed();
+        let mut deleted = self.store.delete_stream(found);
+        while let Some(one) = deleted.next().await {
+            match one.map_err(BlobError::from) {
+                Ok(_) | Err(BlobError::Missing) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what a crash left half written in a folder, and says how much it was. To be called
+    /// at start, before anything is written.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub async fn remove_leftovers(&self) -> Result<usize, BlobError> {
+        match &self.folder {
+            Some(folder) => folder::remove_leftovers(folder.clone()).await,
+            None => Ok(0),
+        }
+    }
+
+    fn path(&self, key: &FileKey) -> Path {
+        key.segments().fold(self.prefix.clone(), |path, segment| path.join(segment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::mirror::FilePlace;
+
+    async fn write(blobs: &Blobs, key: &FileKey, content: &[u8]) {
+        let mut writer = blobs.create(key).await.expect("it begins");
+        for piece in content.chunks(700_000) {
+            writer.write(Bytes::copy_from_slice(piece)).await.expect("it is written");
+        }
+        writer.finish().await.expect("it is whole");
+    }
+
+    async fn read(blobs: &Blobs, key: &FileKey, range: Range<u64>) -> Result<Vec<u8>, BlobError> {
+        let pieces: Vec<Bytes> = blobs.read(key, range).await?.try_collect().await?;
+        Ok(pieces.concat())
+    }
+
+    fn file_url(folder: &std::path::Path) -> String {
+        format!("file://{}/files", folder.display())
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_as_it_was_written_and_gone_with_its_job() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for url in ["memory:///", &file_url(folder.path())] {
+            let blobs = Blobs::open(url).expect("it opens");
+            let job_id = JobId::new(Timestamp::UNIX_EPOCH);
+            let key = |position| FileKey::new(FilePlace { job_id, position }, "m", Some(".stl"));
+            // More than a part in a folder.
+            let large: Vec<u8> = (0..3_000_000u32).map(|byte| byte as u8).collect();
+            write(&blobs, &key(0), &large).await;
+            write(&blobs, &key(1), b"").await;
+            assert_eq!(read(&blobs, &key(0), 0..3_000_000).await.expect("it is there"), large);
+            assert_eq!(read(&blobs, &key(0), 5..9).await.expect("it is there"), large[5..9]);
+            assert_eq!(read(&blobs, &key(1), 0..0).await.expect("it is there"), b"");
+            assert!(matches!(read(&blobs, &key(0), 0..3_000_001).await, Err(BlobError::Short)));
+            blobs.delete_job(job_id).await.expect("it is deleted");
+            for position in 0..2 {
+                let gone = read(&blobs, &key(position), 0..0).await;
+                assert!(matches!(gone, Err(BlobError::Missing)), "{gone:?}");
+            }
+            blobs.delete_job(job_id).await.expect("it may be repeated");
+        }
+    }
+
+    #[tokio::test]
+    async fn half_a_file_is_seen_by_nobody_and_swept_up_at_the_next_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(&file_url(folder.path())).expect("it opens");
+        let place = FilePlace { job_id: JobId::new(Timestamp::UNIX_EPOCH), position: 0 };
+        let key = FileKey::new(place, "m", None);
+        let mut writer = blobs.create(&key).await.expect("it begins");
+        writer.write(Bytes::from(vec![1; 3_000_000])).await.expect("it is written");
+        assert!(matches!(blobs.size(&key).await, Err(BlobError::Missing)));
+        // As a crash would: nothing of the writer runs any more.
+        std::mem::forget(writer);
+        assert_eq!(blobs.remove_leftovers().await.expect("it sweeps"), 1);
+        assert_eq!(blobs.remove_leftovers().await.expect("it sweeps"), 0);
+    }
+}
