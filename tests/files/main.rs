@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
 mod double;
+mod serving;
 #[path = "../support/mod.rs"]
 mod support;
 mod uploads;
