@@ -28,7 +28,7 @@ use crate::{
     doctor::{Doctor, Prober},
     engine::Engine,
     http::{
-        self, Context, Limits, Turns,
+        self, Context, Limits, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -179,6 +179,7 @@ impl App {
             public_url,
             limits: Limits::new(&config),
             turns: Turns::default(),
+            sessions: Sessions::new(store.signing_key()),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,

@@ -210,7 +210,17 @@ impl Problem {
         }
     }
 
-    fn detail(&self) -> String {
+    /// What went wrong, for people.
+    pub(super) fn title(&self) -> &'static str {
+        self.row().2
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// What to do about it, for people.
+    pub(super) fn detail(&self) -> String {
         match self {
             Self::MalformedJson(reason) => format!("expected one JSON text: {reason}"),
             Self::Unauthorized => {

@@ -104,7 +104,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 }
 
 impl ListQuery {
-    fn parse(query: &str) -> Result<Self, Problem> {
+    /// Reads a query as `GET /v1/jobs` takes it.
+    pub(super) fn parse(query: &str) -> Result<Self, Problem> {
         let mut list = Self { limit: DEFAULT_LIMIT, ..Self::default() };
         let filter = &mut list.filter;
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {

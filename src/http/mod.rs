@@ -18,6 +18,7 @@ mod extract;
 pub mod feed;
 mod health;
 mod inputs;
+mod inspector;
 mod jobs;
 mod limits;
 pub mod listen;
@@ -29,6 +30,7 @@ mod progress;
 mod relays;
 mod results;
 pub mod serve;
+mod session;
 mod stats;
 mod submission;
 mod turns;
@@ -54,7 +56,7 @@ use tower_http::{
 };
 
 use self::{error::Problem, feed::Feed};
-pub use self::{limits::Limits, turns::Turns};
+pub use self::{limits::Limits, session::Sessions, turns::Turns};
 use crate::{
     blobs::{Blobs, Verified},
     clock::Clock,
@@ -90,6 +92,8 @@ pub struct Context {
     pub limits: Limits,
     /// Who uploads what.
     pub turns: Turns,
+    /// Of people in browsers.
+    pub sessions: Sessions,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -151,6 +155,7 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/readyz", get(health::ready))
         .merge(docs::routes())
         .layer(from_fn_with_state(context.clone(), access::only_this_machine))
+        .merge(inspector::routes(context))
 }
 
 /// What every answer of every door gets: a request id, a span, figures, and a problem instead of a

@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG},
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
 };
@@ -76,6 +76,8 @@ fn render(
     let head = [
         (ETAG, HeaderValue::try_from(etag).expect("hexadecimal in quotes is a header value")),
         (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
+        // Browsers come here from the inspector: what was received is data to them.
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
     if is_known {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());
