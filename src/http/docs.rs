@@ -10,7 +10,8 @@ use utoipa::{
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Context, callbacks, deliveries, events, health, inputs, jobs, orders, relays, results, stats,
+    Context, callbacks, deliveries, events, health, inputs, jobs, orders, outputs, relays, results,
+    stats,
 };
 
 /// The OpenAPI document.
@@ -32,6 +33,8 @@ use super::{
         orders::resubmit,
         inputs::upload,
         inputs::notify,
+        outputs::list,
+        outputs::show,
         results::show,
         deliveries::list,
         deliveries::show,

@@ -5,10 +5,13 @@
 //! the settings merge the doors, and then only with a key.
 
 pub mod access;
+mod bundle;
 mod callbacks;
+mod conditions;
 mod connection;
 mod deliveries;
 pub mod docs;
+mod download;
 pub mod error;
 mod events;
 mod extract;
@@ -21,6 +24,7 @@ mod limits;
 pub mod listen;
 mod observe;
 mod orders;
+mod outputs;
 pub mod probe;
 mod progress;
 mod relays;
@@ -33,6 +37,7 @@ mod turns;
 mod upload;
 mod wait;
 mod wire;
+mod zip;
 
 use std::sync::Arc;
 
@@ -87,10 +92,10 @@ pub struct Context {
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
-    /// Of people in browsers.
-    pub sessions: Sessions,
     /// Who uploads what.
     pub turns: Turns,
+    /// Of people in browsers.
+    pub sessions: Sessions,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -134,6 +139,8 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
         .route("/v1/jobs/{id}/inputs/{name}", put(inputs::upload))
         .route("/v1/jobs/{id}/inputs/{name}/notify", post(inputs::notify))
+        .route("/v1/jobs/{id}/outputs", get(outputs::list))
+        .route("/v1/jobs/{id}/outputs/{name}", get(outputs::show))
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))
