@@ -97,6 +97,12 @@ pub struct Output {
     pub file: Option<File>,
 }
 
+/// A job's outputs, those asked for first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Outputs {
+    pub outputs: Vec<Output>,
+}
+
 /// A mirrored file.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -8,12 +8,13 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use tokio::{
     task::{JoinHandle, JoinSet},
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -21,14 +22,14 @@ use tokio_util::{
 };
 
 use crate::{
-    blobs::Blobs,
+    blobs::{BlobError, Blobs, Verified},
     clock::Clock,
     config::{ApiListen, Config},
     doctor::{Doctor, Prober},
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Limits,
+        self, Context, Limits, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -39,8 +40,17 @@ use crate::{
     store::{ResultOrders, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
-    workers::{self, purge::Purger, reconcile::Reconciler, relay::Relayer},
+    workers::{
+        self,
+        mirror::{Fetcher, Mirrorer, Renewal},
+        purge::Purger,
+        reconcile::Reconciler,
+        relay::Relayer,
+    },
 };
+
+/// How long a file store may take at start to show that it can be written.
+const FILES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The service's open doors.
 pub struct Listeners {
@@ -159,10 +169,11 @@ impl App {
             signing_key: store.signing_key(),
             max_body: config.callbacks.max_body,
         };
+        let blobs = config.mirror.store.as_deref().map(open_files).transpose()?;
         let eraser = Eraser {
             store: store.clone(),
             intake: intake.clone(),
-            blobs: blobs(&config)?,
+            blobs: blobs.clone(),
             clock: clock.clone(),
         };
         let context = Context {
@@ -175,6 +186,8 @@ impl App {
             doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
             public_url,
             limits: Limits::new(&config),
+            turns: Turns::default(),
+            sessions: Sessions::new(store.signing_key()),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,
@@ -183,6 +196,8 @@ impl App {
             intake,
             eraser,
             outbound,
+            blobs,
+            verified: Verified::default(),
             clock,
             pulse: Pulse::default(),
             metrics: telemetry::start_metrics(),
@@ -206,6 +221,33 @@ impl App {
         relayer(&self.context)
     }
 
+    /// The worker that copies outputs, to be stepped by hand; `None` where mirroring is off.
+    pub fn mirrorer(&self) -> Option<Mirrorer> {
+        mirrorer(&self.context)
+    }
+
+    /// Whether files can be written, so that a wrong setting shows at start. A bucket that is out
+    /// of reach at the moment is no reason to receive nothing: copies are retried for hours.
+    ///
+    /// # Errors
+    /// With a [`BlobError`] inside: the settings, or what they name, must be mended.
+    pub async fn prove_files(&self) -> anyhow::Result<()> {
+        let (Some(blobs), Some(url)) = (&self.context.blobs, &self.context.config.mirror.store)
+        else {
+            return Ok(());
+        };
+        let proven = timeout(FILES_PATIENCE, blobs.probe()).await.unwrap_or_else(|_| {
+            Err(BlobError::Unavailable(format!("no answer within {FILES_PATIENCE:?}")))
+        });
+        match proven {
+            Err(error @ BlobError::Unavailable(_)) if !blobs.is_folder() => {
+                tracing::warn!(%error, "files cannot be copied for now");
+                Ok(())
+            }
+            proven => proven.with_context(|| format!("mirror.store = \"{url}\" is unusable")),
+        }
+    }
+
     /// The worker that erases what is old, to be stepped by hand.
     pub fn purger(&self) -> Purger {
         purger(&self.context)
@@ -220,7 +262,17 @@ impl App {
         for (listener, door) in listeners.doors(&context) {
             doors.spawn(serve(listener, door, connections.clone()));
         }
+        if let Some(blobs) = &context.blobs {
+            remove_leftovers(blobs).await;
+        }
         let mut workers = JoinSet::new();
+        let mirrorer = mirrorer(&context);
+        let copies = mirrorer.as_ref().map(|mirrorer| mirrorer.attempts.clone());
+        if let Some(mirrorer) = mirrorer {
+            let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+            let commits = Some(context.wake.commits());
+            workers.spawn(workers::turn(mirrorer, clock, pulse, stopping.clone(), commits));
+        }
         let reconciler = reconciler(&context);
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
         workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone(), None));
@@ -254,6 +306,9 @@ impl App {
         connections.cut();
         is_in_time &= finish(&context.tasks, deadline.as_mut()).await;
         is_in_time &= finish(&attempts, deadline.as_mut()).await;
+        if let Some(copies) = &copies {
+            is_in_time &= finish(copies, deadline.as_mut()).await;
+        }
         if !is_in_time {
             tracing::warn!("something was still going on after service.shutdown_grace");
         }
@@ -272,12 +327,6 @@ pub fn orders(config: &Config) -> ResultOrders {
         relay_targets: config.relay.targets.iter().map(|one| one.name.clone()).collect(),
         is_mirroring: config.mirror.store.is_some(),
     }
-}
-
-/// The file store that the settings name.
-pub fn blobs(config: &Config) -> anyhow::Result<Option<Blobs>> {
-    let Some(url) = &config.mirror.store else { return Ok(None) };
-    Blobs::open(url).map(Some).context("the file store of mirror.store cannot be opened")
 }
 
 /// The intake with the spool that the settings name, if they do not turn it off.
@@ -318,6 +367,35 @@ fn relayer(context: &Context) -> Relayer {
         context.outbound.clone(),
         context.clock.clone(),
     )
+}
+
+fn mirrorer(context: &Context) -> Option<Mirrorer> {
+    let blobs = context.blobs.clone()?;
+    let renewal = Renewal::new(
+        context.store.clone(),
+        context.engine.clone(),
+        context.clock.clone(),
+        context.config.engine.job_id_pointers.clone(),
+    );
+    Some(Mirrorer::new(
+        context.config.mirror.clone(),
+        Fetcher { outbound: context.outbound.clone(), blobs, clock: context.clock.clone() },
+        renewal,
+        context.stopping.clone(),
+    ))
+}
+
+fn open_files(url: &str) -> anyhow::Result<Blobs> {
+    Blobs::open(url).with_context(|| format!("mirror.store = \"{url}\" is unusable"))
+}
+
+/// What is left over is seen by nobody, so that a failure can wait for the next start.
+async fn remove_leftovers(blobs: &Blobs) {
+    match blobs.remove_leftovers().await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(files, "half-written files of the last run were removed"),
+        Err(error) => tracing::warn!(%error, "half-written files could not be looked for"),
+    }
 }
 
 /// The callbacks' door while the service is not running: it answers probes and takes nothing, so

@@ -15,6 +15,12 @@ use crate::config::{LogConfig, LogFormat};
 pub const CALLBACKS: &str = "finishline_callbacks_total";
 /// Counter, label `answer`: submissions, by the problem code or `submitted`.
 pub const SUBMISSIONS: &str = "finishline_submissions_total";
+/// Counter, label `answer`: inputs uploaded through us, by the problem code or `uploaded`.
+pub const UPLOADS: &str = "finishline_uploads_total";
+/// Counter, label `outcome`: attempts to copy an output.
+pub const MIRROR_ATTEMPTS: &str = "finishline_mirror_attempts_total";
+/// Counter: bytes of outputs copied.
+pub const MIRRORED_BYTES: &str = "finishline_mirrored_bytes_total";
 /// Counter, label `outcome`: tokens fetched from the token endpoint.
 pub const TOKEN_FETCHES: &str = "finishline_token_fetches_total";
 /// Histogram, seconds: from taking up a batch of changes to its commit.
@@ -78,6 +84,9 @@ pub fn start_metrics() -> &'static PrometheusHandle {
 fn describe() {
     metrics::describe_counter!(CALLBACKS, "Callbacks received, by outcome");
     metrics::describe_counter!(SUBMISSIONS, "Submissions, by answer");
+    metrics::describe_counter!(UPLOADS, "Inputs uploaded, by answer");
+    metrics::describe_counter!(MIRROR_ATTEMPTS, "Attempts to copy an output, by outcome");
+    metrics::describe_counter!(MIRRORED_BYTES, "Bytes of outputs copied");
     metrics::describe_counter!(TOKEN_FETCHES, "Tokens fetched, by outcome");
     metrics::describe_histogram!(STORE_COMMIT_SECONDS, "Time to commit a batch of changes");
     metrics::describe_histogram!(STORE_BATCH_SIZE, "Changes committed together");

@@ -97,26 +97,155 @@ impl Drop for JobSignal {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        sync::atomic::{AtomicBool, Ordering},
+        task::{Context, Poll},
+    };
+
     use super::*;
 
-    /// Every schedule of one waiter and one finisher, as a race many times over.
+    /// Lets another task have its turn: the explorer may go on with any of them here.
+    async fn turn() {
+        let mut has_waited = false;
+        std::future::poll_fn(|context| {
+            if has_waited {
+                return Poll::Ready(());
+            }
+            has_waited = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+    /// Runs the tasks through every order of their turns; answers how many there are, or an order
+    /// after which a task waits and nobody is left to wake it.
+    fn explore(tasks: impl Fn() -> Vec<Task>) -> Result<usize, Vec<usize>> {
+        // At each turn: which of how many tasks that could go on did.
+        let mut path: Vec<(usize, usize)> = Vec::new();
+        for schedules in 1.. {
+            let mut tasks: Vec<Option<Task>> = tasks().into_iter().map(Some).collect();
+            let wakers: Vec<Arc<Woken>> =
+                tasks.iter().map(|_| Arc::new(Woken(AtomicBool::new(true)))).collect();
+            for depth in 0.. {
+                let is_awake = |index: &usize| wakers[*index].0.load(Ordering::SeqCst);
+                let can_go_on: Vec<usize> =
+                    (0..tasks.len()).filter(|i| tasks[*i].is_some()).filter(is_awake).collect();
+                if can_go_on.is_empty() {
+                    break;
+                }
+                if depth == path.len() {
+                    path.push((0, can_go_on.len()));
+                }
+                let index = can_go_on[path[depth].0];
+                wakers[index].0.store(false, Ordering::SeqCst);
+                let waker = wakers[index].clone().into();
+                let task = tasks[index].as_mut().expect("it has not ended");
+                if task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                    tasks[index] = None;
+                }
+            }
+            if tasks.iter().any(Option::is_some) {
+                return Err(path.into_iter().map(|(choice, _)| choice).collect());
+            }
+            while path.last().is_some_and(|(choice, of)| choice + 1 == *of) {
+                path.pop();
+            }
+            match path.last_mut() {
+                Some((choice, _)) => *choice += 1,
+                None => return Ok(schedules),
+            }
+        }
+        unreachable!("the loop has no end of its own")
+    }
+
+    /// As `http::wait` does it.
+    async fn wait(wake: Wake, is_finished: Arc<AtomicBool>) {
+        let signal = wake.job(Uuid::nil());
+        loop {
+            turn().await;
+            let ticket = signal.ticket();
+            turn().await;
+            if is_finished.load(Ordering::SeqCst) {
+                return;
+            }
+            turn().await;
+            ticket.await;
+        }
+    }
+
+    /// The wrong way round: the look comes before the ticket.
+    async fn wait_wrongly(wake: Wake, is_finished: Arc<AtomicBool>) {
+        let signal = wake.job(Uuid::nil());
+        while !is_finished.load(Ordering::SeqCst) {
+            turn().await;
+            signal.ticket().await;
+        }
+    }
+
+    /// As the writer does it: the commit, then the signal.
+    async fn finish(wake: Wake, is_finished: Arc<AtomicBool>) {
+        turn().await;
+        is_finished.store(true, Ordering::SeqCst);
+        turn().await;
+        wake.finished(Uuid::nil());
+    }
+
+    /// The signals are tokio's, which no explorer of atomic operations can look into; each step
+    /// between two turns is one of theirs, which tokio promises to be whole. So this explores our
+    /// own part, the order of the steps, and the race below explores the rest by chance.
+    #[test]
+    fn in_no_order_of_steps_is_a_signal_missed() {
+        let explored = explore(|| {
+            let (wake, is_finished) = (Wake::default(), Arc::<AtomicBool>::default());
+            vec![
+                Box::pin(wait(wake.clone(), is_finished.clone())) as Task,
+                Box::pin(wait(wake.clone(), is_finished.clone())),
+                Box::pin(finish(wake, is_finished)),
+            ]
+        });
+        let schedules = explored.expect("no waiter is left waiting");
+        assert!(schedules > 1_000, "only {schedules} orders");
+
+        let wrong = explore(|| {
+            let (wake, is_finished) = (Wake::default(), Arc::<AtomicBool>::default());
+            vec![
+                Box::pin(wait_wrongly(wake.clone(), is_finished.clone())) as Task,
+                Box::pin(finish(wake, is_finished)),
+            ]
+        });
+        wrong.expect_err("the explorer finds what looking first would miss");
+    }
+
+    /// One waiter and one finisher, as a race many times over.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_takes_a_ticket_before_looking_misses_no_signal() {
         for round in 0..100_000u128 {
             let wake = Wake::default();
             let job = Uuid::from_u128(round);
-            let is_finished = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let is_finished = Arc::new(AtomicBool::new(false));
             let finisher = tokio::spawn({
                 let (wake, is_finished) = (wake.clone(), is_finished.clone());
                 async move {
-                    is_finished.store(true, std::sync::atomic::Ordering::SeqCst);
+                    is_finished.store(true, Ordering::SeqCst);
                     wake.finished(job);
                 }
             });
             let signal = wake.job(job);
             loop {
                 let ticket = signal.ticket();
-                if is_finished.load(std::sync::atomic::Ordering::SeqCst) {
+                if is_finished.load(Ordering::SeqCst) {
                     break;
                 }
                 let patience = std::time::Duration::from_secs(30);

@@ -44,7 +44,7 @@ pub(super) fn folder(url: &str) -> Option<Result<PathBuf, BlobError>> {
 pub(super) fn open(url: &str) -> Result<Blobs, BlobError> {
     if let Some(folder) = folder(url) {
         let store = LocalFileSystem::new_with_prefix(folder.clone()?).map_err(BlobError::from)?;
-        let store = Arc::new(store.with_fsync(true));
+        let store = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
         let folder = Some(Arc::new(folder?));
         return Ok(Blobs { store, prefix: Path::default(), folder, part_bytes: FOLDER_PART_BYTES });
     }

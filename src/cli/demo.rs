@@ -152,6 +152,7 @@ async fn tell(api: &str) -> anyhow::Result<()> {
         println!("  {:<10} {:<24} {status}", output.name, output.structures.join(", "));
     }
     println!("\nLook at it:");
+    println!("  {api}/jobs/{}   in the inspector", job.id);
     println!("  curl {api}/v1/jobs/{}", job.id);
     println!("  curl {api}/v1/jobs/{}/result", job.id);
     println!("  curl {api}/v1/jobs/{}/deliveries", job.id);

@@ -8,12 +8,15 @@ mod check;
 mod completions;
 mod connection;
 mod demo;
+mod download;
 mod events;
 mod following;
 mod forward;
 mod healthcheck;
+mod inputs;
 mod jobs;
 mod pages;
+mod progress;
 mod relays;
 mod report;
 mod restore_check;
@@ -23,6 +26,8 @@ mod serve;
 mod simulate_engine;
 mod submit;
 mod table;
+mod upload;
+mod verify_files;
 mod wait;
 
 use std::{
@@ -35,6 +40,7 @@ use clap::{Parser, Subcommand};
 
 use self::screen::Screen;
 use crate::{
+    blobs::BlobError,
     client::ClientError,
     config::{self, Config},
 };
@@ -66,9 +72,11 @@ enum Command {
     Backup(backup::Arguments),
     /// Read a backup to its last byte, and say whether it could be restored
     RestoreCheck(restore_check::Arguments),
+    /// Read every copied file, and say which are not what was stored
+    VerifyFiles(verify_files::Arguments),
     /// Ask the running service whether it is alive, for a container's health check
     Healthcheck,
-    /// Submit a job to a running service
+    /// Submit a job to a running service, upload its scans, take its outputs home
     Submit(submit::Arguments),
     /// Look at jobs, wait for them, erase them
     #[command(subcommand)]
@@ -125,7 +133,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
             return Self::silent(Exit::Done);
         }
-        Self { exit: Exit::Failed, line: format!("{error:#}") }
+        // A file store that cannot be used is for whoever wrote the settings to mend.
+        let is_setting = error.downcast_ref::<BlobError>().is_some();
+        let exit = if is_setting { Exit::Usage } else { Exit::Failed };
+        Self { exit, line: format!("{error:#}") }
     }
 }
 
@@ -154,6 +165,7 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(arguments) => check::run(arguments, settings(file)).await,
         Command::Backup(arguments) => backup::run(arguments, settings(file)?).await,
         Command::RestoreCheck(arguments) => restore_check::run(arguments).await,
+        Command::VerifyFiles(arguments) => verify_files::run(arguments, settings(file)?).await,
         Command::Healthcheck => healthcheck::run(settings(file)?).await,
         Command::Submit(arguments) => submit::run(connection, arguments).await,
         Command::Jobs(command) => jobs::run(connection, command).await,

@@ -1,6 +1,6 @@
 //! What a command that checks things has found: a line for each, or one JSON value.
 //!
-//! Used by `check` and `restore-check`. The invariant: standard output gets either lines as they
+//! Used by `check`, `restore-check` and `verify-files`. The invariant: standard output gets either lines as they
 //! are found, or one JSON value at the end and nothing else.
 
 use serde_json::{Value, json};

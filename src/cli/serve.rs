@@ -32,6 +32,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let (callbacks, api) = (listeners.callbacks()?, listeners.api()?);
     let is_ngrok = config.callbacks.public_url == PublicUrlSetting::Ngrok;
     let app = App::build(config, listeners, Clock::system()).await?;
+    app.prove_files().await?;
     if is_ngrok && let Err(unknown) = app.public_url().current().await {
         tracing::warn!("{unknown}; until then submissions are refused");
     }

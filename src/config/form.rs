@@ -93,23 +93,23 @@ pub(super) fn present_list<'de, F: Form, D: Deserializer<'de>>(
 }
 
 /// Reads a whole number from 1 to `MAX`.
-pub(super) fn count<'de, D: Deserializer<'de>, const MAX: i64>(
+pub(super) fn count<'de, D: Deserializer<'de>, N: TryFrom<i64>, const MAX: i64>(
     source: D,
-) -> Result<usize, D::Error> {
-    source.deserialize_i64(CountVisitor::<MAX>)
+) -> Result<N, D::Error> {
+    source.deserialize_i64(CountVisitor::<N, MAX>(PhantomData))
 }
 
-struct CountVisitor<const MAX: i64>;
+struct CountVisitor<N, const MAX: i64>(PhantomData<N>);
 
-impl<const MAX: i64> Visitor<'_> for CountVisitor<MAX> {
-    type Value = usize;
+impl<N: TryFrom<i64>, const MAX: i64> Visitor<'_> for CountVisitor<N, MAX> {
+    type Value = N;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(NUMBER)
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<usize, E> {
-        let known = usize::try_from(number).ok().filter(|_| (1..=MAX).contains(&number));
+    fn visit_i64<E: Error>(self, number: i64) -> Result<N, E> {
+        let known = N::try_from(number).ok().filter(|_| (1..=MAX).contains(&number));
         known.ok_or_else(|| {
             E::custom(format_args!("is out of range: it must be between 1 and {MAX}"))
         })

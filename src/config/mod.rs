@@ -30,8 +30,14 @@ pub const EXAMPLE: &str = include_str!("../../config.example.toml");
 /// The newest Engine version whose route is `/generic-job`, as in `v2`.
 const LAST_GENERIC_VERSION: f64 = 2.0;
 
+/// Copies at a time: each may hold 16 MiB of memory on its way to a bucket.
+const MAX_COPIES: i64 = 64;
+
 /// Beyond what one process keeps open.
 const MAX_CONNECTIONS: i64 = 1_000_000;
+
+/// Each delivery under way holds a result in memory, which may have `callbacks.max_body`.
+const MAX_CONCURRENCY: i64 = 256;
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -87,7 +93,7 @@ pub struct ServiceConfig {
     #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
     pub shutdown_grace: Duration,
     /// Of each door; at least 1.
-    #[serde(deserialize_with = "form::count::<_, MAX_CONNECTIONS>")]
+    #[serde(deserialize_with = "form::count::<_, _, MAX_CONNECTIONS>")]
     pub max_connections: usize,
     /// For the head of a request.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
@@ -314,6 +320,9 @@ pub struct RelayConfig {
     /// For one delivery.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub timeout: Duration,
+    /// Deliveries at a time to one target; at least 1.
+    #[serde(deserialize_with = "form::count::<_, _, MAX_CONCURRENCY>")]
+    pub concurrency: u32,
     /// The wait before each further try: n entries are n + 1 tries.
     #[serde(deserialize_with = "form::list::<form::AnyDuration, _>")]
     pub schedule: Vec<Duration>,
@@ -326,6 +335,9 @@ pub struct MirrorConfig {
     /// `file:///…`, `s3://bucket/prefix` or (for tests) `memory:///`; `None`: no copies.
     #[serde(deserialize_with = "form::optional::<place::StoreUrl, _>")]
     pub store: Option<String>,
+    /// Files that are copied at a time.
+    #[serde(deserialize_with = "form::count::<_, _, MAX_COPIES>")]
+    pub concurrency: usize,
     /// The largest file that is copied, in bytes.
     #[serde(deserialize_with = "form::one::<form::PositiveSize, _>")]
     pub max_file: u64,

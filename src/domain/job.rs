@@ -210,3 +210,14 @@ pub struct Job {
     pub deliveries: u32,
     pub warnings: Vec<String>,
 }
+
+/// What is unusual about a job beside its status, as a list shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// In flight with a callback address that is no longer the public URL.
+    pub has_stale_callback: bool,
+    /// A later delivery has another reading than the result.
+    pub has_conflict: bool,
+    /// One of its targets did not take the result.
+    pub has_dead_relay: bool,
+}

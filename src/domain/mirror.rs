@@ -24,6 +24,10 @@ const SCHEDULE: [Duration; 9] = [
     Duration::from_secs(12 * 60 * 60),
 ];
 
+/// Which entry of the schedule the waits for our own file store grow up to: it comes back at some
+/// time, and links die meanwhile.
+const OUTAGE_INDEX: usize = 4;
+
 /// The copy of an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirroredFile {
@@ -92,14 +96,25 @@ pub fn is_to_be_copied(output: &Output) -> bool {
 
 /// What follows a failed attempt; `attempts` counts this one.
 pub fn after_failure(attempts: u32, reason: String, now: Timestamp) -> AfterMirror {
-    let index = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
-    match SCHEDULE.get(index) {
-        Some(wait) => {
-            let wait = SignedDuration::try_from(*wait).unwrap_or(SignedDuration::MAX);
-            AfterMirror::Retry { at: now.checked_add(wait).unwrap_or(Timestamp::MAX), reason }
-        }
+    match SCHEDULE.get(index(attempts)) {
+        Some(wait) => retry(*wait, reason, now),
         None => AfterMirror::Failed { reason },
     }
+}
+
+/// What follows an attempt that failed at our own file store: none of these is the last, since the
+/// output is still there to be had.
+pub fn after_outage(attempts: u32, reason: String, now: Timestamp) -> AfterMirror {
+    retry(SCHEDULE[index(attempts).min(OUTAGE_INDEX)], reason, now)
+}
+
+fn index(attempts: u32) -> usize {
+    usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1)
+}
+
+fn retry(wait: Duration, reason: String, now: Timestamp) -> AfterMirror {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    AfterMirror::Retry { at: now.checked_add(wait).unwrap_or(Timestamp::MAX), reason }
 }
 
 /// When a pre-signed link dies, as the signatures of S3 (`X-Amz-Date` + `X-Amz-Expires`, or

@@ -6,6 +6,7 @@
 pub mod delivery;
 pub mod digest;
 pub mod event;
+pub mod file_name;
 pub mod ids;
 pub mod job;
 pub mod json;
@@ -17,3 +18,4 @@ pub mod request;
 pub mod result;
 pub mod signature;
 pub mod time;
+pub mod upload;

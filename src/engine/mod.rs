@@ -3,11 +3,12 @@
 //! Called by the HTTP layer. Errors are named after what the caller can do about them. The
 //! invariant: a submission that may have been taken is never sent a second time.
 
+mod files;
 mod poll;
 mod token;
 mod wire;
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -17,8 +18,11 @@ use reqwest::{
 use serde_json::value::RawValue;
 use url::Url;
 
-pub use self::poll::Polled;
 use self::token::Tokens;
+pub use self::{
+    files::{FileHead, NotifyError, UploadError},
+    poll::Polled,
+};
 use crate::{
     clock::{self, Clock},
     config::EngineConfig,
@@ -28,7 +32,7 @@ use crate::{
 /// A reply to a submission holds some links; more than this is not one.
 const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Pauses between the attempts of one submission: short at first, since most faults are.
+/// Pauses between the attempts of one call: short at first, since most faults are.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -95,11 +99,19 @@ impl Engine {
     /// Posts a job body. Repeats only what was certainly not taken, within the retry budget.
     pub async fn submit(&self, body: Vec<u8>) -> Result<Accepted, EngineError> {
         let body = Bytes::from(body);
+        self.within_budget(|| self.submit_once(&body)).await
+    }
+
+    /// Repeats a call as long as it was certainly not taken and the retry budget allows.
+    async fn within_budget<T, F>(&self, call: impl Fn() -> F) -> Result<T, EngineError>
+    where
+        F: Future<Output = Result<T, EngineError>>,
+    {
         let deadline = clock::add(self.clock.now(), self.config.retry_budget);
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.submit_once(&body).await {
-                Ok(accepted) => return Ok(accepted),
+            let error = match call().await {
+                Ok(taken) => return Ok(taken),
                 Err(error) => error,
             };
             let Some(wait) = error.repeat_after(pause) else { return Err(error) };
@@ -212,18 +224,33 @@ impl Engine {
 }
 
 async fn send(request: RequestBuilder) -> Result<Response, EngineError> {
-    request.send().await.map_err(|error| {
-        let cause = outbound::describe(&error);
-        // A connection that never stood carried nothing; its time-out says so too.
-        match (error.is_connect(), error.is_timeout()) {
-            (true, _) => EngineError::Unreachable { engine_status: None, cause },
-            (false, true) => EngineError::TimedOut,
-            (false, false) => EngineError::Lost { engine_status: None, cause },
-        }
-    })
+    request.send().await.map_err(|error| EngineError::of_sending(&error))
 }
 
 impl EngineError {
+    fn of_sending(error: &reqwest::Error) -> Self {
+        let cause = outbound::describe(error);
+        // A connection that never stood carried nothing; its time-out says so too.
+        match (error.is_connect(), error.is_timeout()) {
+            (true, _) => Self::Unreachable { engine_status: None, cause },
+            (false, true) => Self::TimedOut,
+            (false, false) => Self::Lost { engine_status: None, cause },
+        }
+    }
+
+    /// HTTP status of the Engine's answer; `None` if there was none.
+    pub fn engine_status(&self) -> Option<u16> {
+        match self {
+            Self::Rejected { engine_status, .. } | Self::Busy { engine_status, .. } => {
+                Some(*engine_status)
+            }
+            Self::Auth { engine_status }
+            | Self::Unreachable { engine_status, .. }
+            | Self::Lost { engine_status, .. } => *engine_status,
+            Self::TimedOut => None,
+        }
+    }
+
     /// For the log, without addresses.
     pub fn cause(&self) -> &'static str {
         match self {
@@ -235,7 +262,7 @@ impl EngineError {
         }
     }
 
-    /// How long to wait before the same submission may be sent again; `None` if it may not.
+    /// How long to wait before the same call may be made again; `None` if it may not.
     fn repeat_after(&self, pause: Duration) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } => Some(retry_after.unwrap_or(BUSY_PAUSE).max(pause)),

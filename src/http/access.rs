@@ -1,7 +1,9 @@
-//! Who may call what: API keys and their scopes, and, without keys, requests from this machine only.
+//! Who may call what: API keys and their scopes, sessions that stand for a key, and, without keys,
+//! requests from this machine only.
 //!
 //! The extractors stand first in a handler's arguments, so nothing is read before they agree. The
-//! invariant: a handler that takes one of them is never entered without that scope.
+//! invariants: a handler that takes one of them is never entered without that scope, and what a
+//! browser adds by itself (the session's cookie) changes nothing for a page of another origin.
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -19,6 +21,9 @@ use subtle::ConstantTimeEq;
 use super::{Context, error::Problem};
 use crate::config::{ApiKeyConfig, Scope};
 
+/// What a browser says of the page that made a request; no page can set it.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
 macro_rules! scope_extractor {
     ($(#[$doc:meta])* $name:ident, $scope:expr) => {
         $(#[$doc])*
@@ -31,7 +36,7 @@ macro_rules! scope_extractor {
                 parts: &mut Parts,
                 context: &Context,
             ) -> Result<Self, Problem> {
-                let caller = caller(&parts.headers, &context.config.api.keys)?;
+                let caller = caller(&parts.method, &parts.headers, context)?;
                 caller.require($scope)?;
                 Ok(Self(caller))
             }
@@ -65,23 +70,65 @@ pub struct Caller {
 }
 
 impl Caller {
-    fn require(&self, scope: Scope) -> Result<(), Problem> {
-        if self.scopes.contains(&scope) { Ok(()) } else { Err(Problem::ForbiddenScope(scope)) }
+    pub(super) fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.may(scope) { Ok(()) } else { Err(Problem::ForbiddenScope(scope)) }
+    }
+
+    pub(super) fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// Whoever calls where no keys are set.
+    pub(super) fn of_this_machine() -> Self {
+        Self { name: String::new(), scopes: Scope::ALL.to_vec() }
+    }
+
+    fn of_key(key: &ApiKeyConfig) -> Self {
+        Self { name: key.name.clone(), scopes: key.scopes.clone() }
     }
 }
 
-/// Whoever holds one of the keys; without keys, everyone who gets past [`only_this_machine`].
-pub(super) fn caller(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Result<Caller, Problem> {
+/// Whoever holds one of the keys, or a session that one of them opened; without keys, everyone who
+/// gets past [`only_this_machine`].
+pub(super) fn caller(
+    method: &Method,
+    headers: &HeaderMap,
+    context: &Context,
+) -> Result<Caller, Problem> {
+    let keys = &context.config.api.keys;
     if keys.is_empty() {
-        return Ok(Caller { name: String::new(), scopes: Scope::ALL.to_vec() });
+        return Ok(Caller::of_this_machine());
     }
+    if headers.contains_key(AUTHORIZATION) {
+        return of_bearer(headers, keys);
+    }
+    let caller = of_session(headers, context).ok_or(Problem::Unauthorized)?;
+    if !is_reading(method) && origin(headers) != Site::Same {
+        return Err(Problem::ForbiddenOrigin("with a session, only its own pages change anything"));
+    }
+    Ok(caller)
+}
+
+/// Whose session a browser is in. What it sends changes nothing yet: see [`caller`].
+pub(super) fn of_session(headers: &HeaderMap, context: &Context) -> Option<Caller> {
+    let now = context.clock.now();
+    let key = context.sessions.key_of(headers, &context.config.api.keys, now)?;
+    Some(Caller::of_key(key))
+}
+
+fn of_bearer(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Result<Caller, Problem> {
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let (scheme, key) =
         given.and_then(|value| value.split_once(' ')).ok_or(Problem::Unauthorized)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Problem::Unauthorized);
     }
-    let digest: [u8; 32] = Sha256::digest(key.trim()).into();
+    find_key(key.trim(), keys).map(Caller::of_key).ok_or(Problem::Unauthorized)
+}
+
+/// The key with this text.
+pub(super) fn find_key<'a>(text: &str, keys: &'a [ApiKeyConfig]) -> Option<&'a ApiKeyConfig> {
+    let digest: [u8; 32] = Sha256::digest(text).into();
     // All are compared, whichever fits, so the time tells nothing.
     let mut found = None;
     for known in keys {
@@ -89,8 +136,37 @@ pub(super) fn caller(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Result<Calle
             found = Some(known);
         }
     }
-    let known = found.ok_or(Problem::Unauthorized)?;
-    Ok(Caller { name: known.name.clone(), scopes: known.scopes.clone() })
+    found
+}
+
+/// Which page made a request, as far as its browser says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Site {
+    /// One of this very origin.
+    Same,
+    Other,
+    /// The browser does not say, or it is no browser.
+    Unknown,
+}
+
+/// Tells from `Sec-Fetch-Site`, which browsers send to trustworthy addresses, else from `Origin`.
+pub(super) fn origin(headers: &HeaderMap) -> Site {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    match (text(SEC_FETCH_SITE), text(ORIGIN.as_str()), text(HOST.as_str())) {
+        (Some("same-origin"), ..) => Site::Same,
+        (Some(_), ..) => Site::Other,
+        // A page that hides its referrer hides its origin too.
+        (None, None | Some("null"), _) => Site::Unknown,
+        (None, Some(origin), Some(host)) => match origin.split_once("://") {
+            Some((_, site)) if site.eq_ignore_ascii_case(host) => Site::Same,
+            _ => Site::Other,
+        },
+        (None, Some(_), None) => Site::Other,
+    }
+}
+
+fn is_reading(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// Middleware of an API without keys: a web page in a browser on this machine can send requests
@@ -108,21 +184,34 @@ pub(super) async fn only_this_machine(
     next.run(request).await
 }
 
-fn is_from_this_machine(method: &Method, headers: &HeaderMap) -> Result<(), &'static str> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = text(HOST);
+/// The same for pages, whose forms prove themselves: see `inspector::form`.
+pub(super) async fn only_this_host(
+    State(context): State<Context>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if context.config.api.keys.is_empty()
+        && let Err(reason) = is_to_this_host(request.headers())
+    {
+        return Problem::ForbiddenOrigin(reason).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_to_this_host(headers: &HeaderMap) -> Result<(), &'static str> {
+    let host = headers.get(HOST).map(|value| value.to_str().unwrap_or_default());
     if host.is_some_and(|host| !is_loopback(host)) {
         return Err("without API keys, only requests to localhost are answered");
     }
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    Ok(())
+}
+
+fn is_from_this_machine(method: &Method, headers: &HeaderMap) -> Result<(), &'static str> {
+    is_to_this_host(headers)?;
+    if is_reading(method) || !headers.contains_key(ORIGIN) || origin(headers) == Site::Same {
         return Ok(());
     }
-    let Some(origin) = text(ORIGIN) else { return Ok(()) };
-    let site = origin.split_once("://").map(|(_, site)| site);
-    if site.is_none() || site != host {
-        return Err("without API keys, pages of other origins may not change anything");
-    }
-    Ok(())
+    Err("without API keys, pages of other origins may not change anything")
 }
 
 /// Whether a `Host` names this machine, whatever its port.
@@ -181,6 +270,22 @@ mod tests {
     }
 
     #[test]
+    fn a_browser_s_own_word_on_the_site_outweighs_the_origin() {
+        let of = |pairs: &[(&'static str, &str)]| origin(&headers(pairs));
+        let ours = ("origin", "https://finishline.example");
+        let host = ("host", "finishline.example");
+        assert_eq!(of(&[host, ours]), Site::Same);
+        assert_eq!(of(&[("host", "inner:8086"), ours]), Site::Other);
+        assert_eq!(
+            of(&[("host", "inner:8086"), ours, (SEC_FETCH_SITE, "same-origin")]),
+            Site::Same
+        );
+        assert_eq!(of(&[host, ours, (SEC_FETCH_SITE, "cross-site")]), Site::Other);
+        assert_eq!(of(&[host, ("origin", "null")]), Site::Unknown);
+        assert_eq!(of(&[host]), Site::Unknown);
+    }
+
+    #[test]
     fn a_key_is_found_by_its_digest() {
         let known = ApiKeyConfig {
             name: "backend".into(),
@@ -188,12 +293,12 @@ mod tests {
             scopes: vec![Scope::Read],
         };
         let keys = [known];
-        let with = |value: &str| caller(&headers(&[("authorization", value)]), &keys);
+        let with = |value: &str| of_bearer(&headers(&[("authorization", value)]), &keys);
         assert_eq!(with("bearer a-key-of-some-length").expect("known").name, "backend");
         for wrong in ["Bearer a-key-of-some-lengtH", "Basic a-key-of-some-length", "Bearer ", "x"] {
             assert!(with(wrong).is_err(), "{wrong}");
         }
-        assert!(caller(&HeaderMap::new(), &keys).is_err());
+        assert!(of_bearer(&HeaderMap::new(), &keys).is_err());
         let caller = with("Bearer a-key-of-some-length").expect("known");
         assert!(caller.require(Scope::Read).is_ok() && caller.require(Scope::Erase).is_err());
     }

@@ -9,7 +9,10 @@ use utoipa::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::{Context, callbacks, deliveries, events, health, jobs, orders, relays, results, stats};
+use super::{
+    Context, callbacks, deliveries, events, health, inputs, jobs, orders, outputs, relays, results,
+    stats,
+};
 
 /// The OpenAPI document.
 #[derive(OpenApi)]
@@ -28,6 +31,10 @@ use super::{Context, callbacks, deliveries, events, health, jobs, orders, relays
         jobs::erase,
         orders::refresh,
         orders::resubmit,
+        inputs::upload,
+        inputs::notify,
+        outputs::list,
+        outputs::show,
         results::show,
         deliveries::list,
         deliveries::show,

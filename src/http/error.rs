@@ -9,7 +9,7 @@ use axum::{
     Json,
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -22,6 +22,7 @@ use crate::{
         ids::{JobId, NotAnId},
         page::BadCursor,
         request::{Refusal, Violation},
+        upload::NoUpload,
     },
     engine::EngineError,
     erasure::EraseError,
@@ -47,10 +48,18 @@ pub enum Problem {
     ForbiddenScope(Scope),
     /// There is nothing at this address.
     NotFound,
+    /// There is no file to be had; why.
+    NoFile(String),
     /// The address does not take this method.
     MethodNotAllowed,
     /// The body, or the head, did not come in time.
     RequestTimeout,
+    /// The job has no input of that name.
+    UnknownInput,
+    /// There is nothing to upload; why.
+    InputProvided(&'static str),
+    /// The storage does not honour the input's link any more.
+    LinkExpired,
     /// The key's first submission is still going on.
     IdempotencyInFlight,
     /// The job cannot be looked up: the Engine's id for it is not known.
@@ -59,6 +68,8 @@ pub enum Problem {
     Gone,
     /// The body is larger than this many bytes.
     PayloadTooLarge(usize),
+    /// No byte of the range is in the file, which has this many.
+    RangeNotSatisfiable(u64),
     /// The body is announced as something else than JSON.
     UnsupportedMediaType,
     /// The body or the query holds what cannot be.
@@ -77,6 +88,14 @@ pub enum Problem {
     EngineTimeout { job_id: JobId },
     /// The Engine asks to come back later.
     EngineBusy { job_id: JobId, engine_status: u16, retry_after: Option<Duration> },
+    /// An address that the Engine gave is one that is not followed.
+    UrlRefused(String),
+    /// The input is not at the Engine's storage.
+    UploadFailed(String),
+    /// The input is at the storage, but the Engine was not told.
+    NotifyFailed { engine_status: Option<u16>, detail: String },
+    /// Mirrored files cannot be read now.
+    FileStoreUnavailable,
     /// There is no address the Engine could call back on.
     PublicUrlUnknown(String),
     /// More is going on than can be taken in.
@@ -113,12 +132,21 @@ impl Problem {
             Self::ForbiddenScope(_) => {
                 (S::FORBIDDEN, "forbidden-scope", "The API key does not allow this")
             }
-            Self::NotFound => (S::NOT_FOUND, "not-found", "There is nothing here"),
+            Self::NotFound | Self::NoFile(_) => {
+                (S::NOT_FOUND, "not-found", "There is nothing here")
+            }
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
             }
             Self::RequestTimeout => {
                 (S::REQUEST_TIMEOUT, "request-timeout", "The request took too long")
+            }
+            Self::UnknownInput => (S::NOT_FOUND, "unknown-input", "The job has no such input"),
+            Self::InputProvided(_) => {
+                (S::CONFLICT, "input-provided", "The input is not to be uploaded")
+            }
+            Self::LinkExpired => {
+                (S::CONFLICT, "link-expired", "The link for the upload has expired")
             }
             Self::IdempotencyInFlight => {
                 (S::CONFLICT, "idempotency-in-flight", "The first submission is still going on")
@@ -129,6 +157,9 @@ impl Problem {
             Self::Gone => (S::GONE, "gone", "It has been erased"),
             Self::PayloadTooLarge(_) => {
                 (S::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large")
+            }
+            Self::RangeNotSatisfiable(_) => {
+                (S::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The file has no such bytes")
             }
             Self::UnsupportedMediaType => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
@@ -159,6 +190,18 @@ impl Problem {
             Self::EngineBusy { .. } => {
                 (S::SERVICE_UNAVAILABLE, "engine-busy", "The Engine asks to come back later")
             }
+            Self::UrlRefused(_) => {
+                (S::BAD_GATEWAY, "url-refused", "The Engine's address is not followed")
+            }
+            Self::UploadFailed(_) => {
+                (S::BAD_GATEWAY, "upload-failed", "The input is not at the Engine's storage")
+            }
+            Self::NotifyFailed { .. } => {
+                (S::BAD_GATEWAY, "notify-failed", "The Engine was not told of the input")
+            }
+            Self::FileStoreUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "file-store-unavailable", "The file store refuses")
+            }
             Self::PublicUrlUnknown(_) => {
                 (S::SERVICE_UNAVAILABLE, "public-url-unknown", "The public URL is not known")
             }
@@ -173,7 +216,17 @@ impl Problem {
         }
     }
 
-    fn detail(&self) -> String {
+    /// What went wrong, for people.
+    pub(super) fn title(&self) -> &'static str {
+        self.row().2
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// What to do about it, for people.
+    pub(super) fn detail(&self) -> String {
         match self {
             Self::MalformedJson(reason) => format!("expected one JSON text: {reason}"),
             Self::Unauthorized => {
@@ -182,14 +235,30 @@ impl Problem {
             Self::ForbiddenOrigin(reason) => (*reason).into(),
             Self::ForbiddenScope(scope) => format!("it needs the scope {}", scope.as_str()),
             Self::NotFound => "check the address and the id".into(),
+            Self::NoFile(reason) => reason.clone(),
             Self::MethodNotAllowed => "see the Allow header for the methods of this address".into(),
             Self::RequestTimeout => {
                 "its head or body did not come in time; the connection is closed".into()
+            }
+            Self::UnknownInput => "see `inputs` of the job for their names".into(),
+            Self::InputProvided(reason) => (*reason).into(),
+            Self::LinkExpired => {
+                "the Engine's storage no longer takes the file; only a new job brings a new link"
+                    .into()
+            }
+            Self::UrlRefused(reason) => format!(
+                "{reason}; outbound.allow_private and outbound.allow_http in the settings say \
+                 which are followed"
+            ),
+            Self::UploadFailed(reason) => format!("{reason}; the upload can be repeated"),
+            Self::NotifyFailed { detail, .. } => {
+                format!("{detail}; the input stays uploaded: POST to its notify address here")
             }
             Self::IdempotencyInFlight => "ask again in a moment, with the same key".into(),
             Self::NoEngineId => "without it only the job's callback brings the result".into(),
             Self::Gone => "the job and everything received for it were erased".into(),
             Self::PayloadTooLarge(limit) => format!("the limit is {limit} bytes"),
+            Self::RangeNotSatisfiable(bytes) => format!("the file has {bytes} bytes"),
             Self::UnsupportedMediaType => "send it as Content-Type: application/json".into(),
             Self::ValidationFailed(violations) => match violations.as_slice() {
                 [one] if one.pointer.is_empty() => one.detail.clone(),
@@ -244,7 +313,14 @@ impl IntoResponse for Problem {
         let (status, code, title) = self.row();
         let detail = self.detail();
         let retry_after = self.retry_after_seconds();
-        let is_unauthorized = matches!(self, Self::Unauthorized);
+        let further = match self {
+            Self::Unauthorized => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::RangeNotSatisfiable(bytes) => {
+                let range = HeaderValue::try_from(format!("bytes */{bytes}"));
+                range.ok().map(|range| (CONTENT_RANGE, range))
+            }
+            _ => None,
+        };
         let (job_id, engine_status, engine_body, errors) = match self {
             Self::EngineRejected { job_id, engine_status, engine_body } => {
                 (Some(job_id), engine_status, engine_body, Vec::new())
@@ -257,6 +333,7 @@ impl IntoResponse for Problem {
             Self::EngineBusy { job_id, engine_status, .. } => {
                 (Some(job_id), Some(engine_status), None, Vec::new())
             }
+            Self::NotifyFailed { engine_status, .. } => (None, engine_status, None, Vec::new()),
             Self::ValidationFailed(violations) => (None, None, None, violations),
             _ => (None, None, None, Vec::new()),
         };
@@ -280,9 +357,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if is_unauthorized {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        headers.extend(further);
         response
     }
 }
@@ -308,6 +383,24 @@ impl Problem {
             EngineError::Unreachable { engine_status, cause }
             | EngineError::Lost { engine_status, cause } => unavailable(engine_status, cause),
             EngineError::TimedOut => Self::EngineTimeout { job_id },
+        }
+    }
+}
+
+impl From<NoUpload> for Problem {
+    fn from(reason: NoUpload) -> Self {
+        match reason {
+            NoUpload::Unknown => Self::UnknownInput,
+            NoUpload::Provided => Self::InputProvided(
+                "the job names a downloadUrl for it, from which the Engine fetches it",
+            ),
+            NoUpload::Notified => Self::InputProvided(
+                "it is uploaded and the Engine has been told: other bytes need a new job",
+            ),
+            NoUpload::NoAddress(status) => Self::invalid(
+                "",
+                format!("the job is {status}, and the Engine has given no address for the input"),
+            ),
         }
     }
 }

@@ -15,6 +15,7 @@ use axum::{
     },
 };
 use bytes::Bytes;
+use futures_util::{Stream, stream};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -56,6 +57,19 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
     }
 }
 
+/// The job id in the address, and the name of one of the job's files.
+pub struct FilePath(pub JobId, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for FilePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Segments::<(String, String)>((id, name)) =
+            Segments::from_request_parts(parts, state).await?;
+        Ok(Self(id.parse()?, name))
+    }
+}
+
 /// Segments of the address as they stand there, unproven; what is no text is not found.
 pub struct Segments<T>(pub T);
 
@@ -90,7 +104,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 }
 
 impl ListQuery {
-    fn parse(query: &str) -> Result<Self, Problem> {
+    /// Reads a query as `GET /v1/jobs` takes it.
+    pub(super) fn parse(query: &str) -> Result<Self, Problem> {
         let mut list = Self { limit: DEFAULT_LIMIT, ..Self::default() };
         let filter = &mut list.filter;
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -206,6 +221,21 @@ pub async fn read_body(
         }
         held.push(&piece)?;
     }
+}
+
+/// The pieces of a body of any size, as they come; none is asked for before it is wanted. A sender
+/// may be silent for `limits.idle_timeout` and take as long as it needs.
+pub fn pieces(limits: &Limits, body: Body) -> impl Stream<Item = Result<Bytes, BodyError>> + use<> {
+    let idle = limits.idle_timeout;
+    stream::try_unfold(body, move |mut body| async move {
+        loop {
+            let frame = timeout(idle, body.frame()).await.map_err(|_| BodyError::TooSlow)?;
+            let Some(frame) = frame else { return Ok(None) };
+            if let Ok(piece) = frame.map_err(|_| BodyError::Lost)?.into_data() {
+                return Ok(Some((piece, body)));
+            }
+        }
+    })
 }
 
 /// An order's body: a small JSON object; an empty body is the order without anything said.

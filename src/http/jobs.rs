@@ -26,6 +26,7 @@ use super::{
 use crate::{
     api,
     domain::{
+        ids::JobId,
         page::Position,
         request::{Defaults, JobRequest},
     },
@@ -261,7 +262,12 @@ pub async fn erase(
     State(context): State<Context>,
     JobPath(id): JobPath,
 ) -> Result<Json<api::Erased>, Problem> {
-    erase_target(&context, EraseTarget::Job(id)).await
+    Ok(Json(api::Erased { erased: erase_job(&context, id).await? }))
+}
+
+/// Erases one job; answers how many that were.
+pub(super) async fn erase_job(context: &Context, id: JobId) -> Result<u64, Problem> {
+    erase_target(context, EraseTarget::Job(id)).await
 }
 
 /// Erases all jobs of an end user.
@@ -291,19 +297,17 @@ pub async fn erase_many(
     if name != "endUserId" || end_user_id.is_empty() {
         return Err(Problem::invalid("/endUserId", "name the one end user whose jobs to erase"));
     }
-    erase_target(&context, EraseTarget::EndUser(end_user_id.clone().into_owned())).await
+    let target = EraseTarget::EndUser(end_user_id.clone().into_owned());
+    Ok(Json(api::Erased { erased: erase_target(&context, target).await? }))
 }
 
-async fn erase_target(
-    context: &Context,
-    target: EraseTarget,
-) -> Result<Json<api::Erased>, Problem> {
+async fn erase_target(context: &Context, target: EraseTarget) -> Result<u64, Problem> {
     let eraser = context.eraser.clone();
     // An erasure that began goes on if its caller hangs up.
     let erasure = context.tasks.spawn(async move { eraser.erase(target).await });
     let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
     tracing::info!(jobs = erased, "jobs erased");
-    Ok(Json(api::Erased { erased }))
+    Ok(erased)
 }
 
 /// What was looked for, or the problem that says why it is not there.

@@ -14,6 +14,10 @@ use crate::config::Config;
 /// Submissions on their way to the Engine: each holds its body and a connection there.
 const MAX_SUBMISSIONS: usize = 512;
 
+/// Inputs on their way through: each holds two connections and some pieces of its file, less than
+/// a megabyte.
+const MAX_UPLOADS: usize = 32;
+
 /// Lists of all jobs as streams: each holds a page of jobs and takes turns at the database, which
 /// must stay free for other readers.
 const MAX_STREAMS: usize = 16;
@@ -51,6 +55,7 @@ pub struct Limits {
     /// For a body as a whole.
     pub(super) body_timeout: Duration,
     submissions: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     readings: Arc<Semaphore>,
 }
@@ -66,6 +71,7 @@ impl Limits {
             idle_timeout: config.service.idle_timeout,
             body_timeout: config.service.body_timeout,
             submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             readings: Arc::new(Semaphore::new(MAX_READINGS)),
         }
@@ -74,6 +80,11 @@ impl Limits {
     /// A place for a submission, to be kept until the Engine's answer is on record.
     pub(super) fn submission(&self) -> Result<Place, Full> {
         self.submissions.clone().try_acquire_owned().map_err(|_| Full)
+    }
+
+    /// A place for an upload, to be kept until it is on record.
+    pub(super) fn upload(&self) -> Result<Place, Full> {
+        self.uploads.clone().try_acquire_owned().map_err(|_| Full)
     }
 
     /// A place for a stream of jobs, to be kept until its end.

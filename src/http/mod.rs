@@ -5,29 +5,39 @@
 //! the settings merge the doors, and then only with a key.
 
 pub mod access;
+mod bundle;
 mod callbacks;
+mod conditions;
 mod connection;
 mod deliveries;
 pub mod docs;
+mod download;
 pub mod error;
 mod events;
 mod extract;
 pub mod feed;
 mod health;
+mod inputs;
+mod inspector;
 mod jobs;
 mod limits;
 pub mod listen;
 mod observe;
 mod orders;
+mod outputs;
 pub mod probe;
 mod progress;
 mod relays;
 mod results;
 pub mod serve;
+mod session;
 mod stats;
 mod submission;
+mod turns;
+mod upload;
 mod wait;
 mod wire;
+mod zip;
 
 use std::sync::Arc;
 
@@ -35,7 +45,7 @@ use axum::{
     Router,
     extract::FromRef,
     middleware::{from_fn, from_fn_with_state},
-    routing::{any, get, post},
+    routing::{any, get, post, put},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,9 +55,10 @@ use tower_http::{
     trace::TraceLayer,
 };
 
-pub use self::limits::Limits;
 use self::{error::Problem, feed::Feed};
+pub use self::{limits::Limits, session::Sessions, turns::Turns};
 use crate::{
+    blobs::{Blobs, Verified},
     clock::Clock,
     config::Config,
     doctor::Doctor,
@@ -72,11 +83,19 @@ pub struct Context {
     pub public_url: PublicUrl,
     pub doctor: Doctor,
     pub outbound: Outbound,
+    /// Copies of outputs; `None` where mirroring is off.
+    pub blobs: Option<Blobs>,
+    /// Which copies were read through since the start.
+    pub verified: Verified,
     pub clock: Clock,
     pub pulse: Pulse,
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
+    /// Who uploads what.
+    pub turns: Turns,
+    /// Of people in browsers.
+    pub sessions: Sessions,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
@@ -118,6 +137,10 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
         .route("/v1/jobs/{id}/refresh", post(orders::refresh))
         .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
+        .route("/v1/jobs/{id}/inputs/{name}", put(inputs::upload))
+        .route("/v1/jobs/{id}/inputs/{name}/notify", post(inputs::notify))
+        .route("/v1/jobs/{id}/outputs", get(outputs::list))
+        .route("/v1/jobs/{id}/outputs/{name}", get(outputs::show))
         .route("/v1/jobs/{id}/result", get(results::show))
         .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
         .route("/v1/jobs/{id}/events", get(events::timeline))
@@ -134,6 +157,7 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/readyz", get(health::ready))
         .merge(docs::routes())
         .layer(from_fn_with_state(context.clone(), access::only_this_machine))
+        .merge(inspector::routes(context))
 }
 
 /// What every answer of every door gets: a request id, a span, figures, and a problem instead of a

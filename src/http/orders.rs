@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api,
-    domain::ids::JobId,
+    domain::{ids::JobId, job::Job},
     engine::Polled,
     store::{Arrival, Receipt},
 };
@@ -53,12 +53,17 @@ pub async fn refresh(
     State(context): State<Context>,
     JobPath(id): JobPath,
 ) -> Result<Json<api::Job>, Problem> {
+    Ok(Json(look_up_to_the_end(context, id).await?.into()))
+}
+
+/// Asks the Engine once, and keeps what it says even if whoever asked hangs up.
+pub(super) async fn look_up_to_the_end(context: Context, id: JobId) -> Result<Job, Problem> {
     let tasks = context.tasks.clone();
     let refreshed = tasks.spawn(async move { look_up(&context, id).await });
     refreshed.await.unwrap_or(Err(Problem::Internal))
 }
 
-async fn look_up(context: &Context, id: JobId) -> Result<Json<api::Job>, Problem> {
+async fn look_up(context: &Context, id: JobId) -> Result<Job, Problem> {
     let job = found(context.store.job(id).await?)?;
     let engine_job_id = job.engine_job_id.as_deref().ok_or(Problem::NoEngineId)?;
     let polled = context.engine.fetch_result(engine_job_id).await;
@@ -69,7 +74,7 @@ async fn look_up(context: &Context, id: JobId) -> Result<Json<api::Job>, Problem
             return Err(Problem::Gone);
         }
     }
-    Ok(Json(found(context.store.job(id).await?)?.into()))
+    found(context.store.job(id).await?)
 }
 
 /// The body of a resubmission; it may be left out.

@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
 };
@@ -16,6 +16,7 @@ use axum::{
 use super::{
     Context,
     access::MayRead,
+    conditions,
     error::Problem,
     extract::JobPath,
     jobs::found,
@@ -71,14 +72,12 @@ fn render(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let etag = format!("\"{}\"", digest::hex(&result.sha256));
-    let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|value| {
-        let known = value.to_str().unwrap_or_default();
-        known.trim() == "*"
-            || known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag)
-    });
+    let is_known = conditions::is_known(headers, &etag);
     let head = [
         (ETAG, HeaderValue::try_from(etag).expect("hexadecimal in quotes is a header value")),
         (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
+        // Browsers come here from the inspector: what was received is data to them.
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
     if is_known {
         return Ok((StatusCode::NOT_MODIFIED, head).into_response());

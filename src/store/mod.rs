@@ -13,7 +13,7 @@ pub mod intake;
 pub mod spool;
 pub mod sqlite;
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use crate::domain::{
     delivery::Delivery,
     event::Event,
     ids::{DeliveryId, JobId},
-    job::{Input, Job, JobStatus, Output},
+    job::{Input, Job, JobStatus, Marks, Output},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
     page::{JobFilter, JobPage, Position},
     reconcile::{DueJob, Next},
@@ -395,6 +395,14 @@ pub trait Store: Send + Sync {
         after: Option<Position>,
         limit: u32,
     ) -> Result<JobPage, StoreError>;
+
+    /// What is unusual about each of these jobs that is on record; without a `public_url` no
+    /// callback address counts as stale.
+    async fn marks(
+        &self,
+        ids: &[JobId],
+        public_url: Option<&str>,
+    ) -> Result<HashMap<JobId, Marks>, StoreError>;
 
     /// All jobs of a filter, newest first, page by page as the reader takes them.
     fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>>;

@@ -3,6 +3,7 @@
 //! Started by `app`; each worker is one public step, which tests take by hand. The invariants: a
 //! step that fails is tried again; a loop that dies ends the process; none outlives shutdown.
 
+pub mod mirror;
 pub mod purge;
 pub mod reconcile;
 pub mod relay;

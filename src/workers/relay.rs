@@ -32,9 +32,6 @@ use crate::{
     store::{Lookup, Store},
 };
 
-/// Attempts at a time for one target: a target that comes back is not run over.
-const CONCURRENCY: u32 = 4;
-
 /// Beyond an attempt's own time limit, until a lease that was lost is given back.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
@@ -84,7 +81,8 @@ impl Worker for Relayer {
         let lease_until = clock::add(now, self.config.timeout + LEASE_MARGIN);
         let under_way: Vec<(String, u32)> =
             self.locked().iter().map(|(target, count)| (target.clone(), *count)).collect();
-        let claimed = self.store.claim_relays(now, lease_until, under_way, CONCURRENCY).await?;
+        let concurrency = self.config.concurrency;
+        let claimed = self.store.claim_relays(now, lease_until, under_way, concurrency).await?;
         let found = if claimed.is_empty() { Found::Nothing } else { Found::More };
         for relay in claimed {
             *self.locked().entry(relay.target.clone()).or_default() += 1;

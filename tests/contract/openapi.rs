@@ -42,6 +42,8 @@ async fn the_document_is_the_one_that_was_reviewed() {
 struct Stage {
     service: Service,
     job: String,
+    /// A job whose input is to be uploaded.
+    awaiting: String,
     /// A job that may be sent again.
     unsent: String,
     delivery: String,
@@ -56,7 +58,13 @@ impl Stage {
             "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         }]);
         let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "a-secret-of-a-test");
-        let service = setup.set("RELAY__TARGETS", targets).start().await;
+        let setup = setup.set("RELAY__TARGETS", targets).set("MIRROR__STORE", "memory:///");
+        let service = setup.start().await;
+        let awaiting = json!({
+            "inputFiles": {"cbct": {"extension": ".dcm"}},
+            "outputFiles": ready_job()["outputFiles"],
+        });
+        let awaiting = text(&service.submitted(&awaiting).await["id"]).to_owned();
         service.engine.set(|options| {
             options.answer = Some(429);
             options.answer_rate = FaultRate::First(1);
@@ -71,7 +79,11 @@ impl Stage {
         let relay = text(&relays["relays"][0]["id"]).to_owned();
         let url = service.callback_url(&job);
         let signature = url.rsplit('/').next().expect("a signature").to_owned();
-        Self { service, job, unsent, delivery, relay, signature }
+        wait_for("the job's files to be copied", async || {
+            (service.job(&job).await["secured"] == true).then_some(())
+        })
+        .await;
+        Self { service, job, awaiting, unsent, delivery, relay, signature }
     }
 
     /// Calls an operation as it is documented.
@@ -80,6 +92,7 @@ impl Stage {
         let door = if is_internet { &self.service.callbacks } else { &self.service.api };
         let id = match path {
             "/v1/jobs/{id}/resubmit" => &self.unsent,
+            _ if path.contains("/inputs/") => &self.awaiting,
             _ if path.starts_with("/v1/deliveries/") => &self.delivery,
             _ if path.starts_with("/v1/relays/") => &self.relay,
             _ => &self.job,
@@ -88,6 +101,8 @@ impl Stage {
             .replace("{id}", id)
             .replace("{job}", &self.job)
             .replace("{signature}", &self.signature)
+            .replace("inputs/{name}", "inputs/cbct")
+            .replace("outputs/{name}", "outputs/meshes-0")
             .replace("{secret}", "a-secret-of-a-test");
         if (path, method) == ("/v1/jobs", "delete") {
             url += "?endUserId=u";

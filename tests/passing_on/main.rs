@@ -2,7 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
+#[path = "../support/failing_store.rs"]
+mod failing_store;
 mod following;
+mod outage;
 mod receiver;
 mod relaying;
 #[path = "../support/mod.rs"]

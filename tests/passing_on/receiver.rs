@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::TcpListener,
     sync::{Arc, Mutex},
 };
 
@@ -14,8 +15,7 @@ use axum::{
     routing::post,
 };
 use standardwebhooks::Webhook;
-
-use crate::support::serve;
+use tokio::runtime::{self, Runtime};
 
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -30,6 +30,9 @@ pub struct Received {
     pub status: u16,
 }
 
+/// A request that is answered so is not answered at all: it hangs.
+pub const HANG: StatusCode = StatusCode::IM_A_TEAPOT;
+
 type Answer = dyn Fn(usize) -> Response + Send + Sync;
 
 #[derive(Clone)]
@@ -37,18 +40,51 @@ pub struct Receiver {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
     answer: Arc<Mutex<Arc<Answer>>>,
+    life: Arc<Life>,
+}
+
+/// What a restart takes down: all that serves, and every connection with it. The port stays.
+struct Life {
+    listener: TcpListener,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let runtime = self.runtime.get_mut().expect("no panic").take();
+        runtime.expect("it lives").shutdown_background();
+    }
 }
 
 impl Receiver {
     /// One that takes everything.
     pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a socket for tokio");
         let receiver = Self {
-            url: String::new(),
+            url: format!("http://{}/hook", listener.local_addr().expect("an address")),
             received: Arc::default(),
             answer: Arc::new(Mutex::new(Arc::new(|_| StatusCode::NO_CONTENT.into_response()))),
+            life: Arc::new(Life { listener, runtime: Mutex::default() }),
         };
-        let router = Router::new().route("/hook", post(receive)).with_state(receiver.clone());
-        Self { url: format!("{}/hook", serve(router).await), ..receiver }
+        receiver.restart();
+        receiver
+    }
+
+    /// Drops every connection as it stands, and serves anew.
+    pub fn restart(&self) {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a thread");
+        let listener = self.life.listener.try_clone().expect("the same socket");
+        let state = (self.received.clone(), self.answer.clone());
+        let router = Router::new().route("/hook", post(receive)).with_state(state);
+        runtime.spawn(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            axum::serve(listener, router).await
+        });
+        if let Some(earlier) = self.life.runtime.lock().unwrap().replace(runtime) {
+            earlier.shutdown_background();
+        }
     }
 
     /// From now on, request `n` (from 0, over the receiver's life) is answered so.
@@ -72,21 +108,33 @@ impl Receiver {
     }
 }
 
-async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response {
+type Shared = (Arc<Mutex<Vec<Received>>>, Arc<Mutex<Arc<Answer>>>);
+
+async fn receive(
+    State((received, answer)): State<Shared>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let webhook = Webhook::new(SECRET).expect("a secret");
     if let Err(error) = webhook.verify(&body, &headers) {
         return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
     }
     let text = |name: &str| headers[name].to_str().unwrap().to_owned();
-    let answer = receiver.answer.lock().unwrap().clone();
-    let mut received = receiver.received.lock().unwrap();
-    let response = answer(received.len());
-    received.push(Received {
-        webhook_id: text("webhook-id"),
-        job_id: text("finishline-job-id"),
-        body,
-        status: response.status().as_u16(),
-        headers,
-    });
+    let response = {
+        let answer = answer.lock().unwrap().clone();
+        let mut received = received.lock().unwrap();
+        let response = answer(received.len());
+        received.push(Received {
+            webhook_id: text("webhook-id"),
+            job_id: text("finishline-job-id"),
+            body,
+            status: response.status().as_u16(),
+            headers,
+        });
+        response
+    };
+    if response.status() == HANG {
+        std::future::pending::<()>().await;
+    }
     response
 }

@@ -1,11 +1,9 @@
 //! Passing results on.
 
-use std::time::Duration;
-
 use axum::{http::StatusCode, response::IntoResponse};
 use serde_json::{Value, json};
 
-use super::receiver::{Receiver, SECRET};
+use super::receiver::{HANG, Receiver, SECRET};
 use crate::support::{Program, Service, Setup, ready_job, ready_job_with, text, wait_for};
 
 fn targets(receiver: &Receiver) -> String {
@@ -153,15 +151,16 @@ async fn a_target_that_keeps_failing_is_left_alone_and_shown() {
     assert!((10..=13).contains(&attempts), "ten failures and what was under way: {attempts}");
 }
 
-/// The receiver fails at random and the service is killed five times: each result arrives at least
-/// once, under one id.
+/// The receiver fails at random, hangs and restarts, and the service is killed five times: each
+/// result arrives at least once, under one id. What is not signed well is not received.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_results_survive_a_bad_target_and_five_kills() {
     const RESULTS: usize = 1_000;
     let receiver = Receiver::start().await;
-    receiver.answering(|n| match n % 7 {
-        0 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-        3 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    receiver.answering(|n| match rand::random::<u8>() {
+        _ if n % 200 == 50 => HANG.into_response(),
+        0..30 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        30..60 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         _ => StatusCode::OK.into_response(),
     });
     let folder = tempfile::tempdir().unwrap();
@@ -173,6 +172,7 @@ async fn a_thousand_results_survive_a_bad_target_and_five_kills() {
         ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1:9"),
         ("RELAY__TARGETS", targets.as_str()),
         ("RELAY__SCHEDULE", waits.as_str()),
+        ("RELAY__TIMEOUT", "2s"),
     ];
     let http = crate::support::http_client();
     let mut stored = 0;
@@ -186,16 +186,23 @@ async fn a_thousand_results_survive_a_bad_target_and_five_kills() {
             let answer = http.post(&url).json(&body).send().await.expect("an answer");
             assert_eq!(answer.status(), 200);
             stored += 1;
+            if stored % 150 == 75 {
+                receiver.restart();
+            }
         }
         wait_for("some relays", async || (receiver.received().len() > so_far + 20).then_some(()))
             .await;
         program.kill();
     }
     let _program = Program::serve(folder.path(), &settings).await;
-    let taken = wait_for("all results to be passed on", async || {
-        Some(receiver.taken()).filter(|taken| taken.len() == RESULTS)
-    });
-    let taken = tokio::time::timeout(Duration::from_secs(60), taken).await.expect("in time");
+    let mut taken = receiver.taken();
+    while taken.len() < RESULTS {
+        let so_far = taken.len();
+        taken = wait_for("more results to be passed on", async || {
+            Some(receiver.taken()).filter(|taken| taken.len() > so_far)
+        })
+        .await;
+    }
     for (job_id, ids) in taken {
         assert!(ids.iter().all(|id| *id == ids[0]), "{job_id} came under {ids:?}");
     }

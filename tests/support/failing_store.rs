@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use finishline::{
         delivery::Delivery,
         event::Event,
         ids::{DeliveryId, JobId},
-        job::Job,
+        job::{Job, Marks},
         mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
         page::{JobFilter, JobPage, Position},
         reconcile::{DueJob, Next},
@@ -271,6 +272,14 @@ impl Store for FailingStore {
         limit: u32,
     ) -> Result<JobPage, StoreError> {
         self.pass("jobs", self.inner.jobs(filter, after, limit)).await
+    }
+
+    async fn marks(
+        &self,
+        ids: &[JobId],
+        public_url: Option<&str>,
+    ) -> Result<HashMap<JobId, Marks>, StoreError> {
+        self.pass("marks", self.inner.marks(ids, public_url)).await
     }
 
     fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {

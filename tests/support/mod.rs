@@ -22,10 +22,11 @@ use finishline::{
     app::{self, App, Listeners, Opened},
     clock::Clock,
     config::{self, ApiListen, Config, PublicUrlSetting},
+    outbound::{Outbound, Permissions},
     simulator::{Options, Processing, Simulator},
     store::{Store, sqlite::SqliteStore},
     wake::Wake,
-    workers::{Found, Worker, reconcile::Reconciler},
+    workers::{Found, Worker, reconcile::Reconciler, relay::Relayer},
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -130,6 +131,7 @@ impl Setup {
             wrap: self.wrap,
             http: http_client(),
             reconciler: None,
+            store: None,
             running: None,
             folder,
         };
@@ -152,6 +154,7 @@ pub struct Service {
     wrap: Option<Wrap>,
     http: reqwest::Client,
     reconciler: Option<Reconciler>,
+    store: Option<Arc<dyn Store>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<anyhow::Result<()>>)>,
     folder: TempDir,
 }
@@ -189,6 +192,7 @@ impl Service {
         if let Some(wrap) = &self.wrap {
             store = wrap(store);
         }
+        self.store = Some(store.clone());
         let opened = Opened { store, writer, wake };
         let app = App::with_store(config, listeners, self.clock.clone(), opened);
         let app = app.expect("the service is put together");
@@ -198,10 +202,21 @@ impl Service {
         self.running = Some((stop, tokio::spawn(run)));
     }
 
+    /// The store that the service works with.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone().expect("the service has been opened")
+    }
+
     /// Takes one step of reconciliation by hand.
     pub async fn reconcile(&self) -> Found {
         let reconciler = self.reconciler.as_ref().expect("the service has been opened");
         reconciler.step().await.expect("a step of reconciliation")
+    }
+
+    /// A relay with the service's settings, to be stepped by hand.
+    pub fn relayer(&self, store: Arc<dyn Store>) -> Relayer {
+        let outbound = Outbound::new(Permissions::default(), &[]).expect("clients");
+        Relayer::new(self.config.relay.clone(), store, outbound, self.clock.clone())
     }
 
     /// Moves the public URL, as a restart of ngrok does; it takes effect with the next start.

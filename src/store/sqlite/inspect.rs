@@ -110,7 +110,7 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The newest migration on record; `None` if this is no database of ours.
-async fn schema(connection: &mut SqliteConnection) -> sqlx::Result<Option<i64>> {
+pub(super) async fn schema(connection: &mut SqliteConnection) -> sqlx::Result<Option<i64>> {
     let tables: i64 = sqlx::query_scalar(
         "select count(*) from sqlite_master
          where type = 'table' and name in ('_sqlx_migrations', 'instance', 'jobs')",

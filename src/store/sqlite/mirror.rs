@@ -182,7 +182,7 @@ impl UseCase for Record {
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<()>> {
         let row = sqlx::query(
-            "select mirrors.job_seq, name from mirrors
+            "select mirrors.job_seq, state, name from mirrors
              join jobs on jobs.seq = mirrors.job_seq
              join job_outputs on job_outputs.job_seq = mirrors.job_seq
                  and job_outputs.position = mirrors.position
@@ -195,6 +195,11 @@ impl UseCase for Record {
         let Some(row) = row else { return read::missing(connection, self.place.job_id).await };
         let job_seq: i64 = row.try_get("job_seq")?;
         let name: String = row.try_get("name")?;
+        // Found twice, by two who read it at a time: it is being made anew already.
+        let is_stored = row.try_get::<String, _>("state")? == "stored";
+        if self.after == AfterMirror::Damaged && !is_stored {
+            return Ok(Lookup::Found(()));
+        }
         self.update(connection, job_seq).await?;
         let mut events = vec![self.event(&name)];
         let was_secured: Option<bool> =

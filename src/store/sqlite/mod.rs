@@ -4,6 +4,7 @@
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
 pub mod backup;
+pub mod copies;
 mod erase;
 mod inputs;
 pub mod inspect;
@@ -21,7 +22,7 @@ mod spooled;
 mod submit;
 mod writer;
 
-use std::{path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -45,7 +46,7 @@ use crate::domain::{
     delivery::{Delivery, Outcome},
     event::Event,
     ids::{DeliveryId, JobId},
-    job::Job,
+    job::{Job, Marks},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
     reconcile::{DueJob, Next},
@@ -123,6 +124,8 @@ impl SqliteStore {
         }
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            // A file does not hang up; asking before each question costs as much as a question.
+            .test_before_acquire(false)
             .connect_lazy_with(options.clone().read_only(true));
         let checkpointer = SqlitePoolOptions::new()
             .max_connections(1)
@@ -276,10 +279,11 @@ impl Store for SqliteStore {
         under_way: Vec<(String, u32)>,
         concurrency: u32,
     ) -> Result<Vec<DueRelay>, StoreError> {
-        if ask!(self, relay::due_targets, now)?.is_empty() {
+        let claim = relay::Claim { now, lease_until, under_way, concurrency };
+        if ask!(self, relay::open_targets, &claim)?.is_empty() {
             return Ok(Vec::new());
         }
-        self.writer.commit(relay::Claim { now, lease_until, under_way, concurrency }).await
+        self.writer.commit(claim).await
     }
 
     async fn record_attempt(
@@ -396,6 +400,14 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<JobPage, StoreError> {
         ask!(self, read::jobs, filter, after, limit)
+    }
+
+    async fn marks(
+        &self,
+        ids: &[JobId],
+        public_url: Option<&str>,
+    ) -> Result<HashMap<JobId, Marks>, StoreError> {
+        ask!(self, read::marks, ids, public_url)
     }
 
     fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {

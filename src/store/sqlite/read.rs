@@ -15,7 +15,7 @@ use crate::{
         delivery::{Delivery, Outcome},
         event::Event,
         ids::{DeliveryId, JobId},
-        job::{Job, JobStatus},
+        job::{Job, JobStatus, Marks},
         page::{JobFilter, JobPage, Position},
         time::from_millis,
     },
@@ -59,6 +59,43 @@ pub(super) async fn jobs(
         _ => None,
     };
     Ok(JobPage { jobs: jobs.into_iter().map(|(_, job)| job).collect(), next })
+}
+
+pub(super) async fn marks(
+    connection: &mut SqliteConnection,
+    ids: &[JobId],
+    public_url: Option<&str>,
+) -> sqlx::Result<HashMap<JobId, Marks>> {
+    let mut query = QueryBuilder::<Sqlite>::new(
+        "select id,
+                status in ('submitting', 'submitted', 'unconfirmed')
+                    and callback_base is not null and callback_base <> ",
+    );
+    // Compared with nothing, an address is neither equal nor another.
+    query.push_bind(public_url);
+    query.push(
+        " as is_stale,
+                exists (select 1 from deliveries
+                        where job_seq = jobs.seq and outcome = 'conflict') as has_conflict,
+                exists (select 1 from relays
+                        where job_seq = jobs.seq and state = 'dead') as has_dead_relay
+         from jobs where id in (",
+    );
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id.0);
+    }
+    query.push(")");
+    let mut marks = HashMap::new();
+    for row in query.build().fetch_all(connection).await? {
+        let one = Marks {
+            has_stale_callback: row.try_get::<Option<bool>, _>("is_stale")?.unwrap_or(false),
+            has_conflict: row.try_get("has_conflict")?,
+            has_dead_relay: row.try_get("has_dead_relay")?,
+        };
+        marks.insert(JobId(row.try_get("id")?), one);
+    }
+    Ok(marks)
 }
 
 /// The keys of a page. Statuses are asked one by one, since an index gives the order of age only

@@ -53,7 +53,7 @@ pub(super) async fn insert(
 pub(super) struct Claim {
     pub now: Timestamp,
     pub lease_until: Timestamp,
-    /// Targets that have all the attempts under way they may have, with those under way.
+    /// Targets with the attempts under way to them.
     pub under_way: Vec<(String, u32)>,
     /// Attempts at a time for one target.
     pub concurrency: u32,
@@ -62,14 +62,41 @@ pub(super) struct Claim {
 const IS_DUE: &str =
     "state = 'pending' and next_attempt_at <= ? and coalesce(leased_until, 0) <= ?";
 
-/// The targets that have an order due.
-pub(super) async fn due_targets(
+/// The targets that have an order due and room for an attempt, with how many attempts.
+///
+/// It goes from target to target in the index, so that it costs the same however many orders wait.
+pub(super) async fn open_targets(
     connection: &mut SqliteConnection,
-    now: Timestamp,
-) -> sqlx::Result<Vec<String>> {
-    let sql = format!("select distinct target from relays where {IS_DUE}");
-    let now = now.as_millisecond();
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(now).bind(now).fetch_all(connection).await
+    claim: &Claim,
+) -> sqlx::Result<Vec<(String, u32)>> {
+    let sql = format!(
+        "with recursive waiting (target) as (
+             select min(target) from relays indexed by relays_due where state = 'pending'
+             union all
+             select (select min(relays.target) from relays indexed by relays_due
+                     where state = 'pending' and relays.target > waiting.target)
+             from waiting where target is not null
+         )
+         select waiting.target, paused_until from waiting
+         left join relay_targets on relay_targets.target = waiting.target
+         where coalesce(paused_until, 0) <= ?
+             and exists (select 1 from relays where relays.target = waiting.target and {IS_DUE})"
+    );
+    let now = claim.now.as_millisecond();
+    let rows: Vec<(String, Option<i64>)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(now)
+        .bind(now)
+        .bind(now)
+        .fetch_all(connection)
+        .await?;
+    let with_room = rows.into_iter().map(|(target, paused_until)| {
+        let under_way = claim.under_way.iter().find(|(known, _)| *known == target);
+        let under_way = under_way.map_or(0, |(_, count)| *count);
+        // Half open: one order probes, the others wait for what it finds.
+        let most = if paused_until.is_some() { 1 } else { claim.concurrency };
+        (target, most.saturating_sub(under_way))
+    });
+    Ok(with_room.filter(|(_, room)| *room > 0).collect())
 }
 
 #[async_trait]
@@ -78,8 +105,7 @@ impl UseCase for Claim {
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueRelay>> {
         let mut claimed = Vec::new();
-        for target in due_targets(connection, self.now).await? {
-            let free = self.free(connection, &target).await?;
+        for (target, room) in open_targets(connection, self).await? {
             let sql = format!(
                 "update relays set leased_until = ? where seq in
                      (select seq from relays where target = ? and {IS_DUE}
@@ -92,7 +118,7 @@ impl UseCase for Claim {
                 .bind(&target)
                 .bind(self.now.as_millisecond())
                 .bind(self.now.as_millisecond())
-                .bind(free)
+                .bind(room)
                 .fetch_all(&mut *connection)
                 .await?;
             let mut of_target =
@@ -101,25 +127,6 @@ impl UseCase for Claim {
             claimed.extend(of_target.into_iter().map(|(_, relay)| relay));
         }
         Ok(claimed)
-    }
-}
-
-impl Claim {
-    /// Attempts that the target may have beyond those under way.
-    async fn free(&self, connection: &mut SqliteConnection, target: &str) -> sqlx::Result<u32> {
-        let under_way =
-            self.under_way.iter().find(|(known, _)| known == target).map_or(0, |(_, count)| *count);
-        let health: Option<(i64, Option<i64>)> =
-            sqlx::query_as("select failures, paused_until from relay_targets where target = ?")
-                .bind(target)
-                .fetch_optional(connection)
-                .await?;
-        Ok(match health {
-            Some((_, Some(paused_until))) if paused_until > self.now.as_millisecond() => 0,
-            // Half open: one order probes, the others wait for what it finds.
-            Some((_, Some(_))) => 1u32.saturating_sub(under_way),
-            _ => self.concurrency.saturating_sub(under_way),
-        })
     }
 }
 
@@ -146,10 +153,22 @@ impl UseCase for RecordAttempt {
     type Output = ();
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        let (state, next) = match self.after {
+            AfterAttempt::Delivered => (RelayState::Delivered, None),
+            AfterAttempt::Retry { at } => (RelayState::Pending, Some(at.as_millisecond())),
+            AfterAttempt::Dead => (RelayState::Dead, None),
+        };
         let row = sqlx::query(
-            "select relays.seq, jobs.id as job_id, target, attempts
-             from relays join jobs on jobs.seq = relays.job_seq where relays.id = ?",
+            "update relays set state = ?, next_attempt_at = ?, leased_until = null,
+                 attempts = attempts + 1, tries = tries + 1, last_status = ? where id = ?
+             returning seq, target, attempts,
+                 (select jobs.id from jobs where jobs.seq = job_seq) as job_id,
+                 exists (select 1 from relay_targets
+                     where relay_targets.target = relays.target) as has_failed",
         )
+        .bind(state.as_str())
+        .bind(next)
+        .bind(self.attempt.status)
         .bind(self.id)
         .fetch_optional(&mut *connection)
         .await?;
@@ -157,23 +176,7 @@ impl UseCase for RecordAttempt {
         let Some(row) = row else { return Ok(()) };
         let seq: i64 = row.try_get("seq")?;
         let target: String = row.try_get("target")?;
-        let number = row.try_get::<i64, _>("attempts")? + 1;
-        let (state, next) = match self.after {
-            AfterAttempt::Delivered => (RelayState::Delivered, None),
-            AfterAttempt::Retry { at } => (RelayState::Pending, Some(at.as_millisecond())),
-            AfterAttempt::Dead => (RelayState::Dead, None),
-        };
-        sqlx::query(
-            "update relays set state = ?, next_attempt_at = ?, leased_until = null, attempts = ?,
-                 tries = tries + 1, last_status = ? where seq = ?",
-        )
-        .bind(state.as_str())
-        .bind(next)
-        .bind(number)
-        .bind(self.attempt.status)
-        .bind(seq)
-        .execute(&mut *connection)
-        .await?;
+        let number: i64 = row.try_get("attempts")?;
         sqlx::query(
             "insert into relay_attempts (relay_seq, number, at, millis, status, error, answer)
              values (?, ?, ?, ?, ?, ?, ?)",
@@ -187,7 +190,12 @@ impl UseCase for RecordAttempt {
         .bind(&self.attempt.answer)
         .execute(&mut *connection)
         .await?;
-        self.note_health(connection, &target).await?;
+        // A target that answers 410 is well; it only wants no more of this.
+        match self.after == AfterAttempt::Delivered || self.attempt.status == Some(410) {
+            true if row.try_get("has_failed")? => forget_failures(connection, &target).await?,
+            true => {}
+            false => self.count_failure(connection, &target).await?,
+        }
         let kind = match self.after {
             AfterAttempt::Delivered => EventType::RelayDelivered,
             AfterAttempt::Retry { .. } => EventType::RelayFailed,
@@ -202,20 +210,12 @@ impl UseCase for RecordAttempt {
 }
 
 impl RecordAttempt {
-    /// Failures in a row; enough of them pause the target, and a success ends the pause.
-    async fn note_health(
+    /// Enough failures in a row pause the target.
+    async fn count_failure(
         &self,
         connection: &mut SqliteConnection,
         target: &str,
     ) -> sqlx::Result<()> {
-        // A target that answers 410 is well; it only wants no more of this.
-        if self.after == AfterAttempt::Delivered || self.attempt.status == Some(410) {
-            sqlx::query("delete from relay_targets where target = ?")
-                .bind(target)
-                .execute(connection)
-                .await?;
-            return Ok(());
-        }
         sqlx::query(
             "insert into relay_targets (target, failures) values (?1, 1)
              on conflict (target) do update set failures = failures + 1,
@@ -228,6 +228,15 @@ impl RecordAttempt {
         .await?;
         Ok(())
     }
+}
+
+/// A success ends the pause.
+async fn forget_failures(connection: &mut SqliteConnection, target: &str) -> sqlx::Result<()> {
+    sqlx::query("delete from relay_targets where target = ?")
+        .bind(target)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Orders again what is meant; answers how many. A dry run only counts.

@@ -1,0 +1,177 @@
+//! What a job's files are called when they are saved: readable, and harmless wherever that is.
+//!
+//! Asked by `http` for downloads and bundles. The invariant: a name is one segment without
+//! separators, control or direction characters, whatever the caller and the Engine wrote.
+
+use std::collections::HashSet;
+
+use super::job::{Job, Output};
+
+/// Of the caller's label, and of what is in a file. With both, an extension and four bytes for each
+/// character, a name stays below the 255 bytes that file systems take.
+const MAX_LABEL_CHARS: usize = 24;
+const MAX_CONTENT_CHARS: usize = 32;
+
+/// Of an extension, its dot included.
+const MAX_EXTENSION_CHARS: usize = 16;
+
+/// `case-42-mandible.stl`: the caller's label, else the job's id; the structures, as far as they
+/// are few, else the output's name.
+pub fn of_output(job: &Job, output: &Output) -> String {
+    let label = job.reference.as_deref().map(|label| harmless(label, MAX_LABEL_CHARS));
+    let label = label.filter(|label| !label.is_empty()).unwrap_or_else(|| job.id.to_string());
+    let structures = output.structures.join("+");
+    let is_short = (1..=MAX_CONTENT_CHARS).contains(&structures.chars().count());
+    let content = if is_short { &structures } else { &output.name };
+    let content = harmless(content, MAX_CONTENT_CHARS);
+    let extension = output.extension.as_deref().map(extension).unwrap_or_default();
+    match content.is_empty() {
+        true => format!("{label}{extension}"),
+        false => format!("{label}-{content}{extension}"),
+    }
+}
+
+/// The name of a bundle of all files of a job.
+pub fn of_bundle(job: &Job) -> String {
+    let label = job.reference.as_deref().map(|label| harmless(label, MAX_LABEL_CHARS));
+    let label = label.filter(|label| !label.is_empty()).unwrap_or_else(|| job.id.to_string());
+    format!("{label}.zip")
+}
+
+/// The same names, none of which is another's, also where case does not count.
+pub fn distinct(names: Vec<String>) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let distinct = |name: String| {
+        let (stem, extension) = match name.rfind('.') {
+            Some(dot) => name.split_at(dot),
+            None => (name.as_str(), ""),
+        };
+        let numbered = (2..).map(|number| format!("{stem}-{number}{extension}"));
+        std::iter::once(name.clone())
+            .chain(numbered)
+            .find(|name| taken.insert(name.to_lowercase()))
+            .expect("there is always a further number")
+    };
+    names.into_iter().map(distinct).collect()
+}
+
+/// Without what a file system, a shell or a screen gives a meaning, and without dots or blanks at
+/// either end.
+fn harmless(text: &str, max_chars: usize) -> String {
+    let is_kept = |character: char| {
+        character.is_alphanumeric() || matches!(character, '-' | '_' | '.' | '+' | ' ')
+    };
+    let kept: String = text
+        .chars()
+        .take(max_chars)
+        .map(|character| if is_kept(character) { character } else { '_' })
+        .collect();
+    kept.trim_matches(['.', ' ']).to_owned()
+}
+
+/// Letters, digits and inner dots, as in `.nii.gz`.
+fn extension(text: &str) -> String {
+    let is_kept = |character: char| character.is_ascii_alphanumeric() || character == '.';
+    let kept: String = text.chars().take(MAX_EXTENSION_CHARS).filter(|one| is_kept(*one)).collect();
+    match kept.trim_matches('.') {
+        "" => String::new(),
+        kept => format!(".{kept}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::{
+        ids::JobId,
+        job::{JobStatus, Origin},
+    };
+
+    fn job(reference: Option<&str>) -> Job {
+        Job {
+            id: JobId::new(Timestamp::UNIX_EPOCH),
+            status: JobStatus::Succeeded,
+            success: Some(true),
+            overdue: false,
+            origin: Origin::Submitted,
+            secured: None,
+            reference: reference.map(str::to_owned),
+            engine_job_id: None,
+            end_user_id: None,
+            cloud_package: None,
+            external_job_id: None,
+            created_at: Timestamp::UNIX_EPOCH,
+            submitted_at: None,
+            finished_at: None,
+            request: None,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            engine_status: None,
+            engine_response: None,
+            deliveries: 1,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn output(structures: &[&str], extension: Option<&str>) -> Output {
+        Output {
+            name: "meshes-0".into(),
+            kind: "meshes".into(),
+            index: Some(0),
+            extension: extension.map(str::to_owned),
+            structures: structures.iter().map(|one| (*one).to_owned()).collect(),
+            status: None,
+            url: None,
+            file: None,
+        }
+    }
+
+    #[test]
+    fn a_name_says_whose_and_what() {
+        let name = |reference, structures: &[&str], extension| {
+            of_output(&job(reference), &output(structures, extension))
+        };
+        let case = Some("case-42");
+        assert_eq!(name(case, &["mandible"], Some(".stl")), "case-42-mandible.stl");
+        assert_eq!(name(case, &["mandible", "skull"], Some(".ply")), "case-42-mandible+skull.ply");
+        assert_eq!(name(case, &["tooth"; 32], Some(".nii.gz")), "case-42-meshes-0.nii.gz");
+        assert_eq!(name(Some("Müller 7"), &[], None), "Müller 7-meshes-0");
+        assert_eq!(of_bundle(&job(case)), "case-42.zip");
+        let id = job(None).id;
+        assert_eq!(name(None, &["skull"], Some(".stl")), format!("{id}-skull.stl"));
+    }
+
+    #[test]
+    fn no_name_is_a_path_a_command_or_a_disguise() {
+        let hostile = [
+            "../../etc/passwd",
+            "..\\..\\x",
+            "a\0b\r\nc",
+            "\u{202e}gpj.exe",
+            "C:evil",
+            "a\"; filename=\"b",
+            "~/$(x)`y`|z",
+            "...",
+            "",
+            "🦷🦷🦷",
+            &"ü".repeat(1000),
+        ];
+        for text in hostile {
+            let job = job(Some(text));
+            let name = of_output(&job, &output(&[text], Some(&format!(".{text}"))));
+            let is_harmless = |one: char| one.is_alphanumeric() || "-_.+ ".contains(one);
+            assert!(name.chars().all(is_harmless), "{text:?}: {name:?}");
+            assert!(!name.starts_with('.') && !name.is_empty(), "{text:?}: {name:?}");
+            assert!(name.len() <= 255, "{text:?}: {name:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_a_bundle_differ_whatever_their_case() {
+        let names = ["a.stl", "A.stl", "a.stl", "a-2.stl", "b"].map(str::to_owned);
+        let distinct = distinct(names.into());
+        assert_eq!(distinct, ["a.stl", "A-2.stl", "a-3.stl", "a-2-2.stl", "b"]);
+    }
+}

@@ -1,0 +1,104 @@
+//! Uploads: where an input goes, and when the Engine is to be told.
+//!
+//! Decided here, carried out by `http`. The invariant: the Engine is told of inputs only when all
+//! that its address covers are there.
+
+use super::job::{Input, InputState, Job, JobStatus};
+
+/// Why an input cannot be uploaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoUpload {
+    /// The job has no input of that name.
+    Unknown,
+    /// It has a `downloadUrl`, from which the Engine fetches it.
+    Provided,
+    /// The Engine was told that it is there, and may be working on it: other bytes under the same
+    /// name would leave nobody sure which were read.
+    Notified,
+    /// The Engine has given no address for it.
+    NoAddress(JobStatus),
+}
+
+/// A call that is due, and the inputs it tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub url: String,
+    pub inputs: Vec<String>,
+}
+
+/// An input that may be uploaded, and the address for its bytes.
+pub fn target<'a>(job: &'a Job, name: &str) -> Result<(&'a Input, &'a str), NoUpload> {
+    let input = job.inputs.iter().find(|input| input.name == name).ok_or(NoUpload::Unknown)?;
+    match (input.state, input.upload_url.as_deref()) {
+        (InputState::Provided, _) => Err(NoUpload::Provided),
+        (InputState::Notified, _) => Err(NoUpload::Notified),
+        (_, Some(url)) => Ok((input, url)),
+        (_, None) => Err(NoUpload::NoAddress(job.status)),
+    }
+}
+
+/// The call that the input `name` makes due: none while another input of the same address is not
+/// there, nor when the Engine has been told of all of them, nor when it asked for no call.
+pub fn due_notice(inputs: &[Input], name: &str) -> Option<Notice> {
+    let url = inputs.iter().find(|input| input.name == name)?.notify_url.clone()?;
+    let covered = || inputs.iter().filter(|input| input.notify_url.as_ref() == Some(&url));
+    if covered().any(|input| input.state == InputState::Awaiting) {
+        return None;
+    }
+    let untold = covered().filter(|input| input.state == InputState::Uploaded);
+    let inputs: Vec<String> = untold.map(|input| input.name.clone()).collect();
+    (!inputs.is_empty()).then_some(Notice { url, inputs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{InputState::*, *};
+
+    fn input(name: &str, notify_url: Option<&str>, state: InputState) -> Input {
+        Input {
+            name: name.into(),
+            extension: ".stl".into(),
+            upload_url: Some(format!("https://store/{name}")),
+            notify_url: notify_url.map(str::to_owned),
+            state,
+        }
+    }
+
+    #[test]
+    fn a_shared_address_is_called_when_its_last_input_is_there() {
+        let shared = Some("https://engine/notify");
+        let job = |upper, lower| {
+            [
+                input("cbct", None, Provided),
+                input("ios_upper", shared, upper),
+                input("ios_lower", shared, lower),
+            ]
+        };
+        let told = |names: &[&str]| {
+            let inputs = names.iter().map(|name| (*name).to_owned()).collect();
+            Some(Notice { url: "https://engine/notify".into(), inputs })
+        };
+        for (upper, lower, expected) in [
+            (Uploaded, Awaiting, None),
+            (Uploaded, Uploaded, told(&["ios_upper", "ios_lower"])),
+            (Uploaded, Notified, told(&["ios_upper"])),
+            (Uploaded, Provided, told(&["ios_upper"])),
+            (Notified, Notified, None),
+        ] {
+            assert_eq!(
+                due_notice(&job(upper, lower), "ios_upper"),
+                expected,
+                "{upper:?} {lower:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_input_with_an_address_of_its_own_is_told_alone() {
+        let inputs = [input("a", Some("https://n/a"), Uploaded), input("b", None, Uploaded)];
+        let expected = Notice { url: "https://n/a".into(), inputs: vec!["a".into()] };
+        assert_eq!(due_notice(&inputs, "a"), Some(expected));
+        assert_eq!(due_notice(&inputs, "b"), None);
+        assert_eq!(due_notice(&inputs, "c"), None);
+    }
+}

@@ -1,0 +1,97 @@
+//! All files of a job as one zip, put together while it is read.
+//!
+//! Called by `outputs`. The invariants: memory for a few pieces, whatever the files' sizes; a file
+//! that cannot be read to its end breaks the connection off, so that no bundle looks whole that
+//! is not.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use flate2::Crc;
+use futures_util::{
+    TryStreamExt,
+    stream::{self, BoxStream},
+};
+
+use super::{Context, download, error::Problem, zip::Archive};
+use crate::{
+    blobs::{BlobError, Blobs, FileKey},
+    domain::{file_name, job::Job, mirror::StoredCopy},
+};
+
+/// A bundle on its way.
+struct Packing {
+    context: Context,
+    blobs: Blobs,
+    archive: Archive,
+    copies: Vec<StoredCopy>,
+    /// Of the files that are through.
+    crcs: Vec<u32>,
+    /// What is still to come of the file that is on its way.
+    content: Option<(BoxStream<'static, Result<Bytes, BlobError>>, Crc)>,
+    has_directory: bool,
+}
+
+/// Every copy that the job has, under names that differ.
+pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem> {
+    let copies = download::copies(&job);
+    let (Some(blobs), false) = (context.blobs.clone(), copies.is_empty()) else {
+        return Err(Problem::NoFile("the job has no mirrored files".into()));
+    };
+    let names = copies.iter().map(|copy| file_name::of_output(&job, &copy.output)).collect();
+    let sizes = copies.iter().map(|copy| copy.output.file.as_ref().map_or(0, |file| file.bytes));
+    let files = file_name::distinct(names).into_iter().zip(sizes).collect();
+    let archive = Archive::new(files, job.finished_at.unwrap_or(job.created_at));
+    let head = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/zip")),
+        download::length(archive.length()),
+        download::attachment(&file_name::of_bundle(&job)),
+    ];
+    let packing = Packing {
+        context,
+        blobs,
+        archive,
+        copies,
+        crcs: Vec::new(),
+        content: None,
+        has_directory: false,
+    };
+    let job_id = job.id;
+    let pieces = stream::try_unfold(packing, Packing::next).inspect_err(move |error| {
+        tracing::warn!(job.id = %job_id, %error, "a bundle broke off");
+    });
+    Ok((head, Body::from_stream(pieces)).into_response())
+}
+
+impl Packing {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>, BlobError> {
+        let position = self.crcs.len();
+        if let Some((content, crc)) = &mut self.content {
+            if let Some(piece) = content.try_next().await? {
+                crc.update(&piece);
+                return Ok(Some((piece, self)));
+            }
+            let crc = crc.sum();
+            self.content = None;
+            self.crcs.push(crc);
+            return Ok(Some((self.archive.descriptor(position, crc).into(), self)));
+        }
+        if let Some(copy) = self.copies.get(position) {
+            let file = copy.output.file.as_ref().ok_or(BlobError::Missing)?;
+            if !download::is_sound(&self.context, &self.blobs, copy).await? {
+                return Err(BlobError::Short);
+            }
+            let content = self.blobs.read(&FileKey::of(copy), 0..file.bytes).await?;
+            self.content = Some((content, Crc::new()));
+            return Ok(Some((self.archive.header(position).into(), self)));
+        }
+        if self.has_directory {
+            return Ok(None);
+        }
+        self.has_directory = true;
+        Ok(Some((self.archive.directory(&self.crcs).into(), self)))
+    }
+}

@@ -1,0 +1,158 @@
+//! `/v1/jobs/{id}/inputs/{name}`: a scan on its way to the Engine.
+//!
+//! Called by the company's software. The invariant: what cannot be sent as it is announced is
+//! refused before a byte of it is read.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{
+        HeaderMap, HeaderValue,
+        header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
+    },
+};
+
+use super::{Context, access::MaySubmit, error::Problem, extract::FilePath, upload};
+use crate::{api, engine::FileHead};
+
+/// What clients announce by themselves when nobody named a type; it says nothing of a scan.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Uploads an input, and tells the Engine.
+#[utoipa::path(
+    operation_id = "uploadInput",
+    put, path = "/v1/jobs/{id}/inputs/{name}", tag = "jobs",
+    description = "The body is the file itself, of any size: it goes on to the Engine's storage as \
+        it comes. `Content-Length` is needed, as object stores need it. The Engine is told once all \
+        inputs are there that share its notify address. An upload that broke off, or failed, can \
+        be repeated, and so can one whose input is `uploaded`; one that is `notified` stays as it \
+        is. Of two uploads of one input at once, the later goes on. Scope: `submit`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("name" = String, Path, description = "The input's name, as in `inputs`"),
+        ("Content-Type" = Option<String>, Header, description = "Passed on to the storage"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, body = api::Job, description = "It is there; the Engine was told, or waits for another input"),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
+        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body stopped coming"),
+        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`input-provided`: it has a `downloadUrl`, or the Engine was told of it; `link-expired`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no `Content-Length`, or the Engine has given no address yet"),
+        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`upload-failed`, `notify-failed`, `url-refused`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn upload(
+    _: MaySubmit,
+    State(context): State<Context>,
+    FilePath(id, name): FilePath,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<api::Job>, Problem> {
+    let head = file_head(&headers)?;
+    Ok(Json(upload::upload(context, (id, name), head, body).await?.into()))
+}
+
+/// Tells the Engine of an input that its caller uploaded.
+#[utoipa::path(
+    operation_id = "notifyInput",
+    post, path = "/v1/jobs/{id}/inputs/{name}/notify", tag = "jobs",
+    description = "For callers that put the file to `uploadUrl` themselves, and to repeat a call \
+        that failed. The Engine is told once all inputs are there that share its notify address; \
+        an input that is `notified` stays as it is. Scope: `submit`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("name" = String, Path, description = "The input's name, as in `inputs`"),
+    ),
+    responses(
+        (status = 200, body = api::Job),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
+        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`input-provided`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: the Engine has given no address for the input"),
+        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`notify-failed`, `url-refused`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn notify(
+    _: MaySubmit,
+    State(context): State<Context>,
+    FilePath(id, name): FilePath,
+) -> Result<Json<api::Job>, Problem> {
+    Ok(Json(upload::notify(context, id, name).await?.into()))
+}
+
+/// What the headers say of the file; headers that would make it another file are refused.
+fn file_head(headers: &HeaderMap) -> Result<FileHead, Problem> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(length) = length else {
+        let detail = "object stores take no body of unknown length: send it with its length";
+        return Err(Problem::invalid("/Content-Length", detail));
+    };
+    if length == 0 {
+        return Err(Problem::invalid("/Content-Length", "the body is empty: send the file as it"));
+    }
+    if headers.contains_key(CONTENT_RANGE) {
+        return Err(Problem::invalid("/Content-Range", "a file is sent as a whole"));
+    }
+    let is_encoded = headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity");
+    if is_encoded {
+        return Err(Problem::invalid("/Content-Encoding", "send the file's own bytes, unpacked"));
+    }
+    Ok(FileHead { length, content_type: content_type(headers)? })
+}
+
+fn content_type(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
+    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if kind.to_ascii_lowercase().starts_with("multipart/") {
+        let detail = "send the file's own bytes as the body, not a form around them";
+        return Err(Problem::invalid("/Content-Type", detail));
+    }
+    Ok((!kind.is_empty() && !kind.eq_ignore_ascii_case(FORM)).then(|| value.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(pairs: &[(&'static str, &'static str)]) -> Result<FileHead, Problem> {
+        let header = |(name, value): &(&'static str, &'static str)| {
+            (name.parse().expect("a name"), HeaderValue::from_static(value))
+        };
+        file_head(&pairs.iter().map(header).collect())
+    }
+
+    #[test]
+    fn what_would_be_another_file_at_the_storage_is_refused() {
+        for pairs in [
+            vec![],
+            vec![("content-length", "0")],
+            vec![("content-length", "5"), ("content-range", "bytes 0-4/10")],
+            vec![("content-length", "5"), ("content-encoding", "gzip")],
+            vec![("content-length", "5"), ("content-type", "multipart/form-data; boundary=x")],
+        ] {
+            assert!(matches!(head(&pairs), Err(Problem::ValidationFailed(_))), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_passed_on_if_somebody_meant_it() {
+        let kind = |value| {
+            let head = head(&[("content-length", "5"), ("content-type", value)]).expect("fine");
+            head.content_type
+        };
+        assert_eq!(kind("application/dicom").expect("passed on"), "application/dicom");
+        assert_eq!(kind("application/x-www-form-urlencoded"), None);
+        assert!(head(&[("content-length", "5")]).expect("fine").content_type.is_none());
+    }
+}

@@ -1,0 +1,112 @@
+//! Commands that a reader can copy into a shell.
+//!
+//! The invariants: a command runs as it stands against the address the reader came by, a key is
+//! named by a variable and never shown, and neither is a callback's signature.
+
+use axum::http::{HeaderMap, header::HOST};
+use maud::{Markup, html};
+
+use super::super::Context;
+use crate::domain::{
+    delivery::Delivery,
+    ids::{DeliveryId, JobId},
+};
+
+/// Our API as the reader's browser reaches it.
+pub(super) struct Api {
+    origin: String,
+    has_keys: bool,
+    /// The callbacks' door on this machine.
+    callbacks: String,
+}
+
+impl Api {
+    pub(super) fn of(headers: &HeaderMap, context: &Context) -> Self {
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        let scheme = if is_https { "https" } else { "http" };
+        Self {
+            origin: format!("{scheme}://{}", host.unwrap_or("localhost:8086")),
+            has_keys: !context.config.api.keys.is_empty(),
+            callbacks: context.config.callbacks.listen.to_string(),
+        }
+    }
+
+    /// The port that a tunnel for callbacks leads to.
+    pub(super) fn callbacks_port(&self) -> &str {
+        self.callbacks.rsplit(':').next().unwrap_or_default()
+    }
+
+    /// Reads something.
+    pub(super) fn get(&self, path: &str) -> String {
+        format!("curl {}{}", self.key(), quoted(&format!("{}{path}", self.origin)))
+    }
+
+    /// Submits a job body.
+    pub(super) fn submit(&self, body: &str) -> String {
+        format!(
+            "curl {}{} \\\n  -H 'Content-Type: application/json' \\\n  -d {}",
+            self.key(),
+            quoted(&format!("{}/v1/jobs", self.origin)),
+            quoted(body)
+        )
+    }
+
+    /// Sends a delivery's exact bytes to the callbacks' door once more.
+    pub(super) fn replay(&self, delivery: &Delivery) -> String {
+        format!(
+            "{} |\n  curl -H 'Content-Type: application/json' --data-binary @- \\\n  \
+             \"http://{}/callbacks/{}/$SIGNATURE\"",
+            self.body(delivery.id),
+            self.callbacks,
+            delivery.job_id
+        )
+    }
+
+    pub(super) fn job(&self, id: JobId) -> String {
+        self.get(&format!("/v1/jobs/{id}"))
+    }
+
+    pub(super) fn result(&self, id: JobId) -> String {
+        self.get(&format!("/v1/jobs/{id}/result"))
+    }
+
+    pub(super) fn body(&self, id: DeliveryId) -> String {
+        self.get(&format!("/v1/deliveries/{id}/body"))
+    }
+
+    fn key(&self) -> &'static str {
+        if self.has_keys { "-H \"Authorization: Bearer $FINISHLINE_KEY\" " } else { "" }
+    }
+}
+
+/// A command with a button that copies it.
+pub(super) fn command(text: &str) -> Markup {
+    html! {
+        div.command {
+            pre tabindex="0" { code { (text) } }
+            button.copy type="button" data-copy=(text) hidden { "Copy" }
+        }
+    }
+}
+
+/// One word of a shell's command.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
+    match word.bytes().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_word_stays_one_word_in_a_shell() {
+        assert_eq!(quoted("http://localhost:8086/v1"), "http://localhost:8086/v1");
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("$(x)'; y"), r"'$(x)'\''; y'");
+    }
+}

@@ -1,0 +1,136 @@
+//! What was received for a job: each delivery with its evidence, and where two contradict.
+//!
+//! The invariant: bodies are read only to compare a conflict with the result, or to show the
+//! beginning of what could not be read; and only a few of them.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use maud::{Markup, html};
+
+use super::{
+    super::{
+        super::Context,
+        curl::{Api, command},
+        parts::{self, Tone},
+        refusal::Refusal,
+    },
+    Body, Facts, body_of, difference, tree,
+};
+use crate::{
+    domain::{
+        delivery::{Delivery, Outcome},
+        digest::hex,
+        ids::DeliveryId,
+    },
+};
+
+/// Deliveries whose bodies are shown.
+const MAX_BODIES: usize = 4;
+
+/// A larger body is only linked.
+const MAX_BODY_BYTES: u64 = 1024 * 1024;
+
+/// Deliveries that are shown.
+const MAX_DELIVERIES: usize = 100;
+
+/// The bodies that are to be shown.
+pub(super) async fn bodies(
+    context: &Context,
+    facts: &Facts,
+) -> Result<HashMap<DeliveryId, Bytes>, Refusal> {
+    let is_meant = |delivery: &&Delivery| {
+        let is_odd = matches!(
+            delivery.outcome,
+            Outcome::Conflict | Outcome::Unrecognised | Outcome::Malformed
+        );
+        is_odd && delivery.bytes <= MAX_BODY_BYTES
+    };
+    let mut bodies = HashMap::new();
+    for delivery in facts.deliveries.iter().filter(is_meant).take(MAX_BODIES) {
+        bodies.extend(body_of(context, delivery.id).await?.map(|body| (delivery.id, body)));
+    }
+    Ok(bodies)
+}
+
+pub(super) fn show(facts: &Facts, bodies: &HashMap<DeliveryId, Bytes>, api: &Api) -> Markup {
+    html! {
+        @if facts.deliveries.is_empty() { p.muted { "Nothing was received yet." } }
+        @for delivery in facts.deliveries.iter().take(MAX_DELIVERIES) {
+            (one(facts, delivery, bodies.get(&delivery.id), api))
+        }
+        @if facts.deliveries.len() > MAX_DELIVERIES {
+            p.cut { "The first " (MAX_DELIVERIES) ". "
+                a href={ "/v1/jobs/" (facts.job.id) "/deliveries" } { "All of them as JSON" } }
+        }
+    }
+}
+
+fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> Markup {
+    let (tone, why) = meaning(delivery.outcome);
+    let id = delivery.id;
+    let is_open = delivery.outcome == Outcome::Conflict;
+    html! {
+        details.fold id={ "delivery-" (id) } data-key={ "delivery-" (id) } open[is_open] {
+            summary {
+                (parts::tag(tone, delivery.outcome.as_str(), why)) " "
+                (parts::moment(delivery.received_at))
+                span.muted { " · " (delivery.source) " · " (parts::size(delivery.bytes))
+                    @if delivery.repeats > 0 { " · came " (delivery.repeats + 1) " times" }
+                }
+            }
+            p { (why) "." }
+            dl.properties {
+                div { dt { "Delivery id" } dd { (parts::copyable(&id.to_string())) } }
+                div { dt { "SHA-256" } dd { (parts::copyable(&hex(&delivery.sha256))) } }
+                div { dt { "Bytes" } dd { (delivery.bytes) ", "
+                    a href={ "/v1/deliveries/" (id) "/body" } { "the exact ones" } } }
+            }
+            @if !delivery.headers.is_empty() {
+                h3 { "Headers" }
+                dl.headers {
+                    @for (name, value) in &delivery.headers {
+                        div { dt { (name) } dd { (facts.veil.over(value)) } }
+                    }
+                }
+            }
+            (shown_body(facts, delivery, body))
+            h3 { "Copy as curl" }
+            (command(&api.body(id)))
+            p { "Replayed against the callbacks' door, where " code { "SIGNATURE" }
+                " is the last part of the address that the Engine was given; no page shows it." }
+            (command(&api.replay(delivery)))
+        }
+    }
+}
+
+fn shown_body(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>) -> Markup {
+    let key = format!("body-{}", delivery.id);
+    html! {
+        @match (delivery.outcome, body, &facts.result) {
+            (Outcome::Conflict, Some(body), Body::Found(result)) => {
+                h3 { "Difference from the result" }
+                (difference::between(&result.body, body, &facts.veil))
+            }
+            (Outcome::Conflict, ..) => p.muted { "It is too large to be compared here." },
+            (Outcome::Malformed | Outcome::Unrecognised, Some(body), _) => {
+                h3 { "What came" }
+                (tree::body(body, &key, &facts.veil))
+            }
+            _ => {}
+        }
+    }
+}
+
+fn meaning(outcome: Outcome) -> (Tone, &'static str) {
+    match outcome {
+        Outcome::Stored => (Tone::Good, "It is the job's result"),
+        Outcome::Duplicate => (Tone::Quiet, "The same bytes had come before"),
+        Outcome::Refreshed => (Tone::Good, "The same result with other links, which were renewed"),
+        Outcome::Conflict => {
+            (Tone::Bad, "It says something else than the result, which stands; this is evidence")
+        }
+        Outcome::Unrecognised => (Tone::Warning, "JSON, but no job result; the job stays open"),
+        Outcome::Malformed => (Tone::Bad, "Not JSON; its sender was told so"),
+    }
+}

@@ -1,0 +1,164 @@
+//! Two bodies side by side, line by line, where they differ.
+//!
+//! The invariant: what is compared is bounded, so the comparison is quick whatever was received.
+
+use maud::{Markup, html};
+use similar::{Algorithm, DiffOp, capture_diff_slices, group_diff_ops};
+
+use super::{
+    tokens::{Token, Tokens, said},
+    veil::Veil,
+};
+use crate::domain::json;
+
+/// Lines of a body that are compared.
+const MAX_LINES: usize = 2_000;
+
+/// Levels that are written out.
+const MAX_DEPTH: usize = 64;
+
+/// Characters of a line.
+const MAX_LINE: usize = 500;
+
+/// Lines shown around a difference.
+const AROUND: usize = 3;
+
+/// Shows where two bodies differ.
+pub(super) fn between(left: &[u8], right: &[u8], veil: &Veil) -> Markup {
+    let (left, right) = (lines(left, veil), lines(right, veil));
+    let operations = capture_diff_slices(Algorithm::Myers, &left, &right);
+    let groups = group_diff_ops(operations, AROUND);
+    html! {
+        @if groups.is_empty() {
+            p.muted { "They say the same; only white space or the queries of links differ." }
+        } @else {
+            div.scroll.differences tabindex="0" {
+                table {
+                    caption.visually-hidden { "Lines in which the two differ" }
+                    colgroup { col.number; col; col.number; col; }
+                    thead { tr { th scope="col" colspan="2" { "Result" } th scope="col" colspan="2" { "Conflicting delivery" } } }
+                    @for group in &groups {
+                        tbody {
+                            @for operation in group { (rows(operation, &left, &right)) }
+                        }
+                    }
+                }
+            }
+        }
+        @if left.len().max(right.len()) >= MAX_LINES {
+            p.cut { "The first " (MAX_LINES) " lines are compared." }
+        }
+    }
+}
+
+fn rows(operation: &DiffOp, left: &[String], right: &[String]) -> Markup {
+    let (old, new) = (operation.old_range(), operation.new_range());
+    let is_equal = matches!(operation, DiffOp::Equal { .. });
+    html! {
+        @for row in 0..old.len().max(new.len()) {
+            tr {
+                (cell(old.clone().nth(row), left, "del", is_equal))
+                (cell(new.clone().nth(row), right, "ins", is_equal))
+            }
+        }
+    }
+}
+
+fn cell(at: Option<usize>, lines: &[String], change: &str, is_equal: bool) -> Markup {
+    html! {
+        @match at.and_then(|at| Some((at, lines.get(at)?))) {
+            None => { td.number {} td.line {} },
+            Some((at, line)) => {
+                td.number { (at + 1) }
+                td class={ "line " (if is_equal { "" } else { change }) } {
+                    @if is_equal { (line) }
+                    @else if change == "del" { del { (line) } }
+                    @else { ins { (line) } }
+                }
+            }
+        }
+    }
+}
+
+/// A body as lines: one for each name, value and bracket.
+fn lines(bytes: &[u8], veil: &Veil) -> Vec<String> {
+    let Ok(value) = json::parse(bytes) else {
+        let beginning = &bytes[..bytes.len().min(MAX_LINES * MAX_LINE)];
+        let text = String::from_utf8_lossy(beginning);
+        return text.lines().take(MAX_LINES).map(|line| shortened(&veil.over(line))).collect();
+    };
+    let mut lines = Vec::new();
+    let mut depth: usize = 0;
+    let mut name = String::new();
+    let mut tokens = Tokens::of(value);
+    while let Some(token) = tokens.next() {
+        let words = match token {
+            Token::Name(written) => {
+                name = format!("{}: ", veil.over(&said(written).unwrap_or_default()));
+                continue;
+            }
+            Token::Scalar(written) => match said(written) {
+                Some(said) => format!("{:?}", veil.over(&said)),
+                None => written.to_owned(),
+            },
+            Token::Open(shape) if depth >= MAX_DEPTH => {
+                tokens.pass_over();
+                format!("{}…{}", shape.opening(), shape.closing())
+            }
+            Token::Open(shape) => shape.opening().to_owned(),
+            Token::Close(shape) => shape.closing().to_owned(),
+        };
+        if matches!(token, Token::Close(_)) {
+            depth = depth.saturating_sub(1);
+        }
+        lines.push(shortened(&format!("{:1$}{name}{words}", "", depth * 2)));
+        name.clear();
+        if matches!(token, Token::Open(_)) && !words.ends_with(['}', ']']) {
+            depth += 1;
+        }
+        if lines.len() >= MAX_LINES {
+            break;
+        }
+    }
+    lines
+}
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(MAX_LINE) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::JobId;
+
+    #[test]
+    fn lines_that_differ_stand_side_by_side() {
+        let veil = Veil::of(&[1; 32], JobId(uuid::Uuid::from_u128(7)));
+        let left = br#"{"success":true,"url":"https://s/a?sig=1","n":[1,{"x":[]}]}"#;
+        let right = br#"{"success":false,"url":"https://s/a?sig=2","n":[1,{"x":[]}]}"#;
+        assert_eq!(
+            lines(left, &veil),
+            [
+                "{",
+                "  success: true",
+                "  url: \"https://s/a?…\"",
+                "  n: [",
+                "    1",
+                "    {",
+                "      x: [",
+                "      ]",
+                "    }",
+                "  ]",
+                "}"
+            ]
+        );
+        let html = between(left, right, &veil).into_string();
+        assert!(html.contains("<del>  success: true</del>"), "{html}");
+        assert!(html.contains("<ins>  success: false</ins>"), "{html}");
+        assert_eq!(html.matches("<del>").count(), 1, "the same link signed again is no difference");
+    }
+}

@@ -1,0 +1,108 @@
+//! What goes into a job and what comes out of it, file by file.
+//!
+//! The invariant: a link that came from the Engine is followed only if it is http(s), and stands on
+//! no page, since its query is a credential.
+
+use axum::{extract::State, response::Redirect};
+use maud::{Markup, html};
+
+use super::super::{
+    super::{Context, error::Problem, extract::Segments, jobs::found},
+    parts::{self, Tone},
+    refusal::Refusal,
+    visitor::Visitor,
+};
+use crate::domain::{
+    ids::JobId,
+    job::{InputState, Job, Output},
+};
+
+pub(super) fn inputs(job: &Job) -> Markup {
+    html! {
+        @if job.inputs.is_empty() { p.muted { "They are not known: the job was not submitted here." } }
+        @else {
+            table.plain.cards {
+                thead { tr { th scope="col" { "Input" } th scope="col" { "Type" } th scope="col" { "State" } } }
+                tbody {
+                    @for input in &job.inputs {
+                        @let (tone, why) = match input.state {
+                            InputState::Awaiting => (Tone::Warning, "The Engine waits for its upload"),
+                            InputState::Uploaded => (Tone::Quiet, "It is uploaded"),
+                            InputState::Notified => (Tone::Good, "It is uploaded, and the Engine was told"),
+                            InputState::Provided => (Tone::Good, "The Engine fetches it from the address it was given"),
+                        };
+                        tr {
+                            td.name { (input.name) }
+                            td data-label="Type" { code { (input.extension) } }
+                            td data-label="State" { (parts::tag(tone, input.state.as_str(), why)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn outputs(job: &Job) -> Markup {
+    html! {
+        @if job.outputs.is_empty() { p.muted { "None is known." } }
+        @else {
+            table.plain.cards {
+                thead { tr { th scope="col" { "Output" } th scope="col" { "Structures" } th scope="col" { "Status" } th scope="col" { "File" } } }
+                tbody {
+                    @for output in &job.outputs {
+                        tr {
+                            td.name { (output.name) " " code { (output.extension.as_deref().unwrap_or_default()) } }
+                            td data-label="Structures" { (output.structures.join(", ")) }
+                            td data-label="Status" { (status(output)) }
+                            td data-label="File" { (link(job, output)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn status(output: &Output) -> Markup {
+    let Some(status) = &output.status else { return html! { span.muted { "–" } } };
+    let tone = match status.as_str() {
+        "Available" | "Success" => Tone::Good,
+        "Failed" => Tone::Bad,
+        "Missing" => Tone::Warning,
+        _ => Tone::Quiet,
+    };
+    parts::tag(tone, status, "As the Engine said")
+}
+
+/// Leads to an output's file.
+pub(in super::super) async fn download(
+    _: Visitor,
+    State(context): State<Context>,
+    Segments((id, name)): Segments<(String, String)>,
+) -> Result<Redirect, Refusal> {
+    let id: JobId = id.parse().map_err(Problem::from)?;
+    let job = found(context.store.job(id).await?)?;
+    let output = job.outputs.iter().find(|output| output.name == name);
+    let url = output.and_then(web_address).ok_or(Problem::NotFound)?;
+    Ok(Redirect::temporary(url))
+}
+
+fn link(job: &Job, output: &Output) -> Markup {
+    // A name may hold anything that stands in a result; in an address it is one segment.
+    let name: String = url::form_urlencoded::byte_serialize(output.name.as_bytes()).collect();
+    let name = name.replace('+', "%20");
+    match web_address(output) {
+        Some(_) => html! {
+            a href={ "/jobs/" (job.id) "/outputs/" (name) } title="At the Engine, whose link expires" { "Download" }
+        },
+        None => html! { span.muted { "–" } },
+    }
+}
+
+fn web_address(output: &Output) -> Option<&str> {
+    let is_web = |url: &&str| url.starts_with("https://") || url.starts_with("http://");
+    // What cannot stand in a header cannot be an address either.
+    let is_plain = |url: &&str| url.bytes().all(|byte| byte.is_ascii_graphic());
+    output.url.as_deref().filter(is_web).filter(is_plain)
+}

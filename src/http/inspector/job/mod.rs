@@ -1,0 +1,262 @@
+//! `/jobs/{id}`: everything about one job, from what was asked to who was told of the result.
+//!
+//! One file for each part of the page. The invariant: however many and large a job's deliveries
+//! are, the page reads few of them and shows a bounded part of each.
+
+pub(super) mod actions;
+mod deliveries;
+mod difference;
+pub(super) mod files;
+mod relays;
+mod timeline;
+mod tokens;
+mod tree;
+mod veil;
+
+use axum::{
+    extract::{RawQuery, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use maud::{Markup, html};
+
+use self::veil::Veil;
+use super::{
+    super::{Context, error::Problem, extract::JobPath, jobs::found},
+    curl::{Api, command},
+    jobs::row::{self, Expected},
+    layout::{self, Page, Place},
+    parts,
+    refusal::Refusal,
+    visitor::Visitor,
+};
+use crate::{
+    domain::{
+        delivery::Delivery,
+        digest::hex,
+        event::Event,
+        ids::{DeliveryId, JobId},
+        job::{Job, Marks},
+        relay::{Attempt, Relay, RelayFilter},
+    },
+    store::{Lookup, StoredResult},
+};
+
+/// Targets of one job that are shown.
+const MAX_RELAYS: u32 = 50;
+
+/// Bodies from this size on take long enough to read that others would notice.
+const SLOW_BYTES: usize = 256 * 1024;
+
+/// What the page is made of.
+struct Facts {
+    job: Job,
+    marks: Marks,
+    expected: Option<Expected>,
+    events: Vec<Event>,
+    deliveries: Vec<Delivery>,
+    relays: Vec<(Relay, Vec<Attempt>)>,
+    result: Body,
+    veil: Veil,
+}
+
+/// A body to be shown.
+enum Body {
+    None,
+    Found(StoredResult),
+    /// Too much is being read at the moment.
+    NoRoom,
+}
+
+/// Shows a job.
+pub(super) async fn show(
+    visitor: Visitor,
+    State(context): State<Context>,
+    JobPath(id): JobPath,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let facts = gather(&context, id).await?;
+    let api = Api::of(&headers, &context);
+    let bodies = deliveries::bodies(&context, &facts).await?;
+    let tree = result_tree(&context, &facts).await?;
+    let now = context.clock.now();
+    let job = &facts.job;
+    let name = job.reference.clone().unwrap_or_else(|| parts::short_id(&id.to_string()).to_owned());
+    let content = html! {
+        (actions::notice(query.as_deref().unwrap_or_default()))
+        div.heading {
+            p.eyebrow { a href="/jobs" { "← Jobs" } }
+            h1 { (name) }
+            p.live role="status" data-live-state hidden {}
+        }
+        div #job data-live {
+            div.summary {
+                div.states { (parts::status(job.status)) (row::marks(job, facts.marks)) }
+                (row::turnaround(job, facts.expected, now))
+                (actions::bar(job, &visitor))
+            }
+            (properties(job))
+            @for warning in &job.warnings { p.notice.is-warning { (facts.veil.over(warning)) } }
+            (section("timeline", "Time line", timeline::show(&facts, now)))
+            div.pair {
+                (section("inputs", "Inputs", files::inputs(job)))
+                (section("outputs", "Outputs", files::outputs(job)))
+            }
+            (section("result", "Result", result(&facts, tree, &api)))
+            (section("deliveries", "Deliveries", deliveries::show(&facts, &bodies, &api)))
+            (section("relays", "Relays", relays::show(&facts, &visitor)))
+            (section("request", "Request and reply", exchange(&facts)))
+            (section("commands", "Copy as curl", html! {
+                h3 { "This job" } (command(&api.job(id)))
+                h3 { "Its events" } (command(&api.get(&format!("/v1/jobs/{id}/events"))))
+                h3 { "Its deliveries" } (command(&api.get(&format!("/v1/jobs/{id}/deliveries"))))
+            }))
+        }
+    };
+    let events = format!("/v1/events?jobId={id}");
+    let page = Page {
+        title: &name,
+        place: Some(Place::Jobs),
+        live: Some(&events),
+        visitor: Some(&visitor),
+    };
+    Ok(layout::render(&page, content).into_response())
+}
+
+async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
+    let store = &context.store;
+    let job = found(store.job(id).await?)?;
+    let public_url = context.public_url.current().await.ok();
+    let marks = store.marks(&[id], public_url.as_deref()).await?.remove(&id).unwrap_or_default();
+    let now = context.clock.now();
+    let filter = RelayFilter { job_id: Some(id), ..RelayFilter::default() };
+    let mut relays = Vec::new();
+    for relay in store.relays(&filter, None, MAX_RELAYS, now).await? {
+        relays.extend(store.relay(relay.id, now).await?);
+    }
+    let result = match store.result(id).await? {
+        Lookup::Found(Some(result)) => match context.limits.answers.hold(result.body) {
+            Ok(body) => Body::Found(StoredResult { body, ..result }),
+            Err(_) => Body::NoRoom,
+        },
+        _ => Body::None,
+    };
+    Ok(Facts {
+        marks,
+        expected: Expected::of(&store.turnarounds().await?),
+        events: found(store.events(id).await?)?,
+        deliveries: found(store.deliveries(id).await?)?,
+        relays,
+        result,
+        veil: Veil::of(&store.signing_key(), id),
+        job,
+    })
+}
+
+/// A delivery's bytes, as long as there is room for them.
+async fn body_of(context: &Context, id: DeliveryId) -> Result<Option<Bytes>, Refusal> {
+    let Some(body) = context.store.delivery_body(id).await? else { return Ok(None) };
+    Ok(Some(context.limits.answers.hold(body).map_err(Problem::from)?))
+}
+
+/// The result's tree. A large one is read on a thread for slow work, as it was when it came.
+async fn result_tree(context: &Context, facts: &Facts) -> Result<Option<Markup>, Refusal> {
+    let Body::Found(result) = &facts.result else { return Ok(None) };
+    if result.body.len() < SLOW_BYTES {
+        return Ok(Some(tree::body(&result.body, "result", &facts.veil)));
+    }
+    let _place = context.limits.reading().await;
+    let (body, veil) = (result.body.clone(), facts.veil.clone());
+    let tree = tokio::task::spawn_blocking(move || tree::body(&body, "result", &veil));
+    Ok(Some(tree.await.map_err(|_| Problem::Internal)?))
+}
+
+fn section(id: &str, title: &str, content: Markup) -> Markup {
+    html! {
+        section.card.part aria-labelledby=(format!("{id}-title")) {
+            h2 id=(format!("{id}-title")) { (title) }
+            (content)
+        }
+    }
+}
+
+fn properties(job: &Job) -> Markup {
+    let texts = [
+        ("Reference", &job.reference),
+        ("Engine's id", &job.engine_job_id),
+        ("End user", &job.end_user_id),
+        ("Cloud package", &job.cloud_package),
+        ("External id", &job.external_job_id),
+    ];
+    let times = [
+        ("Created", Some(job.created_at)),
+        ("Submitted", job.submitted_at),
+        ("Finished", job.finished_at),
+    ];
+    html! {
+        dl.properties {
+            div { dt { "Job id" } dd { (parts::copyable(&job.id.to_string())) } }
+            @for (name, text) in texts {
+                @if let Some(text) = text { div { dt { (name) } dd { (parts::copyable(text)) } } }
+            }
+            div { dt { "Origin" } dd { (job.origin.as_str()) } }
+            @for (name, at) in times {
+                @if let Some(at) = at { div { dt { (name) } dd { (parts::moment(at)) } } }
+            }
+        }
+    }
+}
+
+fn result(facts: &Facts, tree: Option<Markup>, api: &Api) -> Markup {
+    let id = facts.job.id;
+    match &facts.result {
+        Body::None => html! {
+            p.muted {
+                @if facts.job.status.is_in_flight() { "Not yet: it appears here when the Engine calls back." }
+                @else { "There is none." }
+            }
+        },
+        Body::NoRoom => html! {
+            p.muted { "Too much is being read at the moment; load the page again, or take " (exact(id)) "." }
+        },
+        Body::Found(result) => html! {
+            p.facts {
+                span { (parts::size(result.body.len() as u64)) }
+                span { "SHA-256 " (parts::copyable(&hex(&result.sha256))) }
+                span { (exact(id)) }
+            }
+            @if let Some(tree) = tree { (tree) }
+            h3 { "Copy as curl" }
+            (command(&api.result(id)))
+        },
+    }
+}
+
+fn exact(id: JobId) -> Markup {
+    html! { a href={ "/v1/jobs/" (id) "/result" } { "the exact bytes" } }
+}
+
+/// What was asked of the Engine and what it replied.
+fn exchange(facts: &Facts) -> Markup {
+    let bodies = [
+        ("request", "The body that was submitted", &facts.job.request),
+        ("reply", "The Engine's reply", &facts.job.engine_response),
+    ];
+    html! {
+        @for (key, title, body) in bodies {
+            details.fold data-key=(key) {
+                summary { (title)
+                    @if key == "reply" && let Some(status) = facts.job.engine_status {
+                        span.muted { " · " (status) }
+                    }
+                }
+                @match body {
+                    Some(body) => (tree::body(body.get().as_bytes(), key, &facts.veil)),
+                    None => p.muted { "None is on record." },
+                }
+            }
+        }
+    }
+}

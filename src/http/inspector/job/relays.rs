@@ -1,0 +1,89 @@
+//! Who was told of a job's result, and what each said to it.
+//!
+//! The invariant: a target is shown by its name or origin; its path and query may hold secrets.
+
+use maud::{Markup, html};
+
+use super::{
+    super::{
+        form,
+        parts::{self, Tone},
+        visitor::Visitor,
+    },
+    Facts,
+};
+use crate::{
+    config::Scope,
+    domain::relay::{Attempt, Relay, RelayState},
+};
+
+/// Attempts of one order that are shown, the last ones.
+const MAX_ATTEMPTS: usize = 50;
+
+pub(super) fn show(facts: &Facts, visitor: &Visitor) -> Markup {
+    html! {
+        @if facts.relays.is_empty() {
+            p.muted {
+                @if facts.job.status.is_finished() { "The result is passed on to nobody: no target is configured, and the job named none." }
+                @else { "Nothing is passed on before the result." }
+            }
+        }
+        @for (relay, attempts) in &facts.relays { (one(facts, relay, attempts, visitor)) }
+    }
+}
+
+fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) -> Markup {
+    let (tone, why) = match relay.state {
+        RelayState::Pending => (Tone::Quiet, "Another attempt follows"),
+        RelayState::Delivered => (Tone::Good, "Its target took it"),
+        RelayState::Dead => (Tone::Bad, "Given up; it can be sent again"),
+        RelayState::Paused => {
+            (Tone::Warning, "Its target failed often and is left alone for a while")
+        }
+    };
+    html! {
+        article.relay id={ "relay-" (relay.id) } {
+            header {
+                h3 { (relay.target) }
+                (parts::tag(tone, relay.state.as_str(), why))
+                @if let Some(at) = relay.next_attempt_at { span.muted { "next attempt " (parts::moment(at)) } }
+                @if visitor.may(Scope::Operate) {
+                    form method="post" action={ "/jobs/" (relay.job_id) "/relays/" (relay.id) "/resend" } {
+                        (form::token(visitor))
+                        button type="submit" { "Send again" }
+                    }
+                }
+            }
+            p.facts { span { "webhook-id " (parts::copyable(&Relay::webhook_id(relay.id))) } }
+            @if attempts.is_empty() { p.muted { "No attempt yet." } }
+            @else {
+                div.scroll tabindex="0" {
+                    table.plain.cards {
+                        thead { tr { th scope="col" { "Attempt" } th scope="col" { "When" } th scope="col" { "Took" } th scope="col" { "Answer" } } }
+                        tbody {
+                            @for attempt in attempts.iter().rev().take(MAX_ATTEMPTS).rev() { (tried(facts, attempt)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tried(facts: &Facts, attempt: &Attempt) -> Markup {
+    let is_taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
+    let tone = if is_taken { Tone::Good } else { Tone::Bad };
+    let answer = facts.veil.over(&String::from_utf8_lossy(&attempt.answer));
+    html! {
+        tr {
+            td data-label="Attempt" { (attempt.number) }
+            td data-label="When" { (parts::moment(attempt.at)) }
+            td data-label="Took" { (parts::duration(attempt.millis)) }
+            td data-label="Answer" {
+                @if let Some(status) = attempt.status { (parts::tag(tone, &status.to_string(), "HTTP status")) }
+                @if let Some(error) = &attempt.error { (parts::tag(tone, error, "Why there was no answer")) }
+                @if !answer.is_empty() { pre.raw { (answer) } }
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! A job's time line, drawn to scale, and its events one by one.
+//!
+//! The invariant: all rows share one scale, from the job's first instant to its last (to now while
+//! it is in flight), so what looks long was long.
+
+use jiff::Timestamp;
+use maud::{Markup, html};
+
+use super::{super::parts, Facts};
+use crate::domain::{
+    delivery::{Delivery, Outcome},
+    event::Event,
+    relay::Attempt,
+};
+
+/// Units of a row's drawing from its beginning to its end.
+const WIDTH: f64 = 1_000.0;
+
+/// The narrowest mark that can be seen.
+const NARROWEST: f64 = 5.0;
+
+/// Events that are listed.
+const MAX_EVENTS: usize = 200;
+
+/// Something that happened, or went on for a while.
+struct Span {
+    from: Timestamp,
+    to: Timestamp,
+    class: &'static str,
+    told: String,
+}
+
+struct Row {
+    name: String,
+    spans: Vec<Span>,
+    /// All of them in a few words.
+    told: String,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, spans: Vec<Span>) -> Self {
+        let told: Vec<&str> = spans.iter().map(|span| span.told.as_str()).collect();
+        let told = told.join(", ");
+        Self { name: name.into(), spans, told }
+    }
+}
+
+/// Shows both.
+pub(super) fn show(facts: &Facts, now: Timestamp) -> Markup {
+    let rows = rows(facts, now);
+    let spans = || rows.iter().flat_map(|row| &row.spans);
+    let begin = spans().map(|span| span.from).min().unwrap_or(facts.job.created_at);
+    let end = spans().map(|span| span.to).max().unwrap_or(begin);
+    let whole = parts::millis_between(begin, end).max(1);
+    html! {
+        div.lanes {
+            @for row in &rows { (lane(row, begin, whole)) }
+            div.lane.axis aria-hidden="true" {
+                span {}
+                span.marks {
+                    span { "0" }
+                    span { (parts::duration(whole / 2)) }
+                    span { (parts::duration(whole)) }
+                }
+            }
+        }
+        (events(&facts.events, begin))
+    }
+}
+
+fn lane(row: &Row, begin: Timestamp, whole: u64) -> Markup {
+    html! {
+        div.lane {
+            span.lane-name { (row.name) }
+            svg viewBox="0 0 1000 20" preserveAspectRatio="none" role="img" aria-label={ (row.name) ": " (row.told) } {
+                line.ground x1="0" y1="10" x2="1000" y2="10" {}
+                @for span in &row.spans {
+                    @let (x, width) = place(span, begin, whole);
+                    rect class=(span.class) x=(format!("{x:.2}")) y="3" width=(format!("{width:.2}")) height="14" {
+                        title { (span.told) }
+                    }
+                }
+            }
+            span.lane-told title=(row.told) { (row.told) }
+        }
+    }
+}
+
+/// Where a span begins and how wide it is.
+fn place(span: &Span, begin: Timestamp, whole: u64) -> (f64, f64) {
+    let unit = WIDTH / whole as f64;
+    let width = (parts::millis_between(span.from, span.to) as f64 * unit).max(NARROWEST);
+    let x = parts::millis_between(begin, span.from) as f64 * unit;
+    (x.min(WIDTH - NARROWEST), width.min(WIDTH))
+}
+
+fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
+    let job = &facts.job;
+    let answered = job.submitted_at.unwrap_or(job.created_at);
+    let mut rows = vec![
+        Row::new("Submission", vec![going_on(job.created_at, answered, "calm")]),
+        Row::new("Uploads", marks(facts, "input.", "good")),
+    ];
+    if let Some(submitted_at) = job.submitted_at {
+        let (end, class) = match job.finished_at {
+            Some(finished_at) => (finished_at, "accent"),
+            None => (now, "accent running"),
+        };
+        rows.push(Row::new("At the Engine", vec![going_on(submitted_at, end, class)]));
+    }
+    rows.push(Row::new("Deliveries", facts.deliveries.iter().map(received).collect()));
+    rows.push(Row::new("Mirror", marks(facts, "output.", "good")));
+    rows.push(Row::new("Notes", marks(facts, "job.", "warning")));
+    for (relay, attempts) in &facts.relays {
+        let name = format!("Relay to {}", relay.target);
+        let spans = attempts.iter().map(attempted).collect();
+        let told = format!("{}, attempts: {}", relay.state.as_str(), attempts.len());
+        rows.push(Row { told, ..Row::new(name, spans) });
+    }
+    rows.retain(|row| !row.spans.is_empty());
+    rows
+}
+
+fn received(delivery: &Delivery) -> Span {
+    let class = match delivery.outcome {
+        Outcome::Stored | Outcome::Refreshed | Outcome::Duplicate => "good",
+        Outcome::Unrecognised => "warning",
+        Outcome::Conflict | Outcome::Malformed => "bad",
+    };
+    let (at, told) = (delivery.received_at, delivery.outcome.as_str().to_owned());
+    Span { from: at, to: at, class, told }
+}
+
+fn going_on(from: Timestamp, to: Timestamp, class: &'static str) -> Span {
+    Span { from, to, class, told: parts::duration(parts::millis_between(from, to)) }
+}
+
+fn attempted(attempt: &Attempt) -> Span {
+    let to =
+        attempt.at + jiff::SignedDuration::from_millis(i64::try_from(attempt.millis).unwrap_or(0));
+    let is_taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
+    let answer = attempt.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    Span {
+        from: attempt.at,
+        to,
+        class: if is_taken { "good" } else { "bad" },
+        told: format!(
+            "attempt {}: {answer} after {}",
+            attempt.number,
+            parts::duration(attempt.millis)
+        ),
+    }
+}
+
+/// Marks for the events of a kind that no other row tells of.
+fn marks(facts: &Facts, begins: &str, class: &'static str) -> Vec<Span> {
+    const TOLD_ELSEWHERE: [&str; 2] = ["job.submitted", "job.finished"];
+    let is_meant = |event: &&Event| {
+        event.kind.starts_with(begins) && !TOLD_ELSEWHERE.contains(&event.kind.as_str())
+    };
+    let mark = |event: &Event| Span {
+        from: event.at,
+        to: event.at,
+        class,
+        told: event.kind.split_once('.').map_or("", |(_, what)| what).replace('_', " "),
+    };
+    facts.events.iter().filter(is_meant).map(mark).collect()
+}
+
+fn events(events: &[Event], begin: Timestamp) -> Markup {
+    html! {
+        details.fold data-key="events" {
+            summary { "Events " span.muted { "· " (events.len()) } }
+            div.scroll tabindex="0" {
+                table.plain.cards {
+                    thead { tr { th scope="col" { "When" } th scope="col" { "After" } th scope="col" { "Event" } th scope="col" { "Data" } } }
+                    tbody {
+                        @for event in events.iter().take(MAX_EVENTS) {
+                            tr {
+                                td data-label="When" { (parts::moment(event.at)) }
+                                td data-label="After" { "+" (parts::duration(parts::millis_between(begin, event.at))) }
+                                td data-label="Event" { code { (event.kind) } }
+                                td data-label="Data" { code.data { (event.data) } }
+                            }
+                        }
+                    }
+                }
+            }
+            @if events.len() > MAX_EVENTS {
+                p.cut { "The first " (MAX_EVENTS) ". " a href={ "/v1/jobs/" (events[0].job_id) "/events" } { "All of them as JSON" } }
+            }
+        }
+    }
+}

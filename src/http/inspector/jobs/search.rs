@@ -1,0 +1,112 @@
+//! `/search`: from any id, or a reference, to what it belongs to.
+//!
+//! The invariant: each possible meaning is one look through an index, and what is found is an
+//! address of the list or of a job, so it can be kept and shared.
+
+use axum::{
+    extract::{RawQuery, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::html;
+use uuid::Uuid;
+
+use super::super::{
+    super::Context,
+    layout::{self, Page, Place},
+    refusal::Refusal,
+    visitor::Visitor,
+};
+use crate::{
+    domain::{
+        ids::{DeliveryId, JobId},
+        page::JobFilter,
+        relay::Relay,
+    },
+    store::Lookup,
+};
+
+/// Leads to what was looked for.
+pub(in super::super) async fn lead(
+    visitor: Visitor,
+    State(context): State<Context>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let query = query.unwrap_or_default();
+    let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+    let text = pairs.find(|(name, _)| name == "q").map(|(_, value)| value).unwrap_or_default();
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(Redirect::to("/jobs").into_response());
+    }
+    let by_id = id_in(text).map(async |id| of_id(&context, id).await);
+    let place = match by_id {
+        Some(place) => place.await?,
+        None => None,
+    };
+    let place = match place {
+        Some(place) => Some(place),
+        None => of_property(&context, text).await?,
+    };
+    Ok(match place {
+        Some(place) => Redirect::to(&place).into_response(),
+        None => nothing(&visitor, text).into_response(),
+    })
+}
+
+/// An id of ours, also as the `webhook-id` that a relay's receiver saw.
+fn id_in(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text.strip_prefix("msg_").unwrap_or(text)).ok()
+}
+
+async fn of_id(context: &Context, id: Uuid) -> Result<Option<String>, Refusal> {
+    if !matches!(context.store.job(JobId(id)).await?, Lookup::Missing) {
+        return Ok(Some(format!("/jobs/{}", JobId(id))));
+    }
+    if let Some(delivery) = context.store.delivery(DeliveryId(id)).await? {
+        return Ok(Some(format!("/jobs/{}#delivery-{}", delivery.job_id, delivery.id)));
+    }
+    let relay = context.store.relay(id, context.clock.now()).await?;
+    let place = |relay: Relay| format!("/jobs/{}#relay-{}", relay.job_id, relay.id);
+    Ok(relay.map(|(relay, _)| place(relay)))
+}
+
+/// The list of the jobs that have it, by the first property that some job has.
+async fn of_property(context: &Context, text: &str) -> Result<Option<String>, Refusal> {
+    let given = || Some(text.to_owned());
+    let meanings = [
+        ("reference", JobFilter { reference: given(), ..JobFilter::default() }),
+        ("engineJobId", JobFilter { engine_job_id: given(), ..JobFilter::default() }),
+        ("endUserId", JobFilter { end_user_id: given(), ..JobFilter::default() }),
+        ("externalJobId", JobFilter { external_job_id: given(), ..JobFilter::default() }),
+    ];
+    for (name, filter) in meanings {
+        let page = context.store.jobs(&filter, None, 1).await?;
+        match page.jobs.as_slice() {
+            [] => {}
+            [only] if page.next.is_none() => return Ok(Some(format!("/jobs/{}", only.id))),
+            _ => {
+                let mut query = url::form_urlencoded::Serializer::new(String::new());
+                query.append_pair(name, text);
+                return Ok(Some(format!("/jobs?{}", query.finish())));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn nothing(visitor: &Visitor, text: &str) -> impl IntoResponse {
+    let content = html! {
+        section.card.alone {
+            p.eyebrow { "Search" }
+            h1 { "Nothing is called “" (text) "”" }
+            p.lead {
+                "Looked for: a job's, delivery's or relay's id, a " code { "webhook-id" }
+                ", a reference, an Engine's id, an end user, an external id. Each must be given whole."
+            }
+            p { a.button href="/jobs" { "To the jobs" } }
+        }
+    };
+    let page =
+        Page { title: "Search", place: Some(Place::Jobs), live: None, visitor: Some(visitor) };
+    layout::render(&page, content)
+}

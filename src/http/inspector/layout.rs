@@ -1,0 +1,110 @@
+//! What every page has: its head, the bar with the navigation and the search, its foot.
+//!
+//! Called by each page with its content. The invariant: styles and scripts come from files of ours
+//! alone, so the content policy needs no exception.
+
+use axum::response::Html;
+use maud::{DOCTYPE, Markup, html};
+
+use super::{assets, form, visitor::Visitor};
+
+/// The entries of the navigation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Jobs,
+}
+
+impl Place {
+    const ALL: [(Self, &'static str, &'static str); 1] = [(Self::Jobs, "/jobs", "Jobs")];
+}
+
+/// A page without its content.
+pub(super) struct Page<'a> {
+    pub title: &'a str,
+    /// Its entry in the navigation; `None` if it belongs to none.
+    pub place: Option<Place>,
+    /// Where its events come from, if it is to keep itself fresh: its parts that are marked
+    /// `data-live` are then replaced as things happen.
+    pub live: Option<&'a str>,
+    /// `None`: nobody has signed in.
+    pub visitor: Option<&'a Visitor>,
+}
+
+/// A whole page.
+pub(super) fn render(page: &Page<'_>, content: Markup) -> Html<String> {
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (page.title) " · Finishline" }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" type="image/svg+xml" href=(assets::address("icon.svg"));
+                link rel="stylesheet" href=(assets::address("foundation.css"));
+                link rel="stylesheet" href=(assets::address("parts.css"));
+                script type="module" src=(assets::address("page.js")) {}
+                @if page.live.is_some() {
+                    script type="module" src=(assets::address("live.js")) {}
+                }
+            }
+            body data-events=[page.live] {
+                a.skip href="#content" { "Skip to content" }
+                (bar(page))
+                main #content tabindex="-1" { (content) }
+                (foot())
+            }
+        }
+    };
+    Html(markup.into_string())
+}
+
+fn bar(page: &Page<'_>) -> Markup {
+    html! {
+        header.bar {
+            a.brand href="/" {
+                svg.mark viewBox="0 0 20 20" aria-hidden="true" {
+                    path d="M3 2v16" {}
+                    path.flag d="M5 3h12l-3 4 3 4H5z" {}
+                }
+                span { "Finishline" }
+            }
+            @if let Some(visitor) = page.visitor {
+                nav aria-label="Pages" {
+                    ul {
+                        @for (place, address, name) in Place::ALL {
+                            li {
+                                a href=(address) aria-current=[(page.place == Some(place)).then_some("page")] {
+                                    (name)
+                                }
+                            }
+                        }
+                        li { a href="/docs/" { "API" } }
+                    }
+                }
+                form.search role="search" action="/search" {
+                    label.visually-hidden for="search" { "Find a job by any id or its reference" }
+                    input #search type="search" name="q" placeholder="Find by id or reference"
+                        autocomplete="off" spellcheck="false" required;
+                    button.quiet type="submit" { "Find" }
+                }
+                @if visitor.is_signed_in {
+                    form.leave method="post" action="/sign-out" {
+                        (form::token(visitor))
+                        span.who title="The API key you signed in with" { (visitor.name()) }
+                        button.quiet type="submit" { "Sign out" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn foot() -> Markup {
+    html! {
+        footer.foot {
+            p { "Finishline " (env!("CARGO_PKG_VERSION")) }
+            p #zone data-zone { "Times are UTC." }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Whoever looks at a page, and what they may do.
+//!
+//! The extractor of every page. The invariant: a page is never rendered for someone who may not
+//! read; they are led to the sign-in instead, and back.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, Uri, request::Parts},
+};
+
+use super::{
+    super::{
+        Context,
+        access::{self, Caller},
+        error::Problem,
+    },
+    refusal::Refusal,
+};
+use crate::config::Scope;
+
+/// A reader of pages.
+pub struct Visitor {
+    caller: Caller,
+    /// What the forms of the page hold, see `form`.
+    pub form_token: String,
+    /// Whether they came in by a key, and so can leave.
+    pub is_signed_in: bool,
+}
+
+impl Visitor {
+    /// The name of the key they signed in with; empty where no keys are set.
+    pub fn name(&self) -> &str {
+        &self.caller.name
+    }
+
+    /// Whether the actions of this scope are offered to them.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.caller.may(scope)
+    }
+
+    /// Refuses what their key does not allow.
+    pub(super) fn require(&self, scope: Scope) -> Result<(), Refusal> {
+        Ok(self.caller.require(scope)?)
+    }
+
+    /// Whoever a request's session belongs to; `None` if they have to sign in first.
+    pub(super) fn of(headers: &HeaderMap, context: &Context) -> Option<Self> {
+        let is_signed_in = !context.config.api.keys.is_empty();
+        let caller = match is_signed_in {
+            true => access::of_session(headers, context)?,
+            false => Caller::of_this_machine(),
+        };
+        Some(Self { caller, form_token: context.sessions.form_token(headers), is_signed_in })
+    }
+}
+
+impl FromRequestParts<Context> for Visitor {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
+        let visitor = Self::of(&parts.headers, context)
+            .ok_or_else(|| Refusal::SignInFirst { next: local_path(&parts.uri) })?;
+        match visitor.require(Scope::Read) {
+            Ok(()) => Ok(visitor),
+            // Not as a page of theirs: they may read none. The sign-in says what is missing.
+            Err(_) => Err(Problem::ForbiddenScope(Scope::Read).into()),
+        }
+    }
+}
+
+/// The address as a place to come back to.
+fn local_path(uri: &Uri) -> String {
+    uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)
+}

@@ -1,0 +1,143 @@
+//! `/v1/jobs/{id}/outputs`: what a job brought, file by file or as one bundle.
+//!
+//! Called by the company's software. The invariant: a copy of ours is preferred to the Engine's
+//! link, which dies.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{RawQuery, State},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{CACHE_CONTROL, LOCATION},
+    },
+    response::{IntoResponse, Response},
+};
+use url::Url;
+
+use super::{
+    Context,
+    access::MayRead,
+    bundle, download,
+    error::Problem,
+    extract::{FilePath, JobPath},
+    jobs::found,
+};
+use crate::{
+    api,
+    domain::job::{Job, Output},
+};
+
+/// Lists a job's outputs, or gives all their files as a zip.
+#[utoipa::path(
+    operation_id = "listOutputs",
+    get, path = "/v1/jobs/{id}/outputs", tag = "jobs",
+    description = "With `bundle=zip`, every mirrored file of the job in one archive, put together \
+        while it is read. One that breaks off is shorter than its `Content-Length`. Scope: `read`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("bundle" = Option<String>, Query, description = "`zip`"),
+    ),
+    responses(
+        (status = 200, description = "The list, or the archive", content(
+            (api::Outputs = "application/json"),
+            (Vec<u8> = "application/zip"),
+        )),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`; of a bundle also: the job has no mirrored files"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn list(
+    _: MayRead,
+    State(context): State<Context>,
+    JobPath(id): JobPath,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let is_bundle = is_bundle(&query.unwrap_or_default())?;
+    let job = found(context.store.job(id).await?)?;
+    if is_bundle {
+        return bundle::zip(context, job).await;
+    }
+    let outputs = job.outputs.into_iter().map(api::Output::from).collect();
+    Ok(Json(api::Outputs { outputs }).into_response())
+}
+
+fn is_bundle(query: &str) -> Result<bool, Problem> {
+    let mut is_bundle = false;
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match (&*name, &*value) {
+            ("bundle", "zip") => is_bundle = true,
+            ("bundle", _) => return Err(Problem::invalid("/bundle", "expected zip")),
+            _ => return Err(Problem::invalid(format!("/{name}"), "unknown parameter")),
+        }
+    }
+    Ok(is_bundle)
+}
+
+/// Gives an output's file.
+#[utoipa::path(
+    operation_id = "showOutput",
+    get, path = "/v1/jobs/{id}/outputs/{name}", tag = "jobs",
+    description = "The mirrored copy, verified against the digest on record when it is served \
+        first. While there is none, a redirect to the Engine's link. Scope: `read`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("name" = String, Path, description = "The output's name, as in `outputs`"),
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+        ("If-Range" = Option<String>, Header, description = "The `ETag` that the range belongs to"),
+        ("If-None-Match" = Option<String>, Header, description = "An `ETag` seen before"),
+    ),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "The file, of its own type", headers(("ETag" = String), ("Content-Disposition" = String))),
+        (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "The part that was asked for", headers(("Content-Range" = String))),
+        (status = 304, description = "It is the one you have"),
+        (status = 307, description = "The Engine's link", headers(("Location" = String))),
+        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
+        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: no such output, or neither a copy nor a link"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 416, body = api::Problem, content_type = "application/problem+json", description = "`range-not-satisfiable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`file-store-unavailable`, `storage-unavailable`"),
+    ),
+    security(("key" = [])),
+)]
+pub async fn show(
+    _: MayRead,
+    State(context): State<Context>,
+    FilePath(id, name): FilePath,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let job = found(context.store.job(id).await?)?;
+    let output = job.outputs.iter().find(|output| output.name == name);
+    let output = output.ok_or(Problem::NotFound)?;
+    let copy = download::copies(&job).into_iter().find(|copy| copy.output.name == name);
+    if let Some(copy) = copy.filter(|_| context.blobs.is_some()) {
+        let served = download::copy(&context, (&job, &copy), &method, &headers).await?;
+        let redirected = || redirect(output).ok_or(Problem::FileStoreUnavailable);
+        return served.map_or_else(redirected, Ok);
+    }
+    redirect(output).ok_or_else(|| Problem::NoFile(why_not(&job, output)))
+}
+
+/// To the Engine's link, which is a credential and nothing to keep.
+fn redirect(output: &Output) -> Option<Response> {
+    let link = Url::parse(output.url.as_deref()?).ok()?;
+    let link = Some(link).filter(|link| matches!(link.scheme(), "http" | "https"))?;
+    let link = HeaderValue::try_from(String::from(link)).ok()?;
+    let head = [(LOCATION, link), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Some((StatusCode::TEMPORARY_REDIRECT, head, Body::empty()).into_response())
+}
+
+fn why_not(job: &Job, output: &Output) -> String {
+    match output.status.as_deref() {
+        _ if !job.status.is_finished() => format!("the job is {}: it has no files yet", job.status),
+        Some(status) => format!("the Engine gave no link for it and says that it is {status}"),
+        None => "the Engine gave no link for it".into(),
+    }
+}

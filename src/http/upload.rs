@@ -1,0 +1,134 @@
+//! One input on its way from the caller to the Engine, and the Engine told.
+//!
+//! Called by `inputs`. The invariants: an input counts as uploaded only when the Engine's storage
+//! said so or its caller did; the Engine is told once, when all inputs are there that its address
+//! covers; what the storage has taken gets on record even if the caller hangs up.
+
+use axum::body::Body;
+
+use super::{
+    Context,
+    error::Problem,
+    extract::{BodyError, pieces},
+    jobs::found,
+};
+use crate::{
+    domain::{
+        ids::JobId,
+        job::Job,
+        upload::{NoUpload, due_notice, target},
+    },
+    engine::{FileHead, NotifyError, UploadError},
+    telemetry,
+};
+
+/// Streams a body to the input's address, then tells the Engine if that is due.
+pub(super) async fn upload(
+    context: Context,
+    (id, name): (JobId, String),
+    head: FileHead,
+    body: Body,
+) -> Result<Job, Problem> {
+    let place = context.limits.upload()?;
+    let tasks = context.tasks.clone();
+    let uploaded = tasks.spawn(async move {
+        let _until_recorded = place;
+        let outcome = carry_out(&context, (id, &name), head, body).await;
+        let answer = outcome.as_ref().map_or_else(Problem::code, |_| "uploaded");
+        metrics::counter!(telemetry::UPLOADS, "answer" => answer).increment(1);
+        outcome
+    });
+    uploaded.await.unwrap_or(Err(Problem::Internal))
+}
+
+/// Takes the caller's word that the input is uploaded, and tells the Engine if that is due.
+pub(super) async fn notify(context: Context, id: JobId, name: String) -> Result<Job, Problem> {
+    let tasks = context.tasks.clone();
+    let notified = tasks.spawn(async move {
+        let job = found(context.store.job(id).await?)?;
+        match target(&job, &name) {
+            Ok(_) => settle(&context, (id, &name), None).await,
+            Err(NoUpload::Notified) => Ok(job),
+            Err(reason) => Err(reason.into()),
+        }
+    });
+    notified.await.unwrap_or(Err(Problem::Internal))
+}
+
+async fn carry_out(
+    context: &Context,
+    (id, name): (JobId, &str),
+    head: FileHead,
+    body: Body,
+) -> Result<Job, Problem> {
+    let turn = context.turns.take_over(id, name).await;
+    let job = found(context.store.job(id).await?)?;
+    let (_, address) = target(&job, name)?;
+    let length = head.length;
+    let sent = tokio::select! {
+        sent = context.engine.upload(address, head, pieces(&context.limits, body)) => sent,
+        () = turn.is_over.cancelled() => {
+            return Err(Problem::UploadFailed("another upload of this input took its place".into()));
+        }
+    };
+    if let Err(error) = sent {
+        let problem = Problem::from(error);
+        tracing::warn!(job.id = %id, code = problem.code(), "an input was not uploaded");
+        return Err(problem);
+    }
+    settle(context, (id, name), Some(length)).await
+}
+
+/// Puts an upload on record, and what follows from it.
+async fn settle(
+    context: &Context,
+    (id, name): (JobId, &str),
+    length: Option<u64>,
+) -> Result<Job, Problem> {
+    let _turn = context.turns.wait_for(id).await;
+    let store = &context.store;
+    let job = found(store.record_upload(id, name, length, context.clock.now()).await?)?;
+    let Some(notice) = due_notice(&job.inputs, name) else { return Ok(job) };
+    if let Err(error) = context.engine.notify(&notice.url).await {
+        let problem = Problem::from(error);
+        tracing::warn!(job.id = %id, code = problem.code(), "the Engine was not told of an input");
+        return Err(problem);
+    }
+    let told = store.record_notified(id, notice.inputs, context.clock.now()).await?;
+    tracing::info!(job.id = %id, "inputs uploaded and the Engine told");
+    found(told)
+}
+
+impl From<UploadError<BodyError>> for Problem {
+    fn from(error: UploadError<BodyError>) -> Self {
+        match error {
+            UploadError::Refused(reason) => Self::UrlRefused(reason),
+            UploadError::Expired => Self::LinkExpired,
+            UploadError::Failed { status: Some(status), .. } => {
+                Self::UploadFailed(format!("the Engine's storage answered {status}"))
+            }
+            UploadError::Failed { status: None, cause } => {
+                Self::UploadFailed(format!("the Engine's storage: {cause}"))
+            }
+            UploadError::Source(BodyError::TooSlow) => Self::RequestTimeout,
+            // Nobody is left to read it.
+            UploadError::Source(_) => Self::UploadFailed("the body broke off".into()),
+        }
+    }
+}
+
+impl From<NotifyError> for Problem {
+    fn from(error: NotifyError) -> Self {
+        match error {
+            NotifyError::Refused(reason) => Self::UrlRefused(reason),
+            NotifyError::Failed(error) => {
+                let engine_status = error.engine_status();
+                let detail = match engine_status {
+                    Some(status) => format!("{} ({status})", error.cause()),
+                    None => error.cause().to_owned(),
+                };
+                Self::NotifyFailed { engine_status, detail }
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Fetching one file by its link, piece by piece, into the file store.
+//!
+//! Called by the mirror worker. The invariants: memory is constant whatever the file's size; what
+//! is finished has the length that was told and every digest that was told; and no reason for a
+//! failure repeats the link.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use md5::Md5;
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{ACCEPT_ENCODING, IF_RANGE, RANGE, RETRY_AFTER},
+};
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+use url::Url;
+
+use super::answer::Head;
+use crate::{
+    blobs::{BlobError, BlobWriter, Blobs, FileKey},
+    clock::{self, Clock},
+    domain::mirror::MirroredFile,
+    outbound::{self, Outbound},
+};
+
+/// Without a head, or a piece, for so long, a connection is given up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers in a row that brought nothing new, until the attempt is given up.
+const MAX_BARREN: u32 = 3;
+
+/// Before the next try after such an answer.
+const BARREN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why there is no copy.
+#[derive(Debug)]
+pub enum Fault {
+    /// The link opens nothing any more.
+    Expired(&'static str),
+    /// It is larger than allowed.
+    TooLarge,
+    /// Our own file store does not take it.
+    Store(BlobError),
+    Other {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
+}
+
+impl Fault {
+    pub(super) fn other(reason: impl Into<String>) -> Self {
+        Self::Other { reason: reason.into(), retry_after: None }
+    }
+}
+
+impl From<BlobError> for Fault {
+    fn from(error: BlobError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    pub outbound: Outbound,
+    pub blobs: Blobs,
+    pub clock: Clock,
+}
+
+impl Fetcher {
+    /// Copies what `link` leads to. An answer that breaks off is resumed where the server can.
+    ///
+    /// # Errors
+    /// The [`Fault`]; nothing of the file can be seen then.
+    pub async fn fetch(
+        &self,
+        link: &str,
+        key: &FileKey,
+        max_bytes: u64,
+    ) -> Result<MirroredFile, Fault> {
+        let url = Url::parse(link).map_err(|_| Fault::other("its link cannot be read"))?;
+        let mut download = Download {
+            fetcher: self,
+            url,
+            key,
+            max_bytes,
+            asks_for_ranges: true,
+            copy: Copy::begin(&self.blobs, key).await?,
+        };
+        let fetched = download.run().await;
+        let Download { copy, .. } = download;
+        match fetched {
+            Ok(()) => copy.finish().await,
+            Err(fault) => {
+                copy.writer.abort().await;
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// How an answer that brought not everything ended.
+enum Break {
+    /// The connection broke; what came is good.
+    Off(String),
+    /// What came cannot be relied on, or nothing more will come.
+    For(Fault),
+}
+
+impl From<Fault> for Break {
+    fn from(fault: Fault) -> Self {
+        Self::For(fault)
+    }
+}
+
+struct Download<'a> {
+    fetcher: &'a Fetcher,
+    url: Url,
+    key: &'a FileKey,
+    max_bytes: u64,
+    /// Until the server takes offence.
+    asks_for_ranges: bool,
+    copy: Copy,
+}
+
+impl Download<'_> {
+    async fn run(&mut self) -> Result<(), Fault> {
+        let mut barren = 0;
+        loop {
+            let before = self.copy.received;
+            let reason = match self.one_answer().await {
+                Ok(()) if self.copy.is_whole() => return Ok(()),
+                Ok(()) => "the answer ended before the file did".to_owned(),
+                Err(Break::Off(reason)) => reason,
+                Err(Break::For(fault)) => return Err(fault),
+            };
+            // Without a name for these very bytes the rest may be another file's.
+            if self.copy.received == 0 || self.copy.etag().is_none() {
+                return Err(Fault::other(reason));
+            }
+            barren = if self.copy.received > before { 0 } else { barren + 1 };
+            if barren == MAX_BARREN {
+                return Err(Fault::other(reason));
+            }
+            if barren > 0 {
+                self.fetcher.clock.sleep(BARREN_PAUSE).await;
+            }
+        }
+    }
+
+    /// Asks for what is missing, and takes what comes.
+    async fn one_answer(&mut self) -> Result<(), Break> {
+        let mut response = self.send().await?;
+        if self.asks_for_ranges && is_no_to_ranges(response.status()) {
+            self.asks_for_ranges = false;
+            self.restart().await?;
+            response = self.send().await?;
+        }
+        self.check_status(&response)?;
+        let head = Head::read(&response).map_err(Fault::other)?;
+        let announced = head.total.or(head.length.map(|length| head.start + length));
+        if announced.is_some_and(|bytes| bytes > self.max_bytes) {
+            return Err(Fault::TooLarge.into());
+        }
+        let known = match self.copy.place_of(&head)? {
+            Place::Beginning => {
+                if self.copy.received > 0 {
+                    self.restart().await?;
+                }
+                self.copy.expect(head);
+                0
+            }
+            Place::BeginningAgain => self.copy.received,
+            Place::Rest => 0,
+        };
+        self.take(response, known).await
+    }
+
+    /// Takes the body, but for its first `known` bytes.
+    async fn take(&mut self, mut response: Response, mut known: u64) -> Result<(), Break> {
+        loop {
+            let piece = timeout(IDLE_TIMEOUT, response.chunk()).await;
+            let piece = piece.map_err(|_| Break::Off("the server stopped sending".into()))?;
+            let piece = piece.map_err(|error| Break::Off(outbound::describe(&error).into()))?;
+            let Some(mut piece) = piece else { break };
+            let skipped = known.min(piece.len() as u64);
+            known -= skipped;
+            let _ = piece.split_to(usize::try_from(skipped).unwrap_or(usize::MAX));
+            if self.copy.received + piece.len() as u64 > self.max_bytes {
+                return Err(Fault::TooLarge.into());
+            }
+            self.copy.append(piece).await?;
+        }
+        self.copy.note_end();
+        Ok(())
+    }
+
+    // Not `&self`: a writer cannot be looked at from two threads.
+    async fn send(&mut self) -> Result<Response, Break> {
+        let refused = |refused: outbound::Refused| Fault::other(refused.to_string());
+        let request = self.fetcher.outbound.foreign(Method::GET, &self.url).map_err(refused)?;
+        let mut request = request.header(ACCEPT_ENCODING, "identity");
+        if self.asks_for_ranges {
+            // From the first byte on, too: the answer then tells the whole length.
+            request = request.header(RANGE, format!("bytes={}-", self.copy.received));
+            if let Some(etag) = self.copy.etag().filter(|_| self.copy.received > 0) {
+                request = request.header(IF_RANGE, etag);
+            }
+        }
+        match timeout(IDLE_TIMEOUT, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(Break::Off(outbound::describe(&error).into())),
+            Err(_) => Err(Break::Off("the server does not answer".into())),
+        }
+    }
+
+    fn check_status(&self, response: &Response) -> Result<(), Fault> {
+        let status = response.status();
+        match status {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(()),
+            // Google says 400 of a link that has expired.
+            StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::GONE => Err(Fault::Expired("its link opens nothing (any more)")),
+            _ => {
+                let retry_after = response.headers().get(RETRY_AFTER);
+                let retry_after = retry_after.and_then(|value| {
+                    clock::retry_after(value.to_str().ok()?, self.fetcher.clock.now())
+                });
+                let reason = format!("the server answered {}", status.as_u16());
+                Err(Fault::Other { reason, retry_after })
+            }
+        }
+    }
+
+    async fn restart(&mut self) -> Result<(), Fault> {
+        let fresh = Copy::begin(&self.fetcher.blobs, self.key).await?;
+        std::mem::replace(&mut self.copy, fresh).writer.abort().await;
+        Ok(())
+    }
+}
+
+/// Answers of servers that could do without the question for a range.
+fn is_no_to_ranges(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED
+    )
+}
+
+/// What an answer brings.
+enum Place {
+    /// The file from its first byte on: whatever came before is worth nothing.
+    Beginning,
+    /// The same file from its first byte on: what is known of it is passed over.
+    BeginningAgain,
+    /// What is missing of the file.
+    Rest,
+}
+
+/// What has been received, and what it must turn out to be.
+struct Copy {
+    writer: BlobWriter,
+    sha256: Sha256,
+    /// Only if the server told one.
+    md5: Option<Md5>,
+    received: u64,
+    /// Of the first answer.
+    head: Option<Head>,
+    total: Option<u64>,
+}
+
+impl Copy {
+    async fn begin(blobs: &Blobs, key: &FileKey) -> Result<Self, Fault> {
+        let writer = blobs.create(key).await?;
+        Ok(Self { writer, sha256: Sha256::new(), md5: None, received: 0, head: None, total: None })
+    }
+
+    /// Notes what the first answer says of the file.
+    fn expect(&mut self, head: Head) {
+        self.md5 = head.md5.map(|_| Md5::new());
+        self.total = head.total;
+        self.head = Some(head);
+    }
+
+    /// Where what follows an answer's head belongs.
+    fn place_of(&self, head: &Head) -> Result<Place, Fault> {
+        let Some(first) = self.head.as_ref().filter(|_| self.received > 0) else {
+            return match head.start {
+                0 => Ok(Place::Beginning),
+                _ => Err(Fault::other("the answer does not begin with the file")),
+            };
+        };
+        let is_same = head.etag.is_some() && head.etag == first.etag;
+        let is_as_long = head.total.is_none() || first.total.is_none() || head.total == first.total;
+        match head.start {
+            0 if is_same && is_as_long => Ok(Place::BeginningAgain),
+            0 => Ok(Place::Beginning),
+            start if start == self.received && is_same && is_as_long => Ok(Place::Rest),
+            _ => Err(Fault::other("the rest is another file's")),
+        }
+    }
+
+    fn etag(&self) -> Option<&str> {
+        self.head.as_ref()?.etag.as_deref()
+    }
+
+    async fn append(&mut self, piece: Bytes) -> Result<(), Fault> {
+        let received = self.received + piece.len() as u64;
+        if self.total.is_some_and(|total| received > total) {
+            return Err(Fault::other("it is longer than the server told"));
+        }
+        self.sha256.update(&piece);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(&piece);
+        }
+        self.writer.write(piece).await?;
+        self.received = received;
+        Ok(())
+    }
+
+    /// An answer came to its end: that is the file's, if nothing else was told.
+    fn note_end(&mut self) {
+        self.total.get_or_insert(self.received);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.total == Some(self.received)
+    }
+
+    async fn finish(self) -> Result<MirroredFile, Fault> {
+        let sha256: [u8; 32] = self.sha256.finalize().into();
+        let md5 = self.md5.map(|md5| <[u8; 16]>::from(md5.finalize()));
+        let Some(head) = self.head else { return Err(Fault::other("nothing came")) };
+        if head.sha256.is_some_and(|told| told != sha256) || head.md5 != md5 {
+            self.writer.abort().await;
+            return Err(Fault::other("its bytes are not those of the digest that came with them"));
+        }
+        self.writer.finish().await?;
+        Ok(MirroredFile { bytes: self.received, sha256, content_type: head.content_type })
+    }
+}

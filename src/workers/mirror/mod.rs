@@ -1,0 +1,211 @@
+//! Mirroring: each output with a link is copied into the file store, before the link dies.
+//!
+//! The invariants: a copy is begun only for an order that is on record and leased, so a crash
+//! repeats it but loses none; what is recorded as stored is on disk, with its length and digest;
+//! and a link is followed through the guard alone.
+
+mod answer;
+mod fetch;
+mod renewal;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    fetch::{Fault, Fetcher},
+    renewal::Renewal,
+};
+use super::{Found, Worker};
+use crate::{
+    blobs::FileKey,
+    clock,
+    config::MirrorConfig,
+    domain::mirror::{self, AfterMirror, DueMirror, MirroredFile},
+    store::{Lookup, Store, StoreError},
+    telemetry::{MIRROR_ATTEMPTS, MIRRORED_BYTES},
+};
+
+/// For one copy. The largest file over a line of 1 Mbit/s takes some 5 hours.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Beyond that, until a lease that was lost is given back. A restart gives them all back at once.
+const LEASE_MARGIN: Duration = Duration::from_secs(60);
+
+/// Between two tries to record an attempt while the database refuses.
+const RECORD_PAUSE: Duration = Duration::from_secs(2);
+
+/// A server that asks for more patience than this is asked again all the same: links die.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// See the module. Cheap to clone; clones share what is under way.
+#[derive(Clone)]
+pub struct Mirrorer {
+    config: MirrorConfig,
+    fetcher: Fetcher,
+    renewal: Renewal,
+    stopping: CancellationToken,
+    /// Copies under way.
+    pub attempts: TaskTracker,
+    room: Arc<Semaphore>,
+    /// A copy ended: there is room again.
+    ended: Arc<Notify>,
+}
+
+impl Mirrorer {
+    /// A mirrorer with nothing under way. Copies are broken off once it is `stopping`.
+    pub fn new(
+        config: MirrorConfig,
+        fetcher: Fetcher,
+        renewal: Renewal,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(config.concurrency)),
+            config,
+            fetcher,
+            renewal,
+            stopping,
+            attempts: TaskTracker::new(),
+            ended: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for Mirrorer {
+    const NAME: &'static str = "mirror";
+    const IDLE_PAUSE: Duration = Duration::from_secs(1);
+    const BUSY_PAUSE: Duration = Duration::ZERO;
+
+    /// Begins what is due and has room; the copies go on by themselves.
+    async fn step(&self) -> anyhow::Result<Found> {
+        let room = u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX);
+        if room == 0 {
+            return Ok(Found::Nothing);
+        }
+        let now = self.fetcher.clock.now();
+        let lease_until = clock::add(now, ATTEMPT_LIMIT + LEASE_MARGIN);
+        let claimed = self.store().claim_mirrors(now, lease_until, room).await?;
+        let found = if claimed.is_empty() { Found::Nothing } else { Found::More };
+        for due in claimed {
+            let room = self.room.clone().acquire_owned().await?;
+            let mirrorer = self.clone();
+            self.attempts.spawn(async move {
+                let stopping = mirrorer.stopping.clone();
+                // What is broken off leaves nothing behind, and its lease ends with the process.
+                stopping.run_until_cancelled(mirrorer.attempt(due)).await;
+                drop(room);
+                mirrorer.ended.notify_one();
+            });
+        }
+        Ok(found)
+    }
+
+    async fn woken(&self) {
+        self.ended.notified().await;
+    }
+}
+
+impl Mirrorer {
+    fn store(&self) -> &dyn Store {
+        &*self.renewal.store
+    }
+
+    async fn attempt(&self, due: DueMirror) {
+        let key = FileKey::new(due.place, &due.output.name, due.output.extension.as_deref());
+        let copied = timeout(ATTEMPT_LIMIT, self.copy(&due, &key)).await;
+        let copied = copied.unwrap_or_else(|_| Err(Fault::other("it took too long")));
+        let after = match copied {
+            Ok(file) => AfterMirror::Stored(file),
+            Err(fault) => self.after_fault(&due, fault),
+        };
+        let outcome = match &after {
+            AfterMirror::Stored(file) => {
+                metrics::counter!(MIRRORED_BYTES).increment(file.bytes);
+                "stored"
+            }
+            AfterMirror::Failed { reason } => {
+                tracing::error!(
+                    job.id = %due.place.job_id, output = due.output.name, reason,
+                    "an output could not be copied; POST /v1/jobs/{}/refresh takes it up again",
+                    due.place.job_id
+                );
+                "failed"
+            }
+            _ => "retry",
+        };
+        let is_stored = matches!(after, AfterMirror::Stored(_));
+        let is_known = self.record(&due, after).await;
+        metrics::counter!(MIRROR_ATTEMPTS, "outcome" => if is_known { outcome } else { "erased" })
+            .increment(1);
+        if is_stored && !is_known {
+            // The job was erased meanwhile: the copy is nobody's.
+            if let Err(error) = self.fetcher.blobs.delete(&key).await {
+                tracing::warn!(job.id = %due.place.job_id, %error, "a copy is yet to be deleted");
+            }
+        }
+    }
+
+    /// Fetches by the link on record, or by a fresh one if that has expired.
+    async fn copy(&self, due: &DueMirror, key: &FileKey) -> Result<MirroredFile, Fault> {
+        let link = due.output.url.as_deref().ok_or(Fault::other("it has no link"))?;
+        let fetch = |link| self.fetcher.fetch(link, key, self.config.max_file);
+        let now = self.fetcher.clock.now();
+        if mirror::expiry(link).is_some_and(|end| end <= now)
+            && let Some(fresh) = self.renewal.fresh_link(due, link).await
+        {
+            return fetch(&fresh).await;
+        }
+        match fetch(link).await {
+            Err(fault @ Fault::Expired(_)) => match self.renewal.fresh_link(due, link).await {
+                Some(fresh) => fetch(&fresh).await,
+                None => Err(fault),
+            },
+            fetched => fetched,
+        }
+    }
+
+    fn after_fault(&self, due: &DueMirror, fault: Fault) -> AfterMirror {
+        let (attempts, now) = (due.attempts + 1, self.fetcher.clock.now());
+        tracing::debug!(job.id = %due.place.job_id, output = due.output.name, ?fault, "no copy");
+        match fault {
+            Fault::TooLarge => AfterMirror::Failed {
+                reason: format!(
+                    "it is larger than mirror.max_file ({} bytes)",
+                    self.config.max_file
+                ),
+            },
+            Fault::Store(error) => mirror::after_outage(attempts, error.to_string(), now),
+            Fault::Expired(reason) => mirror::after_failure(attempts, reason.to_owned(), now),
+            Fault::Other { reason, retry_after } => {
+                let mut after = mirror::after_failure(attempts, reason, now);
+                if let (AfterMirror::Retry { at, .. }, Some(wait)) = (&mut after, retry_after) {
+                    *at = (*at).max(clock::add(now, wait.min(LONGEST_RETRY_AFTER)));
+                }
+                after
+            }
+        }
+    }
+
+    /// Puts the attempt on record, however long that takes: without it the lease would stand for
+    /// hours. False if there is no such order any more.
+    async fn record(&self, due: &DueMirror, after: AfterMirror) -> bool {
+        loop {
+            let now = self.fetcher.clock.now();
+            let refused = match self.store().record_mirror(due.place, after.clone(), now).await {
+                Ok(found) => return matches!(found, Lookup::Found(())),
+                Err(refused) => refused,
+            };
+            if let StoreError::Unavailable(error) = &refused {
+                tracing::warn!(job.id = %due.place.job_id, error, "a copy is not on record yet");
+            }
+            self.fetcher.clock.sleep(RECORD_PAUSE).await;
+        }
+    }
+}

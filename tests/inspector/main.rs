@@ -1,0 +1,30 @@
+//! The inspector as a browser without scripts sees it: pages, forms and cookies over HTTP.
+
+#![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
+
+mod actions;
+mod list;
+mod pages;
+mod payloads;
+mod sessions;
+#[path = "../support/mod.rs"]
+mod support;
+
+use reqwest::Method;
+use support::{Answer, Service};
+
+/// The token that the forms of a page hold.
+#[track_caller]
+fn form_token(page: &str) -> String {
+    let (_, rest) = page.split_once("name=\"formToken\" value=\"").expect("a form of ours");
+    rest.split('"').next().expect("a value").to_owned()
+}
+
+/// Sends a form as a browser does for a page of ours: without a referrer, so without an origin.
+async fn post_form(service: &Service, path: &str, fields: &[(&str, &str)], cookie: &str) -> Answer {
+    let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+    let request = service.request(Method::POST, path).header("origin", "null");
+    let request = request.header("cookie", cookie);
+    let kind = "application/x-www-form-urlencoded";
+    Answer::of(request.header("content-type", kind).body(form)).await
+}
