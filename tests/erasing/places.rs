@@ -38,7 +38,7 @@ async fn what_a_receiver_answered_and_where_it_was_goes_with_the_job() {
         Router::new().fallback(|| async { (StatusCode::INTERNAL_SERVER_ERROR, "mark-answer") });
     let receiver = serve(refusing).await.replace("127.0.0.1", "localhost");
     let service = Setup::new()
-        .set("RELAY__ALLOWED_HOSTS", "*")
+        .set("RELAY__ALLOWED_HOSTS", r#"["*"]"#)
         .set("OUTBOUND__ALLOW_PRIVATE", true)
         .set("OUTBOUND__ALLOW_HTTP", true)
         .start()
