@@ -94,8 +94,6 @@ pub enum Problem {
     UploadFailed(String),
     /// The input is at the storage, but the Engine was not told.
     NotifyFailed { engine_status: Option<u16>, detail: String },
-    /// Mirrored files cannot be read now.
-    FileStoreUnavailable,
     /// There is no address the Engine could call back on.
     PublicUrlUnknown(String),
     /// More is going on than can be taken in.
@@ -198,9 +196,6 @@ impl Problem {
             }
             Self::NotifyFailed { .. } => {
                 (S::BAD_GATEWAY, "notify-failed", "The Engine was not told of the input")
-            }
-            Self::FileStoreUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "file-store-unavailable", "The file store refuses")
             }
             Self::PublicUrlUnknown(_) => {
                 (S::SERVICE_UNAVAILABLE, "public-url-unknown", "The public URL is not known")

@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(read.len(), files.len());
         for (position, (name, bytes)) in files.into_iter().enumerate() {
             let file = read.by_index(position).expect("its header is where it is said to be");
-            assert_eq!((file.name(), file.size()), (name, bytes));
+            assert_eq!((&*file.name().expect("a name"), file.size()), (name, bytes));
             let header = archive.header(position).len() as u64;
             let start = archive.entries[position].offset + header;
             assert_eq!(file.data_start(), Some(start), "{name}");

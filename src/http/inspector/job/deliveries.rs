@@ -17,12 +17,10 @@ use super::{
     },
     Body, Facts, body_of, difference, tree,
 };
-use crate::{
-    domain::{
-        delivery::{Delivery, Outcome},
-        digest::hex,
-        ids::DeliveryId,
-    },
+use crate::domain::{
+    delivery::{Delivery, Outcome},
+    digest::hex,
+    ids::DeliveryId,
 };
 
 /// Deliveries whose bodies are shown.
