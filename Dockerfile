@@ -8,6 +8,7 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 # The dependencies, built against a stub: this layer is made again only when they change.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 # Cargo wants every target of the manifest to be there, the bench included.
 RUN mkdir src benches \

@@ -27,6 +27,7 @@ use crate::{
     config::{ApiListen, Config},
     doctor::{Doctor, Prober},
     engine::Engine,
+    erasure::Eraser,
     http::{
         self, Context, Limits, Sessions, Turns,
         feed::Feed,
@@ -42,6 +43,7 @@ use crate::{
     workers::{
         self,
         mirror::{Fetcher, Mirrorer, Renewal},
+        purge::Purger,
         reconcile::Reconciler,
         relay::Relayer,
     },
@@ -168,6 +170,12 @@ impl App {
             max_body: config.callbacks.max_body,
         };
         let blobs = config.mirror.store.as_deref().map(open_files).transpose()?;
+        let eraser = Eraser {
+            store: store.clone(),
+            intake: intake.clone(),
+            blobs: blobs.clone(),
+            clock: clock.clone(),
+        };
         let context = Context {
             engine: Engine::new(
                 config.engine.clone(),
@@ -186,6 +194,7 @@ impl App {
             stopping: CancellationToken::new(),
             store,
             intake,
+            eraser,
             outbound,
             blobs,
             verified: Verified::default(),
@@ -239,6 +248,11 @@ impl App {
         }
     }
 
+    /// The worker that erases what is old, to be stepped by hand.
+    pub fn purger(&self) -> Purger {
+        purger(&self.context)
+    }
+
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer } = self;
@@ -267,6 +281,9 @@ impl App {
         let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
         let commits = Some(context.wake.commits());
         workers.spawn(workers::turn(relayer, clock, pulse, stopping.clone(), commits));
+        let purger = purger(&context);
+        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+        workers.spawn(workers::turn(purger, clock, pulse, stopping.clone(), None));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
@@ -337,6 +354,10 @@ fn reconciler(context: &Context) -> Reconciler {
         public_url: context.public_url.clone(),
         clock: context.clock.clone(),
     }
+}
+
+fn purger(context: &Context) -> Purger {
+    Purger::new(context.config.retention.clone(), context.eraser.clone())
 }
 
 fn relayer(context: &Context) -> Relayer {

@@ -14,7 +14,7 @@
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`blobs`]:
 //!   files of jobs, in a folder or a bucket. [`store`]: everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
-//!   on. [`doctor`]: whether that address really leads here.
+//!   on. [`doctor`]: whether that address really leads here. [`erasure`]: jobs gone for good.
 //! - [`http`]: the two front doors. [`workers`]: what goes on beside the requests. [`client`]: the
 //!   API from the other side.
 //! - [`app`]: all of it put together. [`cli`]: the commands.
@@ -33,6 +33,7 @@ pub mod config;
 pub mod doctor;
 pub mod domain;
 pub mod engine;
+pub mod erasure;
 pub mod http;
 pub mod outbound;
 pub mod public_url;

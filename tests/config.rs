@@ -77,6 +77,7 @@ concurrency = 4
 schedule = ["5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h"]
 [mirror]
 store = ""
+concurrency = 4
 max_file = "2GiB"
 [retention]
 erase_after = ""
@@ -160,6 +161,7 @@ fn the_example_alone_gives_the_defaults() {
     assert_eq!(config.relay.schedule.len(), 9);
     assert_eq!(config.relay.schedule[3], Duration::from_secs(2 * 60 * 60));
     assert_eq!(config.mirror.store, None);
+    assert_eq!(config.mirror.concurrency, 4);
     assert_eq!(config.mirror.max_file, 2 * 1024 * 1024 * 1024);
     assert_eq!(config.retention.erase_after, None);
     assert_eq!(config.log.format, LogFormat::Text);
@@ -401,6 +403,8 @@ fn a_wrong_setting_is_one_line_that_says_what_would_be_right() {
         ("[spool]\nsize = \"-1\"", &["spool.size = \"-1\" is not a size"]),
         ("[spool]\nsize = \"1EiB\"", &["spool.size = \"1EiB\" is too large"]),
         ("[mirror]\nstore = \"/var/files\"", &["mirror.store = \"/var/files\" is not a file store", "\"s3://bucket/prefix\""]),
+        ("[mirror]\nstore = \"az://\"", &["mirror.store = \"az://\" is not a file store", "\"gs://bucket/prefix\""]),
+        ("[mirror]\nconcurrency = 0", &["mirror.concurrency = 0 is out of range"]),
         ("[mirror]\nmax_file = \"0\"", &["mirror.max_file = \"0\" is too small"]),
         ("[relay]\nallowed_hosts = [\"https://a.example.com\"]", &["relay.allowed_hosts[0] = \"https://a.example.com\" is not a host", "\"app.example.com:8443\""]),
         ("[relay]\nallowed_hosts = [\"*.example.com\"]", &["relay.allowed_hosts[0]", "\"*\" for any"]),

@@ -21,7 +21,7 @@ const MAX_MAIN_LINES: usize = 40;
 const LAYER_0: &[&str] = &["domain", "config", "clock", "wake", "pulse", "telemetry"];
 const LAYER_1: &[&str] = &["api", "outbound", "blobs", "store"];
 const LAYER_1_WITHOUT_API: &[&str] = &["outbound", "blobs", "store"];
-const LAYER_2: &[&str] = &["engine", "public_url", "doctor"];
+const LAYER_2: &[&str] = &["engine", "public_url", "doctor", "erasure"];
 
 /// Who may import whom. A module that is not here yet stands here already where the plan has it.
 const TABLE: &[(&str, &[&[&str]])] = &[
@@ -38,6 +38,7 @@ const TABLE: &[(&str, &[&[&str]])] = &[
     ("engine", &[LAYER_0, &["outbound"]]),
     ("public_url", &[LAYER_0, &["outbound"]]),
     ("doctor", &[LAYER_0, &["outbound", "public_url"]]),
+    ("erasure", &[LAYER_0, &["store", "blobs"]]),
     ("http", &[LAYER_0, LAYER_1, LAYER_2]),
     ("workers", &[LAYER_0, LAYER_1_WITHOUT_API, LAYER_2]),
     ("client", &[&["api", "domain"]]),

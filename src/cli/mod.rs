@@ -8,12 +8,15 @@ mod check;
 mod completions;
 mod connection;
 mod demo;
+mod download;
 mod events;
 mod following;
 mod forward;
 mod healthcheck;
+mod inputs;
 mod jobs;
 mod pages;
+mod progress;
 mod relays;
 mod report;
 mod restore_check;
@@ -23,6 +26,7 @@ mod serve;
 mod simulate_engine;
 mod submit;
 mod table;
+mod upload;
 mod verify_files;
 mod wait;
 
@@ -72,7 +76,7 @@ enum Command {
     VerifyFiles(verify_files::Arguments),
     /// Ask the running service whether it is alive, for a container's health check
     Healthcheck,
-    /// Submit a job to a running service
+    /// Submit a job to a running service, upload its scans, take its outputs home
     Submit(submit::Arguments),
     /// Look at jobs, wait for them, erase them
     #[command(subcommand)]

@@ -1,13 +1,13 @@
 //! Waiting for a job, as `jobs wait` and `submit --wait` do.
 //!
-//! The invariant: an end by time or by interruption says how to go on waiting.
+//! The invariant: an end by time says how to go on waiting, as an interruption does.
 
 use std::time::Duration;
 
 use super::{
     Exit, Failure,
-    connection::{Backoff, pause},
-    say, stop_signal,
+    connection::Backoff,
+    progress::{Progress, expected},
 };
 use crate::{
     api,
@@ -32,22 +32,17 @@ pub(super) struct Waited {
     pub(super) exit: Exit,
 }
 
-/// Waits until a job is over or the time is up; an interruption is a failure.
+/// Waits until a job is over or the time is up.
 pub(super) async fn wait(
     client: &Client,
     id: JobId,
     timeout: Option<Duration>,
+    progress: &Progress,
 ) -> Result<Waited, Failure> {
-    let waited = tokio::select! {
-        waited = until_over(client, id, timeout) => waited?,
-        () = stop_signal() => {
-            say(&format!("resume with: finishline jobs wait {id}"));
-            return Err(Failure::silent(Exit::Interrupted));
-        }
-    };
+    let waited = until_over(client, id, timeout, progress).await?;
     if let Exit::TimeIsUp = waited.exit {
         let status = waited.job.as_ref().map_or("not known", |job| &job.value.status);
-        say(&format!("time is up, the job is {status}; resume with: finishline jobs wait {id}"));
+        progress.say_resume(&format!("time is up, the job is {status}; "));
     }
     Ok(waited)
 }
@@ -56,9 +51,10 @@ async fn until_over(
     client: &Client,
     id: JobId,
     timeout: Option<Duration>,
+    progress: &Progress,
 ) -> Result<Waited, Failure> {
     let (clock, mut outage) = (Stopwatch::start(), None::<Stopwatch>);
-    let (mut job, mut backoff) = (None, Backoff::default());
+    let (mut job, mut backoff, mut spinner) = (None, Backoff::default(), None);
     loop {
         let left = timeout.map(|timeout| timeout.saturating_sub(clock.elapsed()));
         // The first look is not kept waiting by a job that is over already.
@@ -80,6 +76,12 @@ async fn until_over(
                 if left.is_some_and(|left| left.is_zero()) {
                     return Ok(Waited { job: Some(seen), exit: Exit::TimeIsUp });
                 }
+                if spinner.is_none() {
+                    spinner = progress.work(&seen.value);
+                    if let Some(spinner) = &spinner {
+                        spinner.set_message(outlook(client).await);
+                    }
+                }
                 if job.replace(seen).is_some() {
                     tokio::time::sleep(BETWEEN_CALLS).await;
                 }
@@ -91,7 +93,7 @@ async fn until_over(
                     return Err(error.into());
                 }
                 let trouble = error.to_string();
-                let paused = pause(&mut backoff, &trouble);
+                let paused = progress.pause(&mut backoff, &trouble);
                 match left {
                     Some(left) => _ = tokio::time::timeout(left, paused).await,
                     None => paused.await,
@@ -99,6 +101,12 @@ async fn until_over(
             }
         }
     }
+}
+
+/// How long jobs take, as far as the service says.
+async fn outlook(client: &Client) -> String {
+    let stats = client.get::<api::Stats>("/v1/stats", &[]).await;
+    stats.map(|stats| expected(&stats.value.turnaround)).unwrap_or_default()
 }
 
 async fn look(client: &Client, id: JobId, wait: Duration) -> Result<Answer<api::Job>, ClientError> {

@@ -3,6 +3,7 @@
 //! It talks HTTP only and knows nothing of the service's inside. The invariant: what the service
 //! answers is either what was asked for or a [`ClientError`] that says what to do.
 
+mod files;
 mod follow;
 mod sse;
 
@@ -13,7 +14,10 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-pub use self::follow::{EventStream, Followed};
+pub use self::{
+    files::{Download, DownloadError, Partial, Source},
+    follow::{EventStream, Followed},
+};
 use crate::api;
 
 /// How long a connection may take.
@@ -177,21 +181,34 @@ impl Client {
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let unreachable = |_| ClientError::Unreachable(self.base.clone());
         let response = request.send().await.map_err(unreachable)?;
-        if response.status().is_success() {
-            return Ok(response);
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(self.refusal(response).await),
         }
-        let body = response.bytes().await.map_err(unreachable)?;
-        Err(match serde_json::from_slice(&body) {
+    }
+
+    /// What an answer means that is not what was asked for.
+    async fn refusal(&self, response: Response) -> ClientError {
+        let Ok(body) = response.bytes().await else {
+            return ClientError::Unreachable(self.base.clone());
+        };
+        match serde_json::from_slice(&body) {
             Ok(problem) => ClientError::Problem(Box::new(problem)),
             Err(_) => ClientError::Foreign(self.base.clone()),
-        })
+        }
     }
 
     async fn answer<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
     ) -> Result<Answer<T>, ClientError> {
-        let response = self.send(request.timeout(ANSWER_TIMEOUT)).await?;
+        self.read(self.send(request.timeout(ANSWER_TIMEOUT)).await?).await
+    }
+
+    async fn read<T: DeserializeOwned>(
+        &self,
+        response: Response,
+    ) -> Result<Answer<T>, ClientError> {
         let status = response.status().as_u16();
         let json = response.bytes().await;
         let json = json.map_err(|_| ClientError::Unreachable(self.base.clone()))?;

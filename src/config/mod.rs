@@ -336,7 +336,7 @@ pub struct MirrorConfig {
     #[serde(deserialize_with = "form::optional::<place::StoreUrl, _>")]
     pub store: Option<String>,
     /// Files that are copied at a time.
-    #[serde(deserialize_with = "form::count::<_, MAX_COPIES>")]
+    #[serde(deserialize_with = "form::count::<_, _, MAX_COPIES>")]
     pub concurrency: usize,
     /// The largest file that is copied, in bytes.
     #[serde(deserialize_with = "form::one::<form::PositiveSize, _>")]

@@ -25,6 +25,7 @@ use crate::{
         upload::NoUpload,
     },
     engine::EngineError,
+    erasure::EraseError,
     store::StoreError,
 };
 
@@ -101,6 +102,8 @@ pub enum Problem {
     Overloaded,
     /// The database refuses.
     StorageUnavailable,
+    /// The store of copies refuses.
+    FileStoreUnavailable,
     /// A defect of ours; the log has it under the request id.
     Internal,
 }
@@ -205,6 +208,9 @@ impl Problem {
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too much is going on"),
             Self::StorageUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "storage-unavailable", "The database refuses")
+            }
+            Self::FileStoreUnavailable => {
+                (S::SERVICE_UNAVAILABLE, "file-store-unavailable", "The file store refuses")
             }
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
         }
@@ -406,6 +412,18 @@ impl From<StoreError> for Problem {
             StoreError::Unavailable(reason) => {
                 tracing::error!(reason, "the database refuses");
                 Self::StorageUnavailable
+            }
+        }
+    }
+}
+
+impl From<EraseError> for Problem {
+    fn from(error: EraseError) -> Self {
+        match error {
+            EraseError::Store(error) => error.into(),
+            EraseError::Files(_) | EraseError::NoFileStore => {
+                tracing::error!(%error, "copies of erased jobs are not deleted yet");
+                Self::FileStoreUnavailable
             }
         }
     }

@@ -242,8 +242,10 @@ pub async fn show(
 #[utoipa::path(
     operation_id = "eraseJob",
     delete, path = "/v1/jobs/{id}", tag = "jobs",
-    description = "Its bytes are nowhere in the database afterwards; a tombstone keeps its late \
-        callbacks out. A running job may be erased. Scope: `erase`.",
+    description = "Answers once its bytes are in no file of the service any more; a tombstone \
+        keeps its late callbacks out. A running job may be erased. `503`: some may be left, for \
+        one because a backup reads the log; the service goes on, and so does repeating the call. \
+        Scope: `erase`.",
     params(("id" = String, Path, description = "Job id")),
     responses(
         (status = 200, body = api::Erased),
@@ -251,7 +253,7 @@ pub async fn show(
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased before"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`, `file-store-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -278,7 +280,7 @@ pub(super) async fn erase_job(context: &Context, id: JobId) -> Result<u64, Probl
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no end user is named"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`, `file-store-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -300,13 +302,9 @@ pub async fn erase_many(
 }
 
 async fn erase_target(context: &Context, target: EraseTarget) -> Result<u64, Problem> {
-    let (store, intake, now) = (context.store.clone(), context.intake.clone(), context.clock.now());
+    let eraser = context.eraser.clone();
     // An erasure that began goes on if its caller hangs up.
-    let erasure = context.tasks.spawn(async move {
-        // What waits in the spool may be theirs, and is wiped once it is taken in.
-        intake.take_in().await?;
-        store.erase(target, now).await
-    });
+    let erasure = context.tasks.spawn(async move { eraser.erase(target).await });
     let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
     tracing::info!(jobs = erased, "jobs erased");
     Ok(erased)

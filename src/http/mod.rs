@@ -63,6 +63,7 @@ use crate::{
     config::Config,
     doctor::Doctor,
     engine::Engine,
+    erasure::Eraser,
     outbound::Outbound,
     public_url::PublicUrl,
     pulse::Pulse,
@@ -77,6 +78,7 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// Whatever is received goes through it.
     pub intake: Arc<Intake>,
+    pub eraser: Eraser,
     pub engine: Engine,
     pub public_url: PublicUrl,
     pub doctor: Doctor,

@@ -103,6 +103,18 @@ impl Intake {
         let Ok(_taking) = taking else {
             return Err(StoreError::Unavailable("the spool is being taken in".into()));
         };
+        let mut taken = 0;
+        loop {
+            taken += self.take_in_waiting(spool).await?;
+            if spool.state().is_wiped {
+                return Ok(taken);
+            }
+            // Not while something waits: what came in meanwhile is taken in first.
+            spool.wipe().await.map_err(refused)?;
+        }
+    }
+
+    async fn take_in_waiting(&self, spool: &Spool) -> Result<u64, StoreError> {
         let (mut taken, mut last, mut refusal) = (0, 0, None);
         while let Some(record) = spool.next(last).await.map_err(refused)? {
             last = record.number;
@@ -119,13 +131,7 @@ impl Intake {
         if taken > 0 {
             tracing::info!(records = taken, "callbacks were taken in from the spool");
         }
-        if let Some(refusal) = refusal {
-            return Err(refusal);
-        }
-        if !spool.state().is_wiped {
-            spool.wipe().await.map_err(refused)?;
-        }
-        Ok(taken)
+        refusal.map_or(Ok(taken), Err)
     }
 
     async fn take_in_record(

@@ -8,6 +8,7 @@
 //! - times are supplied by the caller, in whole milliseconds;
 //! - `Lookup::Missing` means never on record, `Lookup::Erased` means erased on purpose.
 
+mod arrival;
 pub mod intake;
 pub mod spool;
 pub mod sqlite;
@@ -19,12 +20,11 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use self::spool::SpoolId;
+pub use self::arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled};
 use crate::domain::{
-    delivery::{Delivery, ENGINE_SOURCE, Outcome},
+    delivery::Delivery,
     event::Event,
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Marks, Output},
@@ -32,7 +32,6 @@ use crate::domain::{
     page::{JobFilter, JobPage, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
-    result::{self, Reading},
 };
 
 /// What a caller can do about a failure.
@@ -136,52 +135,6 @@ pub enum EngineAnswer {
     Unconfirmed { engine_status: Option<u16>, reason: &'static str },
 }
 
-/// What a body was received for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Addressee {
-    /// The job that a callback address proves.
-    Job(JobId),
-    /// The inbox job with this key (SHA-256 of the Engine's id, else of the body), made if there
-    /// is none.
-    Inbox([u8; 32]),
-}
-
-/// A body that was received, read and digested, to be put on record.
-#[derive(Clone, Debug)]
-pub struct Arrival {
-    pub delivery_id: DeliveryId,
-    pub addressee: Addressee,
-    pub received_at: Timestamp,
-    /// The sender's address.
-    pub source: String,
-    /// Credentials redacted.
-    pub headers: Vec<(String, String)>,
-    pub body: Bytes,
-    pub sha256: [u8; 32],
-    pub reading: Reading,
-}
-
-impl Arrival {
-    /// What a look-up at the Engine brought.
-    pub fn of_engine(
-        job_id: JobId,
-        body: Bytes,
-        received_at: Timestamp,
-        id_pointers: &[String],
-    ) -> Self {
-        Self {
-            delivery_id: DeliveryId::new(received_at),
-            addressee: Addressee::Job(job_id),
-            received_at,
-            source: ENGINE_SOURCE.to_owned(),
-            headers: Vec::new(),
-            sha256: Sha256::digest(&body).into(),
-            reading: result::read(&body, id_pointers),
-            body,
-        }
-    }
-}
-
 /// What follows from every result, in its own transaction.
 #[derive(Clone, Debug, Default)]
 pub struct ResultOrders {
@@ -189,35 +142,6 @@ pub struct ResultOrders {
     pub relay_targets: Vec<String>,
     /// Its outputs are to be copied.
     pub is_mirroring: bool,
-}
-
-/// What became of an [`Arrival`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// On record, with this outcome.
-    Kept { job_id: JobId, outcome: Outcome },
-    /// The job has been erased; nothing was kept.
-    Erased,
-}
-
-/// How far an emergency spool has been taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpoolMark {
-    /// Which spool file.
-    pub spool: SpoolId,
-    /// Its records up to this number have been taken in.
-    pub number: u64,
-}
-
-/// An arrival that waited in the emergency spool.
-#[derive(Clone, Debug)]
-pub struct Spooled {
-    pub arrival: Arrival,
-    pub spool: SpoolId,
-    /// Its record's number.
-    pub number: u64,
-    /// No older record waits, so the mark may move up to this one.
-    pub is_oldest: bool,
 }
 
 /// A job's result: the exact body of the delivery that settled it.
@@ -235,6 +159,14 @@ pub enum EraseTarget {
     EndUser(String),
     /// Jobs that finished earlier than this.
     FinishedBefore(Timestamp),
+}
+
+/// What a batch of an erasure came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ErasedBatch {
+    pub jobs: u64,
+    /// None that was meant is left.
+    pub is_last: bool,
 }
 
 /// Figures over all jobs.
@@ -297,7 +229,34 @@ pub trait Store: Send + Sync {
 
     /// Erases jobs and all that belongs to them, so that their bytes are nowhere in the database.
     /// Answers how many; `Erased` if the one job meant is erased already.
-    async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError>;
+    async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError> {
+        let mut erased = 0;
+        let outcome = loop {
+            match self.erase_batch(&target, now).await? {
+                Lookup::Found(batch) => {
+                    erased += batch.jobs;
+                    if batch.is_last {
+                        break Lookup::Found(erased);
+                    }
+                }
+                Lookup::Erased => break Lookup::Erased,
+                Lookup::Missing => break Lookup::Missing,
+            }
+        };
+        self.finish_erasure().await?;
+        Ok(outcome)
+    }
+
+    /// Erases the rows of as many of these jobs as others can wait for.
+    async fn erase_batch(
+        &self,
+        target: &EraseTarget,
+        now: Timestamp,
+    ) -> Result<Lookup<ErasedBatch>, StoreError>;
+
+    /// Overwrites what erased rows left behind, also those of an earlier call that was refused, or
+    /// of a process that was killed.
+    async fn finish_erasure(&self) -> Result<(), StoreError>;
 
     /// Gives jobs in flight that have no time for their first look one: `after` their submission.
     async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError>;

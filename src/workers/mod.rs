@@ -4,6 +4,7 @@
 //! step that fails is tried again; a loop that dies ends the process; none outlives shutdown.
 
 pub mod mirror;
+pub mod purge;
 pub mod reconcile;
 pub mod relay;
 

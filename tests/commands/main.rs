@@ -6,9 +6,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
 mod documentation;
+mod door;
 mod erasing;
 mod events;
 mod exits;
+mod files;
 mod forwarding;
 mod interruptions;
 mod jobs;

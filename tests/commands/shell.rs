@@ -79,6 +79,35 @@ async fn colours_are_for_terminals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_shows_on_a_terminal_how_long_it_takes() {
+    let service = Service::start().await;
+    let job = service.submitted(&ready_job()).await;
+    service.finish(&job).await;
+    let job = service.submitted(&ready_job()).await;
+    let line = format!("{} jobs wait {}", env!("CARGO_BIN_EXE_finishline"), text(&job["id"]));
+    let mut script = Command::new("script");
+    script.args(["-qefc", &line, "/dev/null"]).stdin(Stdio::null());
+    script.env("FINISHLINE_API", &service.api).env("TERM", "xterm");
+    let mut child = script.stdout(Stdio::piped()).spawn().expect("script, of util-linux");
+    let mut stdout = child.stdout.take().unwrap();
+    let shown = tokio::task::spawn_blocking(move || {
+        let (mut seen, mut piece) = (Vec::new(), [0; 512]);
+        while !String::from_utf8_lossy(&seen).contains("half of the jobs take") {
+            let read = stdout.read(&mut piece).unwrap();
+            assert!(read > 0, "it ended: {}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&piece[..read]);
+        }
+        (stdout, String::from_utf8_lossy(&seen).into_owned())
+    });
+    let (stdout, text) = within(shown).await.unwrap();
+    assert!(text.contains("the Engine works on it for 00:00:"), "{text}");
+    service.finish(&job).await;
+    drop(stdout);
+    let ended = tokio::task::spawn_blocking(move || child.wait());
+    within(ended).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_label_cannot_steer_the_terminal() {
     let service = Service::start().await;
     let label = serde_json::json!({ "finishline": { "reference": "\u{1b}[2Jx\r\ny" } });

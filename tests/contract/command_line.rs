@@ -53,7 +53,11 @@ async fn the_demo_shows_its_steps_and_leaves_no_file_behind() {
     let result = ended.stdout.lines().find(|line| line.starts_with('{')).expect("the result");
     assert_eq!(serde_json::from_str::<Value>(result).expect("JSON")["success"], true);
     let computed: [u8; 32] = Sha256::digest(result).into();
-    assert_eq!(&digest[..64], finishline::api::hex(&computed), "the result is the very bytes");
+    assert_eq!(
+        &digest[..64],
+        finishline::domain::digest::hex(&computed),
+        "the result is the very bytes"
+    );
     assert_eq!(files_in(folder.path()), [""; 0]);
     assert_eq!(files_in(temporary.path()), [""; 0]);
 }

@@ -249,7 +249,7 @@ async fn a_key_may_be_set_by_its_digest_and_asks_for_no_host() {
     use sha2::{Digest, Sha256};
     let key = "a-key-known-by-its-digest";
     let digest: [u8; 32] = Sha256::digest(key).into();
-    let keys = json!([{"name": "one", "key_sha256": finishline::api::hex(&digest)}]);
+    let keys = json!([{"name": "one", "key_sha256": finishline::domain::digest::hex(&digest)}]);
     let service = Setup::new().set("API__KEYS", keys).start().await;
     let request = service.request(Method::GET, "/v1/jobs").bearer_auth(key);
     Answer::of(request.header("host", "finishline.example.com")).await.expect(200);

@@ -242,7 +242,7 @@ async fn a_result_is_the_callback_s_body_byte_for_byte() {
 
 fn hex(bytes: &[u8]) -> String {
     let digest: [u8; 32] = Sha256::digest(bytes).into();
-    finishline::api::hex(&digest)
+    finishline::domain::digest::hex(&digest)
 }
 
 #[tokio::test]

@@ -23,7 +23,8 @@ const JOBS: usize = 100;
 const MESHES: usize = 10;
 const KILLS: usize = 5;
 
-/// Failed attempts are repeated after seconds, some of them twice.
+/// Attempts fail by chance, and are repeated after 2, 5, 15 and 60 s. That one of a thousand outputs
+/// needs the wait after those, of 5 minutes, is less likely than 1 in 100.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 struct Node {
@@ -39,9 +40,9 @@ impl Node {
             processing: Processing::After(Duration::ZERO),
             cut_downloads: FaultRate::Probability(0.3),
             lie_length: 50,
-            lie_length_rate: FaultRate::Probability(0.05),
-            corrupt_downloads: FaultRate::Probability(0.05),
-            expire_downloads: FaultRate::Probability(0.1),
+            lie_length_rate: FaultRate::Probability(0.03),
+            corrupt_downloads: FaultRate::Probability(0.03),
+            expire_downloads: FaultRate::Probability(0.05),
             resign_polls: true,
             throttle: 2_000_000,
             seed: Some(7),

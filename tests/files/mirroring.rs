@@ -173,7 +173,8 @@ async fn a_link_into_the_network_is_not_followed() {
          "url": "https://127.0.0.1:9/secret.stl?signature=abc"}]}});
     let service = Setup::new().set("CALLBACKS__INBOX_SECRET", "0123456789abcdef-inbox");
     let folder = tempfile::tempdir().expect("a folder");
-    let service = service.set("MIRROR__STORE", super::copies::store_url(folder.path())).start().await;
+    let service =
+        service.set("MIRROR__STORE", super::copies::store_url(folder.path())).start().await;
     let inbox = format!("{}/inbox/0123456789abcdef-inbox", service.callbacks);
     service.post_to(&inbox, result.to_string()).await.expect(200);
     let job = service.jobs().await.remove(0);

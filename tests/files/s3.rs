@@ -21,6 +21,10 @@ use crate::support::{
 /// More than two parts of a bucket's file.
 const LARGE: u64 = 20 * 1024 * 1024;
 
+/// The server wants to see who calls, and does not reckon up the signature.
+const CREDENTIAL: &str = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, \
+    SignedHeaders=host, Signature=none";
+
 /// A server of its own for one test.
 struct S3Server {
     child: Child,
@@ -54,7 +58,7 @@ impl S3Server {
 
     async fn call(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
         let request = http_client().request(method, format!("{}{path}", self.origin));
-        Answer::of(request.body(body)).await.expect(200)
+        Answer::of(request.header("authorization", CREDENTIAL).body(body)).await.expect(200)
     }
 
     /// What finishline is told of it, in the platform's own variables.

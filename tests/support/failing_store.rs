@@ -28,8 +28,8 @@ use finishline::{
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
     },
     store::{
-        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
-        SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
+        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup, NewSubmission,
+        Receipt, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
@@ -190,6 +190,18 @@ impl Store for FailingStore {
 
     async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError> {
         self.pass("erase", self.inner.erase(target, now)).await
+    }
+
+    async fn erase_batch(
+        &self,
+        target: &EraseTarget,
+        now: Timestamp,
+    ) -> Result<Lookup<ErasedBatch>, StoreError> {
+        self.pass("erase_batch", self.inner.erase_batch(target, now)).await
+    }
+
+    async fn finish_erasure(&self) -> Result<(), StoreError> {
+        self.pass("finish_erasure", self.inner.finish_erasure()).await
     }
 
     async fn record_upload(

@@ -1,9 +1,10 @@
 //! `finishline jobs`: look at jobs, wait for them, look them up, send them again, erase them.
 //!
-//! One function per command; lists, one job's page and erasing have files of their own. The
+//! One function per command; lists, one job's page, files and erasing have files of their own. The
 //! invariant: a result leaves as the very bytes that the Engine sent.
 
 mod erase;
+mod files;
 mod list;
 mod show;
 
@@ -11,7 +12,6 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -19,13 +19,15 @@ use bytes::Bytes;
 use clap::Subcommand;
 use serde_json::json;
 
-pub(super) use self::show::print_job;
+pub(super) use self::{
+    files::wait_command,
+    show::{print_job, print_status},
+};
 use super::{
     Exit, Failure, Screen,
     connection::{self, job_id},
     events, or_interrupted,
     table::{Cell, Kind, Table, time},
-    wait::{self, Waited},
 };
 use crate::{api, client::Client, domain::ids::JobId};
 
@@ -44,13 +46,11 @@ pub(super) enum Command {
         output: Option<PathBuf>,
     },
     /// Wait until a job is over: ends with 0, with 1 if it failed, with 4 when the time is up
-    Wait {
-        #[command(flatten)]
-        job: OneJob,
-        /// How long, such as 10m; unless given, as long as it takes
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        timeout: Option<Duration>,
-    },
+    Wait(files::Wait),
+    /// Upload files for a job's inputs
+    Upload(files::Upload),
+    /// Download a job's outputs
+    Download(files::Download),
     /// List what was received for a job
     Deliveries(OneJob),
     /// Show a job's timeline
@@ -82,11 +82,9 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let (client, mut screen) = (connection.client()?, connection.screen());
     let done = match command {
-        Command::Wait { job, timeout } => {
-            let Waited { job, exit } = wait::wait(&client, job.id, timeout).await?;
-            job.map_or(Ok(()), |job| show::print_status(&mut screen, &job))?;
-            ended(exit)
-        }
+        Command::Wait(arguments) => files::wait(&client, &mut screen, arguments).await,
+        Command::Upload(arguments) => files::upload(&client, &mut screen, arguments).await,
+        Command::Download(arguments) => files::download(&client, &mut screen, arguments).await,
         // Asks on the terminal, where Ctrl-C ends a program by itself.
         Command::Erase(arguments) => erase::run(&client, &mut screen, arguments).await,
         other => or_interrupted(at_once(&client, &mut screen, other)).await,
@@ -110,13 +108,13 @@ async fn at_once(client: &Client, screen: &mut Screen, command: Command) -> Resu
         Command::Events(OneJob { id }) => timeline(client, screen, id).await,
         Command::Refresh(OneJob { id }) => {
             let path = format!("/v1/jobs/{id}/refresh");
-            show::print_status(screen, &client.post(&path, &json!({})).await?)
+            print_status(screen, &client.post(&path, &json!({})).await?)
         }
         Command::Resubmit { job, confirm } => {
             let path = format!("/v1/jobs/{}/resubmit", job.id);
             print_job(screen, &client.post(&path, &json!({ "confirm": confirm })).await?)
         }
-        Command::Wait { .. } | Command::Erase(_) => Ok(()),
+        Command::Wait(_) | Command::Upload(_) | Command::Download(_) | Command::Erase(_) => Ok(()),
     }
 }
 

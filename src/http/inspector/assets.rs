@@ -15,7 +15,7 @@ use axum::{
 use sha2::{Digest, Sha256};
 
 use super::super::error::Problem;
-use crate::api;
+use crate::domain::digest::hex;
 
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -41,7 +41,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         hasher.update(content);
     }
     let digest: [u8; 32] = hasher.finalize().into();
-    api::hex(&digest)[..VERSION_DIGITS].to_owned()
+    hex(&digest)[..VERSION_DIGITS].to_owned()
 });
 
 /// Where a browser finds one of [`FILES`].

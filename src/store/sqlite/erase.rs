@@ -4,11 +4,14 @@
 //! that receiving never waits for a reader. The invariant: what remains of an erased job is its id,
 //! the time, and a digest that refuses its late callbacks.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 
 use super::{mirror, read, rows, writer::UseCase};
 use crate::{
@@ -16,74 +19,105 @@ use crate::{
         event::{EventType, NewEvent},
         ids::JobId,
     },
-    store::{EraseTarget, Lookup, StoreError},
+    store::{EraseTarget, ErasedBatch, Lookup, StoreError},
 };
 
 /// Jobs of one batch: a few milliseconds of the writer's time.
-pub(super) const BATCH: u32 = 64;
+const BATCH: u32 = 64;
+
+/// Bytes of one batch, unless one delivery alone is larger: each is overwritten with zeros, and
+/// receiving waits that long.
+const BATCH_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Attempts to empty the log while readers hold it, with a pause between them.
 const CHECKPOINT_ATTEMPTS: u32 = 200;
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Erases up to [`BATCH`] jobs of a target; answers how many.
+/// How many batches were erased, and up to which one nothing is left of them.
+pub(super) struct Progress {
+    begun: AtomicU64,
+    finished: AtomicU64,
+}
+
+impl Progress {
+    /// A process that was killed may have left an erasure unfinished.
+    pub(super) fn unknown() -> Self {
+        Self { begun: AtomicU64::new(1), finished: AtomicU64::new(0) }
+    }
+
+    pub(super) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The last batch begun, if anything may be left of it or an earlier one.
+    pub(super) fn unfinished(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::SeqCst);
+        (self.finished.load(Ordering::SeqCst) < begun).then_some(begun)
+    }
+
+    pub(super) fn finish(&self, batch: u64) {
+        self.finished.fetch_max(batch, Ordering::SeqCst);
+    }
+}
+
+/// Erases one batch of a target.
 pub(super) struct Erase {
     pub target: EraseTarget,
     pub now: Timestamp,
 }
 
+/// A job to be erased.
+struct Found {
+    seq: i64,
+    id: JobId,
+    /// Of what was received and sent for it.
+    bytes: u64,
+}
+
 #[async_trait]
 impl UseCase for Erase {
-    type Output = Lookup<u64>;
+    type Output = Lookup<ErasedBatch>;
 
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<u64>> {
-        let jobs = self.jobs(connection).await?;
-        if let (EraseTarget::Job(id), true) = (&self.target, jobs.is_empty()) {
-            return read::missing(connection, *id).await;
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<ErasedBatch>> {
+        let found = self.find(connection).await?;
+        let Some(first) = found.first() else {
+            return match self.target {
+                EraseTarget::Job(id) => read::missing(connection, id).await,
+                _ => Ok(Lookup::Found(ErasedBatch { jobs: 0, is_last: true })),
+            };
+        };
+        if first.bytes > BATCH_BYTES && erase_evidence(connection, first.seq).await? > 0 {
+            return Ok(Lookup::Found(ErasedBatch { jobs: 0, is_last: false }));
         }
-        if jobs.is_empty() {
-            return Ok(Lookup::Found(0));
-        }
-        for statement in [
-            "delete from delivery_bodies where delivery_seq in
-                 (select seq from deliveries where job_seq in ",
-            "delete from deliveries where (job_seq in ",
-            "delete from relay_attempts where relay_seq in
-                 (select seq from relays where job_seq in ",
-            "delete from relays where (job_seq in ",
-            mirror::DOOM,
-            "delete from mirrors where (job_seq in ",
-            "delete from job_inputs where (job_seq in ",
-            "delete from job_outputs where (job_seq in ",
-            "delete from job_bodies where (job_seq in ",
-            "delete from events where job_id in (select id from jobs where seq in ",
-            "insert into erased_jobs (job_id, inbox_key, erased_at)
-                 select id, inbox_key, 0 from jobs where (seq in ",
-            "delete from jobs where (seq in ",
-        ] {
-            let mut query = QueryBuilder::<Sqlite>::new(statement);
-            query.push("(");
-            let mut list = query.separated(", ");
-            for (seq, _) in &jobs {
-                list.push_bind(*seq);
-            }
-            query.push("))");
-            query.build().execute(&mut *connection).await?;
-        }
+        let mut bytes = 0;
+        let fits = |job: &&Found| {
+            bytes += job.bytes;
+            bytes <= BATCH_BYTES
+        };
+        let batch = &found[..found.iter().take_while(fits).count().max(1)];
+        erase(connection, batch).await?;
         sqlx::query("update erased_jobs set erased_at = ? where erased_at = 0")
             .bind(self.now.as_millisecond())
             .execute(&mut *connection)
             .await?;
-        let tombstone = |id: &JobId| NewEvent::new(*id, EventType::JobErased, self.now);
-        let tombstones: Vec<_> = jobs.iter().map(|(_, id)| tombstone(id)).collect();
+        let tombstone = |job: &Found| NewEvent::new(job.id, EventType::JobErased, self.now);
+        let tombstones: Vec<_> = batch.iter().map(tombstone).collect();
         rows::insert_events(connection, &tombstones).await?;
-        Ok(Lookup::Found(jobs.len() as u64))
+        let is_last = batch.len() == found.len() && found.len() < BATCH as usize;
+        Ok(Lookup::Found(ErasedBatch { jobs: batch.len() as u64, is_last }))
     }
 }
 
 impl Erase {
-    async fn jobs(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<(i64, JobId)>> {
-        let mut query = QueryBuilder::<Sqlite>::new("select seq, id from jobs where ");
+    async fn find(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<Found>> {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "select seq, id,
+                 (select coalesce(sum(size_bytes), 0) from deliveries where job_seq = jobs.seq)
+                 + coalesce((select coalesce(octet_length(request), 0)
+                         + coalesce(octet_length(engine_response), 0)
+                     from job_bodies where job_seq = jobs.seq), 0) as bytes
+             from jobs where ",
+        );
         match &self.target {
             EraseTarget::Job(id) => query.push("id = ").push_bind(id.0),
             EraseTarget::EndUser(end_user_id) => {
@@ -95,14 +129,90 @@ impl Erase {
         };
         query.push(" limit ").push_bind(BATCH);
         let rows = query.build().fetch_all(connection).await?;
-        rows.iter().map(|row| Ok((row.try_get("seq")?, JobId(row.try_get("id")?)))).collect()
+        let found = |row: &SqliteRow| {
+            let bytes: i64 = row.try_get("bytes")?;
+            let (seq, id) = (row.try_get("seq")?, JobId(row.try_get("id")?));
+            Ok(Found { seq, id, bytes: bytes.unsigned_abs() })
+        };
+        rows.iter().map(found).collect()
     }
+}
+
+/// All rows of these jobs; one with its id takes the place of each.
+async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> sqlx::Result<()> {
+    for statement in [
+        "delete from delivery_bodies where delivery_seq in
+             (select seq from deliveries where job_seq in ",
+        "delete from deliveries where (job_seq in ",
+        "delete from relay_attempts where relay_seq in
+             (select seq from relays where job_seq in ",
+        // The address of a job's own target; the failures of others that share it count anew.
+        "delete from relay_targets where target in
+             (select target from relays where url is not null and job_seq in ",
+        "delete from relays where (job_seq in ",
+        mirror::DOOM,
+        "delete from mirrors where (job_seq in ",
+        "delete from job_inputs where (job_seq in ",
+        "delete from job_outputs where (job_seq in ",
+        "delete from job_bodies where (job_seq in ",
+        "delete from events where job_id in (select id from jobs where seq in ",
+        "insert into erased_jobs (job_id, inbox_key, erased_at)
+             select id, inbox_key, 0 from jobs where (seq in ",
+        "delete from jobs where (seq in ",
+    ] {
+        let mut query = QueryBuilder::<Sqlite>::new(statement);
+        query.push("(");
+        let mut list = query.separated(", ");
+        for job in jobs {
+            list.push_bind(job.seq);
+        }
+        query.push("))");
+        query.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Deliveries of a large job that are not its result, up to a batch of bytes; answers how many. The
+/// job stays whole until it is small enough to go at once.
+async fn erase_evidence(connection: &mut SqliteConnection, job_seq: i64) -> sqlx::Result<u64> {
+    let rows = sqlx::query(
+        "select seq, size_bytes from deliveries where job_seq = ?1
+             and seq is not (select result_delivery from jobs where seq = ?1)
+         order by seq limit ?2",
+    )
+    .bind(job_seq)
+    .bind(BATCH)
+    .fetch_all(&mut *connection)
+    .await?;
+    let (mut count, mut bytes) = (0, 0);
+    for row in &rows {
+        bytes += row.try_get::<i64, _>("size_bytes")?.unsigned_abs();
+        if count > 0 && bytes > BATCH_BYTES {
+            break;
+        }
+        count += 1;
+        for statement in [
+            "delete from delivery_bodies where delivery_seq = ?",
+            "delete from deliveries where seq = ?",
+        ] {
+            let seq: i64 = row.try_get("seq")?;
+            sqlx::query(statement).bind(seq).execute(&mut *connection).await?;
+        }
+    }
+    sqlx::query("update jobs set delivery_count = delivery_count - ? where seq = ?")
+        .bind(count as i64)
+        .bind(job_seq)
+        .execute(connection)
+        .await?;
+    Ok(count)
 }
 
 /// Moves the write-ahead log into the database and cuts it to nothing. Readers that hold it are
 /// waited for between attempts, never within one.
 pub(super) async fn empty_log(pool: &SqlitePool) -> Result<(), StoreError> {
     let unavailable = |error: sqlx::Error| StoreError::Unavailable(error.to_string());
+    // Most of it goes over while others write: cutting it lets nobody write.
+    sqlx::query("pragma wal_checkpoint(passive)").fetch_one(pool).await.map_err(unavailable)?;
     for _ in 0..CHECKPOINT_ATTEMPTS {
         let is_blocked: bool = sqlx::query("pragma wal_checkpoint(truncate)")
             .fetch_one(pool)

@@ -9,6 +9,7 @@ mod erase;
 mod inputs;
 pub mod inspect;
 mod mirror;
+mod notes;
 mod open;
 mod read;
 mod receive;
@@ -16,6 +17,7 @@ mod reconcile;
 mod relay;
 mod resubmit;
 mod rows;
+mod scrub;
 mod spooled;
 mod submit;
 mod writer;
@@ -26,9 +28,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
-use serde_json::json;
 use sqlx::{
-    SqliteConnection, SqlitePool,
+    SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::task::JoinHandle;
@@ -36,14 +37,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::open::{OpenError, schema_version};
-use self::writer::{Database, Outside, UseCase, Writer};
+use self::writer::{Database, Outside, Writer};
 use super::{
-    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
-    ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
+    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup, NewSubmission,
+    Receipt, ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
 };
 use crate::domain::{
     delivery::{Delivery, Outcome},
-    event::{Event, EventType, NewEvent},
+    event::Event,
     ids::{DeliveryId, JobId},
     job::{Job, Marks},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
@@ -71,6 +72,7 @@ pub struct SqliteStore {
     readers: SqlitePool,
     checkpointer: SqlitePool,
     closing: CancellationToken,
+    erasures: erase::Progress,
     signing_key: [u8; 32],
     spool_mark: Option<SpoolMark>,
     wake: Wake,
@@ -132,47 +134,19 @@ impl SqliteStore {
         let database = Database { options: writing, connection: Some(connection) };
         let outside = Outside { wake: wake.clone(), orders: orders.clone(), lock };
         let (writer, task) = Writer::start(database, outside, closing.clone());
-        let store =
-            Self { writer, readers, checkpointer, closing, signing_key, spool_mark, wake, orders };
+        let erasures = erase::Progress::unknown();
+        let store = Self {
+            writer,
+            readers,
+            checkpointer,
+            closing,
+            erasures,
+            signing_key,
+            spool_mark,
+            wake,
+            orders,
+        };
         Ok((store, task))
-    }
-}
-
-struct RecordOversize {
-    id: JobId,
-    limit_bytes: usize,
-    now: Timestamp,
-}
-
-#[async_trait]
-impl UseCase for RecordOversize {
-    type Output = Lookup<()>;
-
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<()>> {
-        if let Lookup::Erased = read::missing::<()>(connection, self.id).await? {
-            return Ok(Lookup::Erased);
-        }
-        let event = NewEvent::new(self.id, EventType::DeliveryOversize, self.now)
-            .with(json!({ "limitBytes": self.limit_bytes }));
-        rows::insert_events(connection, &[event]).await?;
-        Ok(Lookup::Found(()))
-    }
-}
-
-struct Probe {
-    now: Timestamp,
-}
-
-#[async_trait]
-impl UseCase for Probe {
-    type Output = ();
-
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        sqlx::query("update instance set probed_at = ?")
-            .bind(self.now.as_millisecond())
-            .execute(connection)
-            .await?;
-        Ok(())
     }
 }
 
@@ -240,29 +214,24 @@ impl Store for SqliteStore {
         limit_bytes: usize,
         now: Timestamp,
     ) -> Result<Lookup<()>, StoreError> {
-        self.writer.commit(RecordOversize { id, limit_bytes, now }).await
+        self.writer.commit(notes::RecordOversize { id, limit_bytes, now }).await
     }
 
-    async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError> {
-        let mut erased = 0;
-        loop {
-            let batch = erase::Erase { target: target.clone(), now };
-            match self.writer.commit(batch).await? {
-                Lookup::Found(count) => {
-                    erased += count;
-                    if count < u64::from(erase::BATCH) {
-                        break;
-                    }
-                }
-                gone => {
-                    // An earlier call may have been refused while readers held the log.
-                    erase::empty_log(&self.checkpointer).await?;
-                    return Ok(gone);
-                }
-            }
-        }
+    async fn erase_batch(
+        &self,
+        target: &EraseTarget,
+        now: Timestamp,
+    ) -> Result<Lookup<ErasedBatch>, StoreError> {
+        self.erasures.begin();
+        self.writer.commit(erase::Erase { target: target.clone(), now }).await
+    }
+
+    async fn finish_erasure(&self) -> Result<(), StoreError> {
+        let Some(batch) = self.erasures.unfinished() else { return Ok(()) };
+        scrub::scrub(&self.readers, &self.writer).await?;
         erase::empty_log(&self.checkpointer).await?;
-        Ok(Lookup::Found(erased))
+        self.erasures.finish(batch);
+        Ok(())
     }
 
     async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
@@ -417,7 +386,7 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.commit(Probe { now }).await
+        self.writer.commit(notes::Probe { now }).await
     }
 
     async fn job(&self, id: JobId) -> Result<Lookup<Job>, StoreError> {

@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// After an answer that brought no fresh link, or one that did not open either, until the Engine
-/// is asked for the same job again. Longer than a round: it ends the retries that are seconds
-/// apart, not those that are minutes apart.
-const PAUSE: Duration = Duration::from_secs(30);
+/// is asked for the same job again. Those that expired together find the answer on record; the
+/// third attempt of one that expired later asks for itself.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// When the Engine was asked for a job. Held while it is asked.
 type Asked = Arc<sync::Mutex<Option<Timestamp>>>;

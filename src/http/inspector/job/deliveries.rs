@@ -18,9 +18,9 @@ use super::{
     Body, Facts, body_of, difference, tree,
 };
 use crate::{
-    api,
     domain::{
         delivery::{Delivery, Outcome},
+        digest::hex,
         ids::DeliveryId,
     },
 };
@@ -82,7 +82,7 @@ fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> M
             p { (why) "." }
             dl.properties {
                 div { dt { "Delivery id" } dd { (parts::copyable(&id.to_string())) } }
-                div { dt { "SHA-256" } dd { (parts::copyable(&api::hex(&delivery.sha256))) } }
+                div { dt { "SHA-256" } dd { (parts::copyable(&hex(&delivery.sha256))) } }
                 div { dt { "Bytes" } dd { (delivery.bytes) ", "
                     a href={ "/v1/deliveries/" (id) "/body" } { "the exact ones" } } }
             }

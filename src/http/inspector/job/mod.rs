@@ -32,9 +32,9 @@ use super::{
     visitor::Visitor,
 };
 use crate::{
-    api,
     domain::{
         delivery::Delivery,
+        digest::hex,
         event::Event,
         ids::{DeliveryId, JobId},
         job::{Job, Marks},
@@ -224,7 +224,7 @@ fn result(facts: &Facts, tree: Option<Markup>, api: &Api) -> Markup {
         Body::Found(result) => html! {
             p.facts {
                 span { (parts::size(result.body.len() as u64)) }
-                span { "SHA-256 " (parts::copyable(&api::hex(&result.sha256))) }
+                span { "SHA-256 " (parts::copyable(&hex(&result.sha256))) }
                 span { (exact(id)) }
             }
             @if let Some(tree) = tree { (tree) }

@@ -1,0 +1,165 @@
+//! A job's outputs into a folder: `--download DIR`, `jobs download ID DIR`.
+//!
+//! The invariants: a file stands under its name whole or not at all; one that is there and differs
+//! is left alone unless `--force` says otherwise; nothing is written outside the folder.
+
+mod fetch;
+mod names;
+mod part;
+mod report;
+
+use std::{cell::RefCell, fs, path::PathBuf};
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use tokio::sync::OnceCell;
+
+use self::fetch::Fetch;
+pub(super) use self::report::{exit_of, print};
+use super::{
+    Failure,
+    progress::{Progress, shell_word},
+};
+use crate::{api, client::Client, domain::ids::JobId};
+
+/// Files that come at a time: meshes are small, so most of the time goes into asking.
+const AT_A_TIME: usize = 4;
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Arguments {
+    /// Download the outputs into this folder once the job is over
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    download: Option<PathBuf>,
+    /// Replace files in DIR that differ
+    #[arg(long, requires = "download")]
+    force: bool,
+}
+
+/// What happens to a file that is there already and differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existing {
+    Keep,
+    Replace,
+}
+
+impl Existing {
+    pub(super) fn of_flag(force: bool) -> Self {
+        if force { Self::Replace } else { Self::Keep }
+    }
+}
+
+impl Arguments {
+    pub(super) fn folder(&self) -> anyhow::Result<Option<Folder>> {
+        let folder = |path: &PathBuf| Folder::new(path.clone(), Existing::of_flag(self.force));
+        self.download.as_ref().map(folder).transpose()
+    }
+}
+
+/// Where outputs go.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    existing: Existing,
+}
+
+/// One output, and what came of it.
+#[derive(Debug)]
+pub(super) struct Downloaded {
+    output: String,
+    status: Option<String>,
+    structures: Vec<String>,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Written(Copy),
+    /// The same bytes were there already.
+    Unchanged(Copy),
+    /// There is no such file: `Missing`, `Failed`, or the Engine wrote it elsewhere.
+    Absent,
+    /// Why it did not come.
+    Failed(String),
+}
+
+/// A whole file in the folder.
+#[derive(Debug)]
+struct Copy {
+    path: PathBuf,
+    bytes: u64,
+    sha256: String,
+}
+
+impl Folder {
+    /// The folder, made if need be.
+    pub(super) fn new(path: PathBuf, existing: Existing) -> anyhow::Result<Self> {
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        Ok(Self { path, existing })
+    }
+
+    /// The folder as it is typed again, with its flag.
+    pub(super) fn flags(&self) -> String {
+        format!("--download {}", self.words())
+    }
+
+    fn words(&self) -> String {
+        let path = self.path.display().to_string();
+        match self.existing {
+            Existing::Keep => shell_word(&path).into_owned(),
+            Existing::Replace => format!("{} --force", shell_word(&path)),
+        }
+    }
+
+    /// Takes home all outputs of a finished job that are to be had.
+    pub(super) async fn fetch_all(
+        &self,
+        client: &Client,
+        job: &api::Job,
+        progress: &Progress,
+    ) -> Result<Vec<Downloaded>, Failure> {
+        let id: JobId = job.id.parse()?;
+        progress.set_resume(format!("finishline jobs download {id} {}", self.words()));
+        let there = job.outputs.iter().filter(|output| is_there(output)).count();
+        let bar = progress.downloads();
+        let (refreshed, done) = (OnceCell::new(), RefCell::new(0));
+        bar.set_message(format!("0 of {there} files"));
+        let names = names::file_names(&job.outputs);
+        let fetches = job.outputs.iter().zip(names).map(|(output, name)| {
+            let (bar, refreshed, done) = (&bar, &refreshed, &done);
+            async move {
+                let outcome = match is_there(output) {
+                    true => {
+                        let place = self.path.join(name);
+                        let fetch = Fetch { client, id, output, folder: self, progress, bar };
+                        let outcome = fetch.run(place, refreshed).await;
+                        *done.borrow_mut() += 1;
+                        bar.set_message(format!("{} of {there} files", done.borrow()));
+                        outcome
+                    }
+                    false => Outcome::Absent,
+                };
+                Downloaded::new(output, outcome)
+            }
+        });
+        let downloaded = futures_util::stream::iter(fetches).buffered(AT_A_TIME).collect().await;
+        bar.finish_and_clear();
+        Ok(downloaded)
+    }
+}
+
+impl Downloaded {
+    fn new(output: &api::Output, outcome: Outcome) -> Self {
+        Self {
+            output: output.name.clone(),
+            status: output.status.clone(),
+            structures: output.structures.clone(),
+            outcome,
+        }
+    }
+}
+
+/// Whether there is something to fetch: the Engine gave a link, or a copy is kept.
+fn is_there(output: &api::Output) -> bool {
+    output.url.is_some() || output.file.is_some()
+}

@@ -1,0 +1,149 @@
+//! A file that is still coming, under a name of its own, and its way to its place.
+//!
+//! The invariant: it disappears if it is not put in its place, and gets there in one step.
+
+use std::{
+    fs::Permissions,
+    io::{self, Read as _, SeekFrom},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use indicatif::ProgressBar;
+use sha2::{Digest as _, Sha256};
+use tempfile::{NamedTempFile, TempPath};
+use tokio::{
+    fs::File,
+    io::{AsyncSeekExt as _, AsyncWriteExt as _},
+};
+
+use super::{Copy, Existing};
+use crate::{client::Partial, domain::digest::hex};
+
+/// What files are made with before the user's own mask.
+const MODE: u32 = 0o666;
+
+/// Bytes of a file that are read at a time.
+const PIECE: usize = 256 * 1024;
+
+/// See the module.
+pub(super) struct Part {
+    file: File,
+    path: TempPath,
+    digest: Sha256,
+    length: u64,
+    /// What the bar has been told to expect.
+    expected: u64,
+    /// Of what has come so far.
+    pub(super) etag: Option<String>,
+}
+
+/// A file in its place.
+pub(super) enum Placed {
+    Written(Copy),
+    /// The same bytes were there already.
+    Unchanged(Copy),
+}
+
+impl Part {
+    pub(super) fn new(folder: &Path) -> io::Result<Self> {
+        let file: NamedTempFile = tempfile::Builder::new()
+            .prefix(".finishline-")
+            .suffix(".part")
+            .permissions(Permissions::from_mode(MODE))
+            .tempfile_in(folder)?;
+        let (file, path) = file.into_parts();
+        let file = File::from_std(file);
+        Ok(Self { file, path, digest: Sha256::new(), length: 0, expected: 0, etag: None })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// What may be gone on with; `None` where the sender did not name the file.
+    pub(super) fn partial(&self) -> Option<Partial> {
+        let etag = self.etag.clone().filter(|_| self.length > 0)?;
+        Some(Partial { length: self.length, etag })
+    }
+
+    /// Tells the bar how long the file will be.
+    pub(super) fn expect(&mut self, total: u64, bar: &ProgressBar) {
+        bar.dec_length(self.expected);
+        bar.inc_length(total);
+        self.expected = total;
+    }
+
+    pub(super) async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece).await?;
+        self.digest.update(piece);
+        self.length += piece.len() as u64;
+        Ok(())
+    }
+
+    pub(super) async fn restart(&mut self) -> io::Result<()> {
+        self.file.flush().await?;
+        self.file.set_len(0).await?;
+        self.file.seek(SeekFrom::Start(0)).await?;
+        (self.digest, self.length, self.etag) = (Sha256::new(), 0, None);
+        Ok(())
+    }
+
+    pub(super) fn sha256(&self) -> String {
+        hex(&self.digest.clone().finalize())
+    }
+
+    /// Puts the whole file in its place; `None` if one that differs is there and is to be kept.
+    pub(super) async fn put(
+        mut self,
+        place: &Path,
+        existing: Existing,
+    ) -> io::Result<Option<Placed>> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        let (bytes, sha256) = (self.length, self.sha256());
+        let copy = Copy { path: place.to_owned(), bytes, sha256 };
+        if let Some(found) = digest_of(place).await?
+            && found.sha256 == copy.sha256
+        {
+            return Ok(Some(Placed::Unchanged(found)));
+        }
+        let put = match existing {
+            Existing::Keep => self.path.persist_noclobber(place),
+            Existing::Replace => self.path.persist(place),
+        };
+        match put {
+            Ok(()) => Ok(Some(Placed::Written(copy))),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(error) => Err(error.error),
+        }
+    }
+}
+
+/// Reads a file that is there; `None` where none is, or something that is no file.
+pub(super) async fn digest_of(path: &Path) -> io::Result<Option<Copy>> {
+    let path = path.to_owned();
+    let digest = tokio::task::spawn_blocking(move || digest_of_file(path));
+    digest.await.unwrap_or_else(|_| Err(io::Error::other("reading the file broke off")))
+}
+
+fn digest_of_file(path: PathBuf) -> io::Result<Option<Copy>> {
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut file = std::fs::File::open(&path)?;
+    let (mut digest, mut bytes, mut piece) = (Sha256::new(), 0, vec![0; PIECE]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            read => {
+                digest.update(&piece[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
+    Ok(Some(Copy { path, bytes, sha256: hex(&digest.finalize()) }))
+}

@@ -1,0 +1,166 @@
+//! Files for a job's inputs: `--input cbct=scan.dcm`.
+//!
+//! Used by `submit` and `jobs upload`. The invariant: whatever can be known to be wrong is found
+//! before anything is submitted.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::progress::shell_word;
+use crate::client::Source;
+
+/// Characters of an extension at most, without its dot; more is a part of the name.
+const LONGEST_EXTENSION: usize = 5;
+
+/// The extension that stands behind another one.
+const COMPRESSED: &str = "gz";
+
+/// One `NAME=FILE`.
+#[derive(Clone, Debug)]
+pub(super) struct NamedFile {
+    pub(super) name: String,
+    path: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Arguments {
+    /// Upload this file as that input, such as cbct=scan.dcm; repeatable
+    #[arg(id = "inputs", long = "input", value_name = "NAME=FILE", value_parser = named_file)]
+    pub(super) files: Vec<NamedFile>,
+}
+
+/// A file that exists and can be read.
+#[derive(Clone, Debug)]
+pub(super) struct InputFile {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
+}
+
+fn named_file(text: &str) -> Result<NamedFile, &'static str> {
+    let parts = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
+    let (name, path) = parts.ok_or("expected NAME=FILE, such as cbct=scan.dcm")?;
+    Ok(NamedFile { name: name.to_owned(), path: path.into() })
+}
+
+/// Looks at all the files.
+pub(super) fn readable(files: &[NamedFile]) -> anyhow::Result<Vec<InputFile>> {
+    let mut names = BTreeSet::new();
+    files
+        .iter()
+        .map(|file| {
+            if !names.insert(&file.name) {
+                bail!("--input {}: named twice", file.name);
+            }
+            file.look().with_context(|| format!("--input {}={}", file.name, file.path.display()))
+        })
+        .collect()
+}
+
+/// Compares the files with the inputs of a job, by name and extension; answers warnings.
+pub(super) fn compare(
+    files: &[NamedFile],
+    announced: &[(&str, &str)],
+) -> anyhow::Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for file in files {
+        let input = announced.iter().find(|(name, _)| *name == file.name);
+        let Some((_, extension)) = input else {
+            let names: Vec<&str> = announced.iter().map(|(name, _)| *name).collect();
+            bail!("--input {}: the job has no such input, only {}", file.name, names.join(", "));
+        };
+        warnings.extend(file.mismatch(extension));
+    }
+    Ok(warnings)
+}
+
+impl NamedFile {
+    fn look(&self) -> anyhow::Result<InputFile> {
+        let found = fs::metadata(&self.path)?;
+        if found.is_dir() {
+            bail!("a folder; an input is one file: put the slices into one .zip");
+        }
+        if !found.is_file() {
+            bail!("not a file, so its length is not known");
+        }
+        if found.len() == 0 {
+            bail!("the file is empty");
+        }
+        fs::File::open(&self.path)?;
+        Ok(InputFile { name: self.name.clone(), path: self.path.clone(), bytes: found.len() })
+    }
+
+    /// The extension in the Engine's sense, in lower case: `.dcm`, `.nii.gz`.
+    pub(super) fn extension(&self) -> Option<String> {
+        let name = self.path.file_name()?.to_str()?.to_ascii_lowercase();
+        let (stem, last) = split_extension(&name)?;
+        match split_extension(stem) {
+            Some((_, before)) if last == COMPRESSED => Some(format!(".{before}.{last}")),
+            _ => Some(format!(".{last}")),
+        }
+    }
+
+    /// A warning, if the file's name speaks against the extension that was announced.
+    fn mismatch(&self, announced: &str) -> Option<String> {
+        let extension = self.extension()?;
+        (!extension.eq_ignore_ascii_case(announced)).then(|| {
+            let (name, path) = (&self.name, self.path.display());
+            format!("warning: {name} is announced as {announced}, but the file is {path}")
+        })
+    }
+}
+
+impl InputFile {
+    /// Opens the file for an upload; fails if it is not what it was any more.
+    pub(super) async fn open(&self) -> anyhow::Result<Source> {
+        let open = async {
+            let file = tokio::fs::File::open(&self.path).await?;
+            let length = file.metadata().await?.len();
+            if length != self.bytes {
+                bail!("the file has changed meanwhile");
+            }
+            Ok(Source { file, length })
+        };
+        open.await.with_context(|| self.path.display().to_string())
+    }
+
+    /// As it is typed again.
+    pub(super) fn flag(&self) -> String {
+        let word = format!("{}={}", self.name, self.path.display());
+        format!("--input {}", shell_word(&word))
+    }
+}
+
+/// `None` where what stands behind the last dot is no extension.
+fn split_extension(name: &str) -> Option<(&str, &str)> {
+    let (stem, last) = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
+    let is_extension = (1..=LONGEST_EXTENSION).contains(&last.len())
+        && last.starts_with(|first: char| first.is_ascii_alphabetic())
+        && last.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_extension.then_some((stem, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compressed_file_has_both_extensions() {
+        for (file, extension) in [
+            ("scan.dcm", Some(".dcm")),
+            ("SCAN.DCM", Some(".dcm")),
+            ("folder.old/scan.nii.gz", Some(".nii.gz")),
+            ("patient.7.stl", Some(".stl")),
+            ("2026.11.24.gz", Some(".gz")),
+            ("dr.hofmeister.gz", Some(".gz")),
+            ("folder.dcm/IM0001", None),
+            (".dcm", None),
+            ("1.2.840.10008", None),
+        ] {
+            let named = named_file(&format!("cbct={file}")).expect("a name and a file");
+            assert_eq!(named.extension().as_deref(), extension, "{file}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Files to a job's inputs, one after another, each tried again where that may help.
+//!
+//! Called by `submit` and `jobs upload`. The invariant: an input that is there is not sent again.
+
+use indicatif::{BinaryBytes, ProgressBar};
+
+use super::{
+    Failure,
+    connection::{Backoff, exit_of, line_of},
+    inputs::InputFile,
+    progress::Progress,
+};
+use crate::{
+    api,
+    client::{Answer, Client, ClientError},
+    domain::ids::JobId,
+};
+
+/// Tries for each file: a restart on the way is over by the last.
+const TRIES: u32 = 5;
+
+/// Problem of a link that the service refuses to call: that will not pass.
+const URL_REFUSED: &str = "url-refused";
+
+/// Status of an upload whose bytes stopped coming for a while.
+const STOPPED_COMING: u16 = 408;
+
+/// Brings the files to the job; answers the job as it is then.
+pub(super) async fn upload_all(
+    client: &Client,
+    mut job: Answer<api::Job>,
+    files: &[InputFile],
+    progress: &Progress,
+) -> Result<Answer<api::Job>, Failure> {
+    let id: JobId = job.value.id.parse()?;
+    let flags: Vec<String> = files.iter().map(InputFile::flag).collect();
+    progress.set_resume(format!("finishline jobs upload {id} {}", flags.join(" ")));
+    for file in files {
+        match state(&job.value, &file.name) {
+            None | Some("awaiting") => job = Upload { client, id, file, progress }.run().await?,
+            Some(state) => progress.note(&format!("{} is {state} already", file.name)),
+        }
+    }
+    match unannounced(&job.value) {
+        Some(input) => announce(client, (id, input), progress).await,
+        None => Ok(job),
+    }
+}
+
+fn state<'a>(job: &'a api::Job, name: &str) -> Option<&'a str> {
+    Some(job.inputs.iter().find(|input| input.name == name)?.state.as_str())
+}
+
+/// An input of which the Engine was to be told, since all are there, and was not.
+fn unannounced(job: &api::Job) -> Option<&str> {
+    let is_complete = job.inputs.iter().all(|input| input.state != "awaiting");
+    let uploaded = job.inputs.iter().find(|input| input.state == "uploaded");
+    Some(uploaded.filter(|_| is_complete)?.name.as_str())
+}
+
+async fn announce(
+    client: &Client,
+    (id, input): (JobId, &str),
+    progress: &Progress,
+) -> Result<Answer<api::Job>, Failure> {
+    let (mut backoff, mut tries) = (Backoff::default(), 0);
+    loop {
+        tries += 1;
+        match client.notify(id, input).await {
+            Err(error) if is_passing(&error) && tries < TRIES => {
+                progress.pause(&mut backoff, &line_of(&error)).await;
+            }
+            notified => return Ok(notified?),
+        }
+    }
+}
+
+/// One file on its way.
+struct Upload<'a> {
+    client: &'a Client,
+    id: JobId,
+    file: &'a InputFile,
+    progress: &'a Progress,
+}
+
+impl Upload<'_> {
+    async fn run(&self) -> Result<Answer<api::Job>, Failure> {
+        let (name, bytes) = (&self.file.name, self.file.bytes);
+        let bar = self.progress.upload(name, bytes);
+        let (mut backoff, mut tries) = (Backoff::default(), 0);
+        loop {
+            tries += 1;
+            let error = match self.send(&bar).await? {
+                Ok(job) => {
+                    bar.finish_and_clear();
+                    self.progress.note(&format!("{name}: {} uploaded", BinaryBytes(bytes)));
+                    return Ok(job);
+                }
+                Err(error) => error,
+            };
+            if !is_passing(&error) || tries == TRIES {
+                return Err(self.failure(&error));
+            }
+            let trouble = format!("{name}: {}", line_of(&error));
+            self.progress.pause(&mut backoff, &trouble).await;
+            if let Some(job) = self.arrived().await? {
+                return Ok(job);
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        bar: &ProgressBar,
+    ) -> Result<Result<Answer<api::Job>, ClientError>, Failure> {
+        let source = self.file.open().await?;
+        bar.reset();
+        let sent = bar.clone();
+        Ok(self.client.upload(self.id, &self.file.name, source, move |bytes| sent.inc(bytes)).await)
+    }
+
+    /// The job, if the file is there although nobody said so.
+    async fn arrived(&self) -> Result<Option<Answer<api::Job>>, Failure> {
+        match self.client.get::<api::Job>(&format!("/v1/jobs/{}", self.id), &[]).await {
+            Ok(job) => {
+                let is_there = state(&job.value, &self.file.name) != Some("awaiting");
+                Ok(Some(job).filter(|_| is_there))
+            }
+            // The next try will show.
+            Err(error) if error.is_passing() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn failure(&self, error: &ClientError) -> Failure {
+        let (name, id) = (&self.file.name, self.id);
+        let flag = self.file.flag();
+        let line = format!("{name}: {}", line_of(error));
+        let line = format!("{line}; again with: finishline jobs upload {id} {flag}");
+        Failure { exit: exit_of(error), line }
+    }
+}
+
+fn is_passing(error: &ClientError) -> bool {
+    match error {
+        ClientError::Problem(problem) if problem.status == STOPPED_COMING => true,
+        ClientError::Problem(problem) => error.is_passing() && problem.code != URL_REFUSED,
+        _ => true,
+    }
+}

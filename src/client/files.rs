@@ -1,0 +1,250 @@
+//! Scans on their way to the service and outputs on their way from it, in constant memory.
+//!
+//! Used by `submit` and `jobs`. The invariants: the API key goes to the service alone, never to a
+//! storage that it names; no error shows a signed link; a transfer that stands still ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use reqwest::{
+    Body, Method, RequestBuilder, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LOCATION, RANGE},
+};
+use tokio::{fs::File, io::AsyncReadExt};
+use tokio_util::io::ReaderStream;
+use url::Url;
+
+use super::{ANSWER_TIMEOUT, Answer, Client, ClientError};
+use crate::{api, domain::ids::JobId};
+
+/// Bytes read of a file at a time: few enough to hold, enough that reading costs nothing.
+const PIECE: usize = 256 * 1024;
+
+/// How long a download may bring nothing; storages throttle, but they do not pause.
+const DOWNLOAD_STALL: Duration = Duration::from_secs(60);
+
+/// Hexadecimal digits of a SHA-256.
+const DIGEST_DIGITS: usize = 64;
+
+/// A file to be uploaded, open at its beginning.
+#[derive(Debug)]
+pub struct Source {
+    pub file: File,
+    /// Bytes that are sent; a file that grows meanwhile is cut here.
+    pub length: u64,
+}
+
+/// What is there of a file whose download was cut.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    pub length: u64,
+    /// Strong; names the file that the rest must belong to.
+    pub etag: String,
+}
+
+/// Why an output does not come.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    #[error(transparent)]
+    Service(#[from] ClientError),
+    /// The Engine's storage answered, but not with the file; 403 if the link has expired.
+    #[error("the Engine's storage at {origin} answered {status}")]
+    Refused { origin: String, status: u16 },
+    /// Whoever was to send it cannot be reached, or fell silent midway.
+    #[error("{0} does not send it to its end")]
+    Broken(String),
+}
+
+impl DownloadError {
+    /// Whether another try may well bring it.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Service(error) => error.is_passing(),
+            Self::Refused { status, .. } => matches!(status, 206 | 408 | 416 | 429 | 500..),
+            Self::Broken(_) => true,
+        }
+    }
+
+    /// Whether the Engine's link is no good any more.
+    pub fn is_dead_link(&self) -> bool {
+        matches!(self, Self::Refused { status: 400 | 401 | 403 | 404 | 410, .. })
+    }
+}
+
+/// An output as it comes.
+#[derive(Debug)]
+pub struct Download {
+    response: Response,
+    /// Who sends it, for messages.
+    sender: String,
+    /// The place in the file of the first byte that comes: 0, or what was there already.
+    pub offset: u64,
+    /// Bytes of the whole file, if the sender says.
+    pub total: Option<u64>,
+    pub etag: Option<String>,
+    /// Of the whole file, in lower-case hexadecimal; known of what the service itself keeps.
+    pub sha256: Option<String>,
+}
+
+impl Client {
+    /// Streams a file to a job's input; `sent` hears how many bytes have left each time.
+    pub async fn upload(
+        &self,
+        job: JobId,
+        name: &str,
+        source: Source,
+        sent: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Result<Answer<api::Job>, ClientError> {
+        let moved = Arc::new(AtomicU64::new(0));
+        let count = moved.clone();
+        let pieces = ReaderStream::with_capacity(source.file.take(source.length), PIECE);
+        let pieces = pieces.inspect_ok(move |piece| {
+            count.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            sent(piece.len() as u64);
+        });
+        let request = self.request_at(Method::PUT, &["jobs", &job.to_string(), "inputs", name]);
+        let request = request
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, source.length)
+            .body(Body::wrap_stream(pieces));
+        tokio::select! {
+            answer = async { self.read(self.send(request).await?).await } => answer,
+            () = standstill(&moved) => Err(ClientError::Unreachable(self.base.clone())),
+        }
+    }
+
+    /// Has the Engine told that an input is uploaded.
+    pub async fn notify(&self, job: JobId, name: &str) -> Result<Answer<api::Job>, ClientError> {
+        let path = ["jobs", &job.to_string(), "inputs", name, "notify"];
+        self.answer(self.request_at(Method::POST, &path)).await
+    }
+
+    /// Opens an output, from its beginning or after what is there of it; the sender decides.
+    pub async fn download(
+        &self,
+        job: JobId,
+        name: &str,
+        partial: Option<&Partial>,
+    ) -> Result<Download, DownloadError> {
+        let request = self.request_at(Method::GET, &["jobs", &job.to_string(), "outputs", name]);
+        let response = begun(ranged(request, partial)).await;
+        let response = response.ok_or_else(|| ClientError::Unreachable(self.base.clone()))?;
+        if response.status() == StatusCode::TEMPORARY_REDIRECT {
+            return self.download_from_storage(&response, partial).await;
+        }
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await.into());
+        }
+        let mut download = Download::of(response, self.base.to_string(), partial)?;
+        let digest = download.etag.as_ref().map(|etag| etag.trim_matches('"').to_owned());
+        download.sha256 = digest.filter(|digest| digest.len() == DIGEST_DIGITS);
+        Ok(download)
+    }
+
+    /// Follows the service to the Engine's storage, without the key.
+    async fn download_from_storage(
+        &self,
+        redirect: &Response,
+        partial: Option<&Partial>,
+    ) -> Result<Download, DownloadError> {
+        let link = redirect.headers().get(LOCATION).and_then(|link| link.to_str().ok());
+        let link = link.and_then(|link| Url::parse(link).ok());
+        let link = link.filter(|link| matches!(link.scheme(), "http" | "https"));
+        let link = link.ok_or_else(|| ClientError::Foreign(self.base.clone()))?;
+        let origin = link.origin().ascii_serialization();
+        let response = begun(ranged(self.http.get(link), partial)).await;
+        let response = response.ok_or_else(|| DownloadError::Broken(origin.clone()))?;
+        match response.status().is_success() {
+            true => Download::of(response, origin, partial),
+            false => Err(DownloadError::Refused { origin, status: response.status().as_u16() }),
+        }
+    }
+
+    /// A request below `/v1`; a segment may hold anything.
+    fn request_at(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let mut url = Url::parse("http://path").expect("an address");
+        let mut path = url.path_segments_mut().expect("an http address has a path");
+        path.push("v1").extend(segments);
+        drop(path);
+        self.request(method, url.path())
+    }
+}
+
+impl Download {
+    fn of(
+        response: Response,
+        sender: String,
+        partial: Option<&Partial>,
+    ) -> Result<Self, DownloadError> {
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let etag = header(ETAG).filter(|etag| etag.starts_with('"')).map(str::to_owned);
+        let (offset, total) = match (response.status(), partial) {
+            (StatusCode::PARTIAL_CONTENT, Some(partial)) => {
+                let range = header(CONTENT_RANGE).and_then(content_range);
+                match range.filter(|(first, _)| *first == partial.length) {
+                    Some(range) => range,
+                    None => return Err(DownloadError::Refused { origin: sender, status: 206 }),
+                }
+            }
+            (StatusCode::OK, _) => (0, response.content_length()),
+            (status, _) => {
+                return Err(DownloadError::Refused { origin: sender, status: status.as_u16() });
+            }
+        };
+        Ok(Self { response, sender, offset, total, etag, sha256: None })
+    }
+
+    /// The next bytes; `None` at the end.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, DownloadError> {
+        match tokio::time::timeout(DOWNLOAD_STALL, self.response.chunk()).await {
+            Ok(Ok(piece)) => Ok(piece),
+            _ => Err(self.broken()),
+        }
+    }
+
+    /// The error of one that ended before its end.
+    pub fn broken(&self) -> DownloadError {
+        DownloadError::Broken(self.sender.clone())
+    }
+}
+
+/// The head of an answer; `None` if there is none.
+async fn begun(request: RequestBuilder) -> Option<Response> {
+    tokio::time::timeout(DOWNLOAD_STALL, request.send()).await.ok()?.ok()
+}
+
+/// Asks for the rest of a file, or for all of it should it be another one by now.
+fn ranged(request: RequestBuilder, partial: Option<&Partial>) -> RequestBuilder {
+    match partial {
+        Some(Partial { length, etag }) => {
+            request.header(RANGE, format!("bytes={length}-")).header(IF_RANGE, etag)
+        }
+        None => request,
+    }
+}
+
+/// The first byte and the whole file's length of `bytes 5-9/10`.
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = range.split_once('-')?;
+    Some((first.parse().ok()?, total.parse().ok()))
+}
+
+/// Returns when nothing has moved for as long as an answer may take.
+async fn standstill(moved: &AtomicU64) {
+    let mut before = None;
+    loop {
+        let now = moved.load(Ordering::Relaxed);
+        if before.replace(now) == Some(now) {
+            return;
+        }
+        tokio::time::sleep(ANSWER_TIMEOUT).await;
+    }
+}

@@ -1,0 +1,90 @@
+//! What is received, on its way onto the record, directly or through the emergency spool.
+//!
+//! Made by the callbacks, the workers and the spool, taken by the store. The invariant: the digest
+//! and the reading of an arrival are those of its body.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::spool::SpoolId;
+use crate::domain::{
+    delivery::{ENGINE_SOURCE, Outcome},
+    ids::{DeliveryId, JobId},
+    result::{self, Reading},
+};
+
+/// What a body was received for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Addressee {
+    /// The job that a callback address proves.
+    Job(JobId),
+    /// The inbox job with this key (SHA-256 of the Engine's id, else of the body), made if there
+    /// is none.
+    Inbox([u8; 32]),
+}
+
+/// A body that was received, read and digested, to be put on record.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub delivery_id: DeliveryId,
+    pub addressee: Addressee,
+    pub received_at: Timestamp,
+    /// The sender's address.
+    pub source: String,
+    /// Credentials redacted.
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    pub sha256: [u8; 32],
+    pub reading: Reading,
+}
+
+impl Arrival {
+    /// What a look-up at the Engine brought.
+    pub fn of_engine(
+        job_id: JobId,
+        body: Bytes,
+        received_at: Timestamp,
+        id_pointers: &[String],
+    ) -> Self {
+        Self {
+            delivery_id: DeliveryId::new(received_at),
+            addressee: Addressee::Job(job_id),
+            received_at,
+            source: ENGINE_SOURCE.to_owned(),
+            headers: Vec::new(),
+            sha256: Sha256::digest(&body).into(),
+            reading: result::read(&body, id_pointers),
+            body,
+        }
+    }
+}
+
+/// What became of an [`Arrival`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// On record, with this outcome.
+    Kept { job_id: JobId, outcome: Outcome },
+    /// The job has been erased; nothing was kept.
+    Erased,
+}
+
+/// How far an emergency spool has been taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolMark {
+    /// Which spool file.
+    pub spool: SpoolId,
+    /// Its records up to this number have been taken in.
+    pub number: u64,
+}
+
+/// An arrival that waited in the emergency spool.
+#[derive(Clone, Debug)]
+pub struct Spooled {
+    pub arrival: Arrival,
+    pub spool: SpoolId,
+    /// Its record's number.
+    pub number: u64,
+    /// No older record waits, so the mark may move up to this one.
+    pub is_oldest: bool,
+}

@@ -1,0 +1,57 @@
+//! Small notes that change no job: a body too large to be kept, a write for its own sake.
+//!
+//! Carried out by the writer. The invariant: none is made for a job that has been erased.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde_json::json;
+use sqlx::SqliteConnection;
+
+use super::{read, rows, writer::UseCase};
+use crate::{
+    domain::{
+        event::{EventType, NewEvent},
+        ids::JobId,
+    },
+    store::Lookup,
+};
+
+/// That a body was too large to be kept.
+pub(super) struct RecordOversize {
+    pub id: JobId,
+    pub limit_bytes: usize,
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl UseCase for RecordOversize {
+    type Output = Lookup<()>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<()>> {
+        if let Lookup::Erased = read::missing::<()>(connection, self.id).await? {
+            return Ok(Lookup::Erased);
+        }
+        let event = NewEvent::new(self.id, EventType::DeliveryOversize, self.now)
+            .with(json!({ "limitBytes": self.limit_bytes }));
+        rows::insert_events(connection, &[event]).await?;
+        Ok(Lookup::Found(()))
+    }
+}
+
+/// That the database takes writes.
+pub(super) struct Probe {
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl UseCase for Probe {
+    type Output = ();
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        sqlx::query("update instance set probed_at = ?")
+            .bind(self.now.as_millisecond())
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+}
