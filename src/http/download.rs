@@ -25,7 +25,7 @@ use crate::{
     blobs::{BlobError, Blobs, FileKey},
     domain::{
         digest, file_name,
-        job::Job,
+        job::{Job, Output},
         mirror::{AfterMirror, FilePlace, MirroredFile, StoredCopy},
     },
 };
@@ -36,7 +36,7 @@ const ANY_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream
 /// The copies that a job has, in the order of its outputs.
 pub(super) fn copies(job: &Job) -> Vec<StoredCopy> {
     let copies = (0..).zip(&job.outputs).filter(|(_, output)| output.file.is_some());
-    let copy = |(position, output): (u32, &crate::domain::job::Output)| StoredCopy {
+    let copy = |(position, output): (u32, &Output)| StoredCopy {
         place: FilePlace { job_id: job.id, position },
         output: output.clone(),
     };
