@@ -210,7 +210,7 @@ async fn a_bundle_holds_every_file_under_a_name_of_its_own() {
     assert_eq!(archive.len(), expected.len());
     for (position, (name, output)) in expected.into_iter().enumerate() {
         let mut file = archive.by_index(position).expect("a file");
-        assert_eq!(file.name(), name);
+        assert_eq!(file.name().expect("a name"), name);
         let mut content = Vec::new();
         file.read_to_end(&mut content).expect("its digest fits");
         assert_eq!(content, service.get(&output_path(&job, output)).await.expect(200).body);

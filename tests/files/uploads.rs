@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use finishline::simulator::NotifyPlace;
+use finishline::simulator::{FaultRate, NotifyPlace};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -247,7 +247,7 @@ async fn each_way_to_fail_is_its_own_problem_and_names_no_link() {
     put(&service, id, "ios_upper", scan()).await.problem(409, "input-provided");
     notify(&service, id, "ios_upper").await.expect(200);
 
-    service.engine.set(|options| options.expire_links = true);
+    service.engine.set(|options| options.expire_uploads = FaultRate::Always);
     put(&service, id, "ios_lower", scan()).await.problem(409, "link-expired");
     // The storage answers at once and reads nothing of it.
     put(&service, id, "ios_lower", vec![1; 20_000_000]).await.problem(409, "link-expired");
