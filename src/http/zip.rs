@@ -208,7 +208,7 @@ fn dos(at: Timestamp) -> (u16, u16) {
     let year = at.year().clamp(1980, 2107) - 1980;
     let date = year << 9 | i16::from(at.month()) << 5 | i16::from(at.day());
     let [hour, minute, second] = [at.hour(), at.minute(), at.second()].map(|part| part as u16);
-    (date as u16, hour << 11 | minute << 5 | second / 2)
+    (date as u16, (hour << 11) | (minute << 5) | (second / 2))
 }
 
 #[cfg(test)]
