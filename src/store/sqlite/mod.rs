@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub use self::open::{OpenError, schema_version};
 use self::writer::{Database, Outside, UseCase, Writer};
 use super::{
-    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
+    Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, Lookup, NewSubmission, Receipt,
     SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
 };
 use crate::domain::{
@@ -358,6 +358,10 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
         ask!(self, relay::show, id, now)
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, StoreError> {
+        ask!(self, relay::backlog, now)
     }
 
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
