@@ -166,6 +166,7 @@ impl App {
             ),
             doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
             public_url,
+            started_at: clock.now(),
             limits: Limits::new(&config),
             sessions: Sessions::new(store.signing_key()),
             config: Arc::new(config),

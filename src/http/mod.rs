@@ -39,6 +39,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{any, get, post},
 };
+use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{
@@ -77,6 +78,8 @@ pub struct Context {
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
+    /// When the service was put together.
+    pub started_at: Timestamp,
     /// Of people in browsers.
     pub sessions: Sessions,
     /// Cancelled when the service stops: whoever waits or follows is let go.

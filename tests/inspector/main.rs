@@ -4,9 +4,11 @@
 
 mod actions;
 mod list;
+mod overview;
 mod pages;
 mod payloads;
 mod sessions;
+mod submit;
 #[path = "../support/mod.rs"]
 mod support;
 
