@@ -4,6 +4,7 @@
 
 mod actions;
 mod list;
+mod meshes;
 mod overview;
 mod pages;
 mod payloads;
