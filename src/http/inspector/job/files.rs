@@ -26,7 +26,8 @@ pub(super) fn inputs(job: &Job) -> Markup {
                 tbody {
                     @for input in &job.inputs {
                         @let (tone, why) = match input.state {
-                            InputState::Awaiting => (Tone::Warning, "The Engine waits for its upload"),
+                            InputState::Awaiting if job.status.is_in_flight() => (Tone::Warning, "The Engine waits for its upload"),
+                            InputState::Awaiting => (Tone::Quiet, "It was not uploaded through Finishline"),
                             InputState::Uploaded => (Tone::Quiet, "It is uploaded"),
                             InputState::Notified => (Tone::Good, "It is uploaded, and the Engine was told"),
                             InputState::Provided => (Tone::Good, "The Engine fetches it from the address it was given"),
