@@ -249,6 +249,13 @@ impl Browser {
         BASE64_STANDARD.decode(text(&encoded)).expect("a picture in base64")
     }
 
+    /// An element as PNG.
+    pub async fn picture_of(&self, selector: &str) -> Vec<u8> {
+        let element = self.try_find(selector).await.expect("it is there");
+        let encoded = self.get(&format!("/element/{element}/screenshot")).await;
+        BASE64_STANDARD.decode(text(&encoded)).expect("a picture in base64")
+    }
+
     /// What the pages complained of since the last question: errors, warnings, breaches of the
     /// content policy.
     pub async fn complaints(&self) -> Vec<String> {

@@ -12,9 +12,11 @@ mod browser;
 mod chromedriver;
 mod keyboard;
 mod living;
+mod meshes;
 mod pages;
 mod payloads;
 mod pictures;
 mod scene;
+mod submitting;
 #[path = "../support/mod.rs"]
 mod support;

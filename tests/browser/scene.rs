@@ -167,8 +167,13 @@ impl Scene {
     }
 
     /// The pages that the README shows, by the names of their pictures.
-    pub fn pages_of_the_readme(&self) -> [(&'static str, String); 2] {
-        [("jobs", "/jobs".to_owned()), ("job", format!("/jobs/{}", self.succeeded))]
+    pub fn pages_of_the_readme(&self) -> [(&'static str, String); 4] {
+        [
+            ("jobs", "/jobs".to_owned()),
+            ("job", format!("/jobs/{}", self.succeeded)),
+            ("overview", "/overview".to_owned()),
+            ("submit", "/submit".to_owned()),
+        ]
     }
 
     /// Every page there is, by a short name.
@@ -183,6 +188,8 @@ impl Scene {
             ("dead relay", job(&self.dead)),
             ("unconfirmed", job(&self.unconfirmed)),
             ("awaiting", job(&self.awaiting)),
+            ("overview", "/overview".to_owned()),
+            ("submit", "/submit".to_owned()),
             ("erase", format!("/jobs/{}/erase", self.succeeded)),
         ]
     }
