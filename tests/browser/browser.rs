@@ -274,7 +274,8 @@ impl Browser {
     /// The size of the window's content and the reader's choice of colours.
     pub async fn look_at(&self, size: (u32, u32), scheme: Scheme) {
         let (width, height) = size;
-        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        let size =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.develop("Emulation.setDeviceMetricsOverride", size).await;
         let feature = json!({"name": "prefers-color-scheme", "value": scheme.name()});
         // Without motion a page looks the same at any moment.

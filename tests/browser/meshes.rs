@@ -80,6 +80,10 @@ async fn a_file_that_is_no_mesh_is_refused_in_words() {
     browser.settle().await;
     browser.run_with(SERVE, json!(["<script>window.hurt = 1</script>"])).await;
     browser.click("[data-mesh]").await;
-    browser.wait_until("document.querySelector('dialog [role=status]')?.innerText.includes('cannot be shown')").await;
+    browser
+        .wait_until(
+            "document.querySelector('dialog [role=status]')?.innerText.includes('cannot be shown')",
+        )
+        .await;
     assert_eq!(browser.run("return window.hurt ?? null").await, json!(null));
 }

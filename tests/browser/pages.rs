@@ -86,7 +86,9 @@ async fn no_page_is_wider_than_a_phone() {
     pages.push(("long words", format!("/jobs/{}", text(&job["id"]))));
     for (name, path) in pages {
         browser.visit(&format!("{}{path}", scene.service.api)).await;
-        browser.run("document.querySelectorAll('details').forEach((fold) => fold.open = true)").await;
+        browser
+            .run("document.querySelectorAll('details').forEach((fold) => fold.open = true)")
+            .await;
         let beyond = browser.run(BEYOND).await;
         assert_eq!(beyond, json!([]), "{name} is wider than the window");
     }

@@ -49,7 +49,9 @@ async fn a_hostile_payload_runs_nothing_on_any_page() {
     ] {
         browser.visit(&format!("{}{path}", service.api)).await;
         assert!(!browser.has_dialog().await, "{path} opens a dialog");
-        browser.run("document.querySelectorAll('details').forEach((fold) => fold.open = true)").await;
+        browser
+            .run("document.querySelectorAll('details').forEach((fold) => fold.open = true)")
+            .await;
         assert!(browser.words().await.contains("onerror"), "{path} shows it as text");
         let hurt = "return [window.hurt ?? null, document.querySelectorAll(
             '[href^=\"javascript:\" i], img[src=x], [onerror], [onload]').length]";

@@ -42,7 +42,9 @@ async fn a_refusal_is_shown_and_the_form_stays_as_it_was() {
     browser.click(".scan:has([data-scan=cbct]) summary").await;
     browser.type_into("[name='url.cbct']", "ftp://store.example/<b>scan</b>").await;
     browser.click("#submit .edit button[type=submit]").await;
-    browser.wait_until("document.querySelector('[data-part=inputs]').innerText.includes('http')").await;
+    browser
+        .wait_until("document.querySelector('[data-part=inputs]').innerText.includes('http')")
+        .await;
     let kept = browser.run("return document.querySelector('[name=\"url.cbct\"]').value").await;
     assert_eq!(kept, "ftp://store.example/<b>scan</b>");
     assert!(service.jobs().await.is_empty());

@@ -109,7 +109,7 @@ impl Days {
 
     fn table(&self, shown: &[usize]) -> Markup {
         html! {
-            div.scroll {
+            div.scroll tabindex="0" {
                 table.plain.numbers {
                     caption.visually-hidden { "Jobs per day by status, newest first" }
                     thead {

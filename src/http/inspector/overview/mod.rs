@@ -182,7 +182,7 @@ fn relays(context: &Context, backlog: &[Backlog]) -> Markup {
                 code { "finishWebhook" } "."
             }
         } @else {
-            div.scroll {
+            div.scroll tabindex="0" {
                 table.plain.numbers {
                     caption.visually-hidden { "Results that wait to be passed on, by target" }
                     thead {

@@ -85,7 +85,7 @@ pub(super) fn render(ascending_millis: &[u64]) -> Markup {
         (chart.render())
         details.fold {
             summary { "As a table" }
-            div.scroll {
+            div.scroll tabindex="0" {
                 table.plain.numbers {
                     caption.visually-hidden { "Jobs by turnaround" }
                     thead { tr { th scope="col" { "Turnaround" } th scope="col" { "Jobs" } } }
