@@ -112,17 +112,16 @@ impl Chart {
         let width = 1.0 / self.columns.len() as f64;
         let left = place as f64 * width;
         let (x, filled) = (percent(left + width * (1.0 - FILLED) / 2.0), percent(width * FILLED));
-        let mut below = 0;
+        let piled = column.parts.iter().scan(0, |below, (fill, count)| {
+            *below += count;
+            Some((*fill, *below - count, *below))
+        });
         html! {
             g.column {
                 title { (column.told) }
                 rect.whole x=(percent(left)) y=(y(0) - PLOT) width=(percent(width)) height=(PLOT) {}
-                @for (fill, count) in &column.parts {
-                    @if *count > 0 {
-                        @let (bottom, top) = (y(below), y(below + count));
-                        (filled_rect(*fill, &x, &filled, (top, bottom)))
-                        @let _ = below += count;
-                    }
+                @for (fill, from, to) in piled.filter(|(_, from, to)| from < to) {
+                    (filled_rect(fill, &x, &filled, (y(to), y(from))))
                 }
                 @if column.is_labelled && column.height() > 0 {
                     text.height x=(percent(left + width / 2.0)) y=(pixels(y(column.height()) - 5.0)) {
