@@ -55,7 +55,11 @@ async fn a_dead_relay_is_sent_again_and_seen_to_arrive() {
 #[tokio::test]
 async fn an_unconfirmed_job_is_sent_again_once_the_box_is_ticked() {
     let Some(browser) = Browser::open().await else { return };
-    let service = Setup::new().engine(|options| options.answer = Some(500)).start().await;
+    let setup = Setup::new().engine(|options| {
+        options.answer = Some(500);
+        options.answer_after_accept = true;
+    });
+    let service = setup.start().await;
     let id = text(&service.submit(&ready_job()).await.json()["jobId"]).to_owned();
     service.engine.set(|options| options.answer = None);
     visit_job(&browser, &service, &id).await;
@@ -63,7 +67,8 @@ async fn an_unconfirmed_job_is_sent_again_once_the_box_is_ticked() {
     assert_eq!(service.job(&id).await["status"], "unconfirmed");
     browser.click("form[action$='/resubmit'] input[type=checkbox]").await;
     // The page keeps itself fresh meanwhile, and the tick stays.
-    service.post("/v1/jobs", ready_job().to_string()).await.expect(201);
+    service.post_to(&service.callback_url(&id), "{}").await.expect(200);
+    browser.wait_until("document.body.innerText.includes('unrecognised')").await;
     browser.click("form[action$='/resubmit'] button").await;
     browser.wait_until("document.querySelector('#job .status.is-submitted')").await;
     assert_eq!(service.job(&id).await["status"], "submitted");
