@@ -185,6 +185,7 @@ impl App {
             ),
             doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
             public_url,
+            started_at: clock.now(),
             limits: Limits::new(&config),
             turns: Turns::default(),
             sessions: Sessions::new(store.signing_key()),

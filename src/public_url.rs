@@ -34,6 +34,15 @@ pub enum Unknown {
     NoTunnel { port: u16 },
 }
 
+impl Unknown {
+    /// The port that a tunnel has to lead to.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::NoAgent { port, .. } | Self::NoTunnel { port } => *port,
+        }
+    }
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct PublicUrl(Arc<Source>);

@@ -84,16 +84,8 @@ pub async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&context.limits, &headers, body, MAX_JOB_BODY).await;
     let body = body.map_err(|error| error.into_problem(MAX_JOB_BODY))?;
-    let defaults = Defaults {
-        cloud_package: context.config.engine.default_cloud_package.clone(),
-        end_user_id: context.config.engine.default_end_user_id.clone(),
-    };
-    let request = JobRequest::parse(&body, &defaults)?;
-    let idempotency = key.map(|key| Idempotency {
-        api_key: caller.name,
-        key_sha256: Sha256::digest(key).into(),
-        fingerprint: request.fingerprint,
-    });
+    let request = JobRequest::parse(&body, &defaults(&context))?;
+    let idempotency = key.map(|key| once(&caller.name, key, &request));
     let wait = wait::preferred(&headers);
     let submitted = match (submit_job(context.clone(), request, idempotency).await?, wait) {
         (Submitted::Now(job), Some(wait)) => {
@@ -120,6 +112,23 @@ pub async fn submit(
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
+}
+
+/// What the settings put into a body that leaves it out.
+pub(super) fn defaults(context: &Context) -> Defaults {
+    Defaults {
+        cloud_package: context.config.engine.default_cloud_package.clone(),
+        end_user_id: context.config.engine.default_end_user_id.clone(),
+    }
+}
+
+/// A caller's wish, by an idempotency key, that this request makes one job.
+pub(super) fn once(api_key: &str, key: &str, request: &JobRequest) -> Idempotency {
+    Idempotency {
+        api_key: api_key.to_owned(),
+        key_sha256: Sha256::digest(key).into(),
+        fingerprint: request.fingerprint,
+    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {

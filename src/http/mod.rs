@@ -47,6 +47,7 @@ use axum::{
     middleware::{from_fn, from_fn_with_state},
     routing::{any, get, post, put},
 };
+use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{
@@ -92,6 +93,8 @@ pub struct Context {
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
+    /// When the service was put together.
+    pub started_at: Timestamp,
     /// Who uploads what.
     pub turns: Turns,
     /// Of people in browsers.

@@ -51,10 +51,14 @@ fn by_status(statuses: Vec<(JobStatus, u64)>) -> BTreeMap<String, u64> {
     statuses.into_iter().map(|(status, jobs)| (status.as_str().to_owned(), jobs)).collect()
 }
 
-/// The nearest-rank percentile of ascending milliseconds, in seconds.
-fn percentile_seconds(ascending: &[u64], percent: usize) -> Option<f64> {
+fn percentile_seconds(ascending_millis: &[u64], percent: usize) -> Option<f64> {
+    percentile(ascending_millis, percent).map(|millis| millis as f64 / 1000.0)
+}
+
+/// The nearest-rank percentile of ascending figures; `None` if there are none.
+pub(super) fn percentile(ascending: &[u64], percent: usize) -> Option<u64> {
     let rank = (ascending.len() * percent).div_ceil(100).max(1);
-    ascending.get(rank - 1).map(|millis| *millis as f64 / 1000.0)
+    ascending.get(rank - 1).copied()
 }
 
 #[cfg(test)]

@@ -178,6 +178,20 @@ pub struct Stats {
     pub days: Vec<(String, Vec<(JobStatus, u64)>)>,
     /// From submission to result, milliseconds, ascending, of the jobs that finished last.
     pub turnaround_millis: Vec<u64>,
+    /// Jobs past their due time without a result.
+    pub overdue: u64,
+}
+
+/// What one target has not been passed yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub target: String,
+    /// Orders that wait for their next attempt.
+    pub pending: u64,
+    /// Given up; they can be ordered again.
+    pub dead: u64,
+    /// The target is left alone for a while.
+    pub is_paused: bool,
 }
 
 /// See the module's invariants.
@@ -332,6 +346,9 @@ pub trait Store: Send + Sync {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError>;
+
+    /// The targets that have an order which is not delivered, by name.
+    async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, StoreError>;
 
     /// Records that an input is uploaded; `bytes` is `None` where its caller did it. Nothing
     /// changes for an input that was `notified` or `provided`.

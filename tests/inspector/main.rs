@@ -4,9 +4,12 @@
 
 mod actions;
 mod list;
+mod meshes;
+mod overview;
 mod pages;
 mod payloads;
 mod sessions;
+mod submit;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -15,6 +15,8 @@ async fn pages() -> (Service, Vec<(String, Answer)>) {
         (format!("/jobs/{id}"), 200),
         (format!("/jobs/{id}/erase"), 200),
         (format!("/jobs/{missing}"), 404),
+        ("/overview".to_owned(), 200),
+        ("/submit".to_owned(), 200),
         ("/search?q=nothing-is-called-this".to_owned(), 200),
     ];
     let mut pages = Vec::new();

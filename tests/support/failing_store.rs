@@ -28,8 +28,8 @@ use finishline::{
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
     },
     store::{
-        Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup, NewSubmission,
-        Receipt, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
+        Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
+        NewSubmission, Receipt, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
     },
 };
 use futures_util::{StreamExt, stream, stream::BoxStream};
@@ -414,6 +414,10 @@ impl Store for FailingStore {
 
     async fn last_event(&self) -> Result<i64, StoreError> {
         self.pass("last_event", self.inner.last_event()).await
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, StoreError> {
+        self.pass("backlog", self.inner.backlog(now)).await
     }
 
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError> {

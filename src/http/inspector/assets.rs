@@ -25,8 +25,13 @@ const PICTURE: &str = "image/svg+xml";
 const FILES: &[(&str, &str, &str)] = &[
     ("foundation.css", STYLE, include_str!("assets/foundation.css")),
     ("parts.css", STYLE, include_str!("assets/parts.css")),
+    ("figures.css", STYLE, include_str!("assets/figures.css")),
+    ("submit.css", STYLE, include_str!("assets/submit.css")),
     ("page.js", SCRIPT, include_str!("assets/page.js")),
     ("live.js", SCRIPT, include_str!("assets/live.js")),
+    ("submit.js", SCRIPT, include_str!("assets/submit.js")),
+    ("mesh.js", SCRIPT, include_str!("assets/mesh.js")),
+    ("mesh-file.js", SCRIPT, include_str!("assets/mesh-file.js")),
     ("icon.svg", PICTURE, include_str!("assets/icon.svg")),
 ];
 

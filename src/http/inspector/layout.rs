@@ -7,15 +7,35 @@ use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
 
 use super::{assets, form, visitor::Visitor};
+use crate::config::Scope;
 
 /// The entries of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Jobs,
+    Overview,
+    Submit,
 }
 
 impl Place {
-    const ALL: [(Self, &'static str, &'static str); 1] = [(Self::Jobs, "/jobs", "Jobs")];
+    const ALL: [(Self, &'static str, &'static str); 3] = [
+        (Self::Jobs, "/jobs", "Jobs"),
+        (Self::Overview, "/overview", "Overview"),
+        (Self::Submit, "/submit", "Submit"),
+    ];
+
+    /// What a visitor's key must allow for it to be offered.
+    fn scope(self) -> Scope {
+        match self {
+            Self::Jobs | Self::Overview => Scope::Read,
+            Self::Submit => Scope::Submit,
+        }
+    }
+}
+
+/// A script of one page's own, to stand in its content.
+pub(super) fn script(name: &str) -> Markup {
+    html! { script type="module" src=(assets::address(name)) {} }
 }
 
 /// A page without its content.
@@ -43,6 +63,8 @@ pub(super) fn render(page: &Page<'_>, content: Markup) -> Html<String> {
                 link rel="icon" type="image/svg+xml" href=(assets::address("icon.svg"));
                 link rel="stylesheet" href=(assets::address("foundation.css"));
                 link rel="stylesheet" href=(assets::address("parts.css"));
+                link rel="stylesheet" href=(assets::address("figures.css"));
+                link rel="stylesheet" href=(assets::address("submit.css"));
                 script type="module" src=(assets::address("page.js")) {}
                 @if page.live.is_some() {
                     script type="module" src=(assets::address("live.js")) {}
@@ -72,7 +94,7 @@ fn bar(page: &Page<'_>) -> Markup {
             @if let Some(visitor) = page.visitor {
                 nav aria-label="Pages" {
                     ul {
-                        @for (place, address, name) in Place::ALL {
+                        @for (place, address, name) in Place::ALL.into_iter().filter(|(place, ..)| visitor.may(place.scope())) {
                             li {
                                 a href=(address) aria-current=[(page.place == Some(place)).then_some("page")] {
                                     (name)

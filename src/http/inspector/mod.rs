@@ -10,9 +10,11 @@ mod form;
 mod job;
 mod jobs;
 mod layout;
+mod overview;
 mod parts;
 mod refusal;
 mod sign_in;
+mod submit;
 mod visitor;
 
 use axum::{
@@ -53,6 +55,8 @@ pub(super) fn routes(context: &Context) -> Router<Context> {
         .route("/jobs/{id}/erase", get(job::actions::ask_to_erase).post(job::actions::erase))
         .route("/jobs/{id}/outputs/{name}", get(job::files::download))
         .route("/jobs/{id}/relays/{relay}/resend", post(job::actions::resend))
+        .route("/overview", get(overview::show))
+        .route("/submit", get(submit::show).post(submit::submit))
         .route("/search", get(jobs::search::lead))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))

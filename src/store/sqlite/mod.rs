@@ -39,8 +39,9 @@ use uuid::Uuid;
 pub use self::open::{OpenError, schema_version};
 use self::writer::{Database, Outside, Writer};
 use super::{
-    Arrival, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup, NewSubmission,
-    Receipt, ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
+    Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
+    NewSubmission, Receipt, ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError,
+    StoredResult,
 };
 use crate::domain::{
     delivery::{Delivery, Outcome},
@@ -326,6 +327,10 @@ impl Store for SqliteStore {
         now: Timestamp,
     ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
         ask!(self, relay::show, id, now)
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, StoreError> {
+        ask!(self, relay::backlog, now)
     }
 
     async fn record_upload(

@@ -21,6 +21,7 @@ use crate::{
         },
         time::from_millis,
     },
+    store::Backlog,
 };
 
 /// An order that follows from a result: job's seq, target, the job's own address, time.
@@ -369,6 +370,38 @@ pub(super) async fn show(
     });
     let attempts = attempts.collect::<sqlx::Result<Vec<_>>>()?;
     Ok(Some((relay, attempts)))
+}
+
+/// The targets with orders that are not delivered.
+pub(super) async fn backlog(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<Vec<Backlog>> {
+    // Two halves, since each has an index of its own: a table of a million delivered orders is
+    // not looked through.
+    let rows = sqlx::query(
+        "select target, sum(pending) as pending, sum(dead) as dead,
+             target in (select target from relay_targets where paused_until > ?) as is_paused
+         from (select target, count(*) as pending, 0 as dead from relays
+                   where state = 'pending' group by target
+               union all
+               select target, 0, count(*) from relays
+                   where state = 'dead' group by target)
+         group by target order by target",
+    )
+    .bind(now.as_millisecond())
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(backlog_of).collect()
+}
+
+fn backlog_of(row: &SqliteRow) -> sqlx::Result<Backlog> {
+    Ok(Backlog {
+        target: row.try_get("target")?,
+        pending: row.try_get::<i64, _>("pending")?.unsigned_abs(),
+        dead: row.try_get::<i64, _>("dead")?.unsigned_abs(),
+        is_paused: row.try_get("is_paused")?,
+    })
 }
 
 /// A process that ended has nothing under way: what it had leased is due again.

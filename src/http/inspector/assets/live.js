@@ -58,8 +58,8 @@ async function refresh() {
   }
 }
 
-// Swaps a part for its successor, and keeps what the reader did to it: what is open, where the
-// focus is.
+// Swaps a part for its successor, and keeps what the reader did to it: what is open, what is
+// ticked, where the focus is.
 function replace(part, next) {
   next.dataset.last = next.innerHTML;
   const selected = document.getSelection();
@@ -76,6 +76,12 @@ function replace(part, next) {
     const same = next.querySelector(`details[data-key="${CSS.escape(details.dataset.key)}"]`);
     if (same) {
       same.open = details.open;
+    }
+  }
+  for (const box of part.querySelectorAll("input[type=checkbox]")) {
+    const same = next.querySelector(`input[type=checkbox][name="${CSS.escape(box.name)}"]`);
+    if (same) {
+      same.checked = box.checked;
     }
   }
   const focused = part.contains(document.activeElement) ? pathTo(document.activeElement, part) : null;

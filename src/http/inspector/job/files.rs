@@ -26,7 +26,8 @@ pub(super) fn inputs(job: &Job) -> Markup {
                 tbody {
                     @for input in &job.inputs {
                         @let (tone, why) = match input.state {
-                            InputState::Awaiting => (Tone::Warning, "The Engine waits for its upload"),
+                            InputState::Awaiting if job.status.is_in_flight() => (Tone::Warning, "The Engine waits for its upload"),
+                            InputState::Awaiting => (Tone::Quiet, "It was not uploaded through Finishline"),
                             InputState::Uploaded => (Tone::Quiet, "It is uploaded"),
                             InputState::Notified => (Tone::Good, "It is uploaded, and the Engine was told"),
                             InputState::Provided => (Tone::Good, "The Engine fetches it from the address it was given"),
@@ -95,6 +96,11 @@ fn link(job: &Job, output: &Output) -> Markup {
     match web_address(output) {
         Some(_) => html! {
             a href={ "/jobs/" (job.id) "/outputs/" (name) } title="At the Engine, whose link expires" { "Download" }
+            @if let Some(format) = mesh_format(output) {
+                " "
+                button.copy type="button" data-mesh={ "/v1/jobs/" (job.id) "/outputs/" (name) }
+                    data-format=(format) data-name=(mesh_name(output)) { "Show" }
+            }
         },
         None => html! { span.muted { "–" } },
     }
@@ -105,4 +111,17 @@ fn web_address(output: &Output) -> Option<&str> {
     // What cannot stand in a header cannot be an address either.
     let is_plain = |url: &&str| url.bytes().all(|byte| byte.is_ascii_graphic());
     output.url.as_deref().filter(is_web).filter(is_plain)
+}
+
+/// How its file is read as a mesh that one can turn; `None` if it is none.
+fn mesh_format(output: &Output) -> Option<&'static str> {
+    let extension = output.extension.as_deref()?.to_ascii_lowercase();
+    ["stl", "ply", "obj"].into_iter().find(|format| extension.strip_prefix('.') == Some(format))
+}
+
+fn mesh_name(output: &Output) -> String {
+    match output.structures.as_slice() {
+        [] => output.name.clone(),
+        structures => format!("{}: {}", output.name, structures.join(", ")),
+    }
 }

@@ -114,6 +114,7 @@ pub(super) async fn show(
                 h3 { "Its deliveries" } (command(&api.get(&format!("/v1/jobs/{id}/deliveries"))))
             }))
         }
+        (layout::script("mesh.js"))
     };
     let events = format!("/v1/events?jobId={id}");
     let page = Page {

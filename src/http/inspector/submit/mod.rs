@@ -1,0 +1,194 @@
+//! `/submit`: a form beside the job body it writes, and the way from there to the job.
+//!
+//! With scripts the page posts the JSON to the API and uploads the scans; without, the form or the
+//! JSON comes here. The invariants: both take the door of every submission, and an idempotency key
+//! made with the page keeps a double click from making two jobs.
+
+mod draft;
+mod fields;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Redirect, Response},
+};
+use maud::{Markup, html};
+
+use self::{
+    draft::Draft,
+    fields::{Blanks, Wrong},
+};
+use super::{
+    super::{
+        Context,
+        error::Problem,
+        jobs::{defaults, once},
+        submission::{self, Submitted},
+    },
+    form::{self, Form},
+    layout::{self, Page, Place},
+    refusal::Refusal,
+    visitor::Visitor,
+};
+use crate::{
+    config::Scope,
+    domain::{
+        ids::{DeliveryId, JobId},
+        request::JobRequest,
+    },
+};
+
+/// The field that holds the page's idempotency key.
+const KEY: &str = "idempotencyKey";
+
+/// What is on the page.
+struct Sheet {
+    draft: Draft,
+    body: String,
+    /// Stands for one job, however often the page is sent.
+    key: String,
+    problem: Option<Problem>,
+}
+
+/// Shows an untouched form.
+pub(super) async fn show(
+    visitor: Visitor,
+    State(context): State<Context>,
+) -> Result<Response, Refusal> {
+    visitor.require(Scope::Submit)?;
+    let draft = Draft::default();
+    let sheet = Sheet { body: draft.body(), draft, key: new_key(&context), problem: None };
+    Ok(page(&context, &visitor, &sheet).await)
+}
+
+/// Submits what the form, or the JSON beside it, says.
+pub(super) async fn submit(
+    visitor: Visitor,
+    State(context): State<Context>,
+    form: Form,
+) -> Result<Response, Refusal> {
+    visitor.require(Scope::Submit)?;
+    let draft = Draft::of(&form);
+    let is_json = form.get("from") == Some("json");
+    let body = match form.get("body") {
+        Some(body) if is_json => body.to_owned(),
+        _ => draft.body(),
+    };
+    let key = form.get(KEY).filter(|key| !key.is_empty()).map(str::to_owned);
+    let key = key.unwrap_or_else(|| new_key(&context));
+    let problem = match carry_out(&context, &visitor, &body, &key).await {
+        Ok(id) => return Ok(Redirect::to(&format!("/jobs/{id}")).into_response()),
+        Err(problem) => problem,
+    };
+    let key = if is_settled(&problem) { new_key(&context) } else { key };
+    let status = problem.status();
+    let sheet = Sheet { draft, body, key, problem: Some(problem) };
+    Ok((status, page(&context, &visitor, &sheet).await).into_response())
+}
+
+async fn carry_out(
+    context: &Context,
+    visitor: &Visitor,
+    body: &str,
+    key: &str,
+) -> Result<JobId, Problem> {
+    let request = JobRequest::parse(body.as_bytes(), &defaults(context))?;
+    let idempotency = once(visitor.name(), key, &request);
+    match submission::submit(context.clone(), request, Some(idempotency)).await? {
+        Submitted::Now(job) | Submitted::Replay(job) => Ok(job.id),
+    }
+}
+
+/// Whether the key has been used up: the same key would bring the same answer again.
+fn is_settled(problem: &Problem) -> bool {
+    matches!(problem, Problem::EngineRejected { .. } | Problem::IdempotencyMismatch | Problem::Gone)
+}
+
+/// An id is as good a key as any: it is never made twice.
+fn new_key(context: &Context) -> String {
+    DeliveryId::new(context.clock.now()).to_string()
+}
+
+async fn page(context: &Context, visitor: &Visitor, sheet: &Sheet) -> Response {
+    let unknown = context.public_url.current().await.err();
+    let wrong = Wrong::of(sheet.problem.as_ref());
+    let content = html! {
+        div.heading { h1 { "Submit a job" } }
+        @if let Some(unknown) = &unknown {
+            p.notice.is-warning { strong { "Nothing can be submitted now. " } (unknown) }
+        }
+        (alert(sheet.problem.as_ref(), &wrong))
+        form.submit #submit method="post" action="/submit" autocomplete="off" {
+            (form::token(visitor))
+            input type="hidden" name=(KEY) value=(sheet.key);
+            div.write { (fields::all(&sheet.draft, &wrong, &Blanks::of(context))) }
+            (editor(&sheet.body))
+        }
+        section.card.part #uploads hidden aria-labelledby="uploads-title" {
+            h2 #uploads-title tabindex="-1" { "The job is submitted" }
+            p.muted { "The Engine begins when it has the scans. Keep this page open until they are there." }
+            ul.uploads {}
+            p.actions { a.button #to-the-job href="/jobs" { "To the job" } }
+        }
+        (layout::script("submit.js"))
+    };
+    let page = Page {
+        title: "Submit a job",
+        place: Some(Place::Submit),
+        live: None,
+        visitor: Some(visitor),
+    };
+    layout::render(&page, content).into_response()
+}
+
+/// What went wrong as a whole; what belongs to a field stands there.
+fn alert(problem: Option<&Problem>, wrong: &Wrong) -> Markup {
+    html! {
+        div.notice.is-bad #alert role="alert" hidden[problem.is_none()] {
+            @if let Some(problem) = problem {
+                p { strong { (problem.title()) ". " } (problem.detail()) }
+                @if let Problem::EngineRejected { engine_body: Some(body), .. } = problem {
+                    pre.raw { (body.get()) }
+                }
+                @if !wrong.elsewhere().is_empty() {
+                    ul { @for line in wrong.elsewhere() { li { (line) } } }
+                }
+                @if let Some(id) = job_of(problem) {
+                    p { a href={ "/jobs/" (id) } { "It is on record as a job" } }
+                }
+            }
+        }
+    }
+}
+
+/// The job that was put on record before the Engine was asked.
+fn job_of(problem: &Problem) -> Option<JobId> {
+    match problem {
+        Problem::EngineRejected { job_id, .. }
+        | Problem::EngineAuth { job_id, .. }
+        | Problem::EngineUnavailable { job_id, .. }
+        | Problem::EngineTimeout { job_id }
+        | Problem::EngineBusy { job_id, .. } => Some(*job_id),
+        _ => None,
+    }
+}
+
+fn editor(body: &str) -> Markup {
+    html! {
+        div.edit {
+            section.card.part aria-labelledby="body-title" {
+                h2 #body-title { label for="body" { "Job body" } }
+                p.muted #body-hint {
+                    "What is sent. Whatever the form has no field for is written here; unknown fields reach the Engine as they are."
+                }
+                textarea #body name="body" rows="20" spellcheck="false" autocomplete="off"
+                    aria-describedby="body-hint body-wrong" { (body) }
+                p.wrong #body-wrong data-wrong hidden {}
+                div.actions {
+                    button.without-script name="from" value="json" { "Submit this JSON" }
+                    button.primary.with-script type="submit" { "Submit" }
+                    p.muted role="status" data-submit-state {}
+                }
+            }
+        }
+    }
+}
