@@ -4,7 +4,7 @@
 //! It plays the company's software: everything it does goes through the service's own doors. The
 //! invariant: it needs no network, no account and no settings, and leaves nothing behind.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -38,7 +38,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("finishline-demo-").tempdir()?;
     let options = Options { check_uploads: true, ..Options::default() };
     let simulator = Simulator::start(TcpListener::bind("127.0.0.1:0").await?, options).await?;
-    let mut config = settings(&simulator, &folder.path().join("demo.db"))?;
+    let mut config = settings(&simulator, folder.path())?;
     let listeners = open_doors(&mut config).await?;
     let callbacks = format!("http://{}", listeners.callbacks()?);
     let api = format!("http://{}", listeners.api()?);
@@ -67,7 +67,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 }
 
 /// The defaults, with everything pointing at this process.
-fn settings(simulator: &Simulator, database: &std::path::Path) -> anyhow::Result<Config> {
+fn settings(simulator: &Simulator, folder: &Path) -> anyhow::Result<Config> {
     let settings = [
         ("CALLBACKS__LISTEN", "127.0.0.1:0".to_owned()),
         ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1".to_owned()),
@@ -76,7 +76,8 @@ fn settings(simulator: &Simulator, database: &std::path::Path) -> anyhow::Result
         ("ENGINE__AUTH__TOKEN_URL", simulator.token_url()),
         ("ENGINE__AUTH__CLIENT_ID", "demo".to_owned()),
         ("ENGINE__AUTH__CLIENT_SECRET", "demo-secret".to_owned()),
-        ("DATABASE__URL", format!("sqlite://{}", database.display())),
+        ("DATABASE__URL", format!("sqlite://{}", folder.join("demo.db").display())),
+        ("MIRROR__STORE", format!("file://{}", folder.join("files").display())),
     ];
     let environment = settings.map(|(key, value)| (format!("FINISHLINE__{key}"), value));
     Ok(config::load(None, environment.into_iter())?)
@@ -123,17 +124,14 @@ async fn tell(api: &str) -> anyhow::Result<()> {
 
     let scan = sample::volume();
     let input = job.inputs.first().context("the job has no input")?;
-    let upload_url = input.upload_url.as_deref().context("the Engine gave no upload address")?;
-    let storage = reqwest::Client::builder().no_proxy().build()?;
+    let upload = format!("{api}/v1/jobs/{}/inputs/{}", job.id, input.name);
     let size = scan.len();
-    storage.put(upload_url).body(scan).send().await?.error_for_status()?;
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    http.put(upload).body(scan).send().await?.error_for_status()?;
     step(format!(
-        "PUT uploadUrl    a generated scan, {size} bytes of NRRD, goes to the Engine's storage"
+        "PUT …/inputs/{}  a generated scan, {size} bytes of NRRD, goes on to the Engine's storage",
+        input.name
     ));
-    if let Some(notify_url) = &input.notify_url {
-        storage.post(notify_url).send().await?.error_for_status()?;
-        step("POST notifyUrl   the Engine starts".into());
-    }
 
     let job = finished(&client, &job.id).await?;
     let result = client.result(&job.id).await?.context("the job has no result")?;

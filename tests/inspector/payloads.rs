@@ -67,9 +67,9 @@ async fn no_page_shows_a_callback_s_signature_or_the_query_of_a_link() {
     assert!(html.contains("https://store.example/a?…"), "{html}");
     assert!(!html.contains(signature), "{html}");
     assert!(!html.contains("top-secret"), "{html}");
-    let answer = service.get(&format!("/jobs/{id}/outputs/meshes-0")).await;
+    let answer = service.get(&format!("/v1/jobs/{id}/outputs/meshes-0")).await;
     assert_eq!((answer.status, answer.header("location")), (307, Some(LINK)), "it is led there");
-    service.get(&format!("/jobs/{id}/outputs/meshes-1")).await.expect(404);
+    service.get(&format!("/v1/jobs/{id}/outputs/meshes-1")).await.expect(404);
 }
 
 #[tokio::test]

@@ -53,7 +53,6 @@ pub(super) fn routes(context: &Context) -> Router<Context> {
         .route("/jobs/{id}/refresh", post(job::actions::refresh))
         .route("/jobs/{id}/resubmit", post(job::actions::resubmit))
         .route("/jobs/{id}/erase", get(job::actions::ask_to_erase).post(job::actions::erase))
-        .route("/jobs/{id}/outputs/{name}", get(job::files::download))
         .route("/jobs/{id}/relays/{relay}/resend", post(job::actions::resend))
         .route("/overview", get(overview::show))
         .route("/submit", get(submit::show).post(submit::submit))

@@ -1,21 +1,12 @@
 //! What goes into a job and what comes out of it, file by file.
 //!
-//! The invariant: a link that came from the Engine is followed only if it is http(s), and stands on
-//! no page, since its query is a credential.
+//! The invariant: a link that came from the Engine stands on no page, since its query is a
+//! credential; the API leads there, or serves the copy.
 
-use axum::{extract::State, response::Redirect};
 use maud::{Markup, html};
 
-use super::super::{
-    super::{Context, error::Problem, extract::Segments, jobs::found},
-    parts::{self, Tone},
-    refusal::Refusal,
-    visitor::Visitor,
-};
-use crate::domain::{
-    ids::JobId,
-    job::{InputState, Job, Output},
-};
+use super::super::parts::{self, Tone};
+use crate::domain::job::{InputState, Job, Output};
 
 pub(super) fn inputs(job: &Job) -> Markup {
     html! {
@@ -61,6 +52,16 @@ pub(super) fn outputs(job: &Job) -> Markup {
                     }
                 }
             }
+            @match job.secured {
+                Some(true) => p.muted {
+                    "Every available file is kept here. "
+                    @if job.outputs.iter().any(|output| output.file.is_some()) {
+                        a href={ "/v1/jobs/" (job.id) "/outputs?bundle=zip" } { "Download all" }
+                    }
+                },
+                Some(false) => p.muted { "Not every available file is kept here yet." },
+                None => {},
+            }
         }
     }
 }
@@ -76,41 +77,24 @@ fn status(output: &Output) -> Markup {
     parts::tag(tone, status, "As the Engine said")
 }
 
-/// Leads to an output's file.
-pub(in super::super) async fn download(
-    _: Visitor,
-    State(context): State<Context>,
-    Segments((id, name)): Segments<(String, String)>,
-) -> Result<Redirect, Refusal> {
-    let id: JobId = id.parse().map_err(Problem::from)?;
-    let job = found(context.store.job(id).await?)?;
-    let output = job.outputs.iter().find(|output| output.name == name);
-    let url = output.and_then(web_address).ok_or(Problem::NotFound)?;
-    Ok(Redirect::temporary(url))
-}
-
 fn link(job: &Job, output: &Output) -> Markup {
     // A name may hold anything that stands in a result; in an address it is one segment.
     let name: String = url::form_urlencoded::byte_serialize(output.name.as_bytes()).collect();
-    let name = name.replace('+', "%20");
-    match web_address(output) {
-        Some(_) => html! {
-            a href={ "/jobs/" (job.id) "/outputs/" (name) } title="At the Engine, whose link expires" { "Download" }
-            @if let Some(format) = mesh_format(output) {
-                " "
-                button.copy type="button" data-mesh={ "/v1/jobs/" (job.id) "/outputs/" (name) }
-                    data-format=(format) data-name=(mesh_name(output)) { "Show" }
-            }
-        },
-        None => html! { span.muted { "–" } },
+    let address = format!("/v1/jobs/{}/outputs/{}", job.id, name.replace('+', "%20"));
+    let (where_it_is, bytes) = match (&output.file, &output.url) {
+        (Some(file), _) => ("Kept here, with its SHA-256", Some(file.bytes)),
+        (None, Some(_)) => ("At the Engine, whose link expires", None),
+        (None, None) => return html! { span.muted { "–" } },
+    };
+    html! {
+        a href=(address) title=(where_it_is) { "Download" }
+        @if let Some(bytes) = bytes { " " span.muted { (parts::size(bytes)) } }
+        @if let Some(format) = mesh_format(output) {
+            " "
+            button.copy type="button" data-mesh=(address) data-format=(format)
+                data-name=(mesh_name(output)) { "Show" }
+        }
     }
-}
-
-fn web_address(output: &Output) -> Option<&str> {
-    let is_web = |url: &&str| url.starts_with("https://") || url.starts_with("http://");
-    // What cannot stand in a header cannot be an address either.
-    let is_plain = |url: &&str| url.bytes().all(|byte| byte.is_ascii_graphic());
-    output.url.as_deref().filter(is_web).filter(is_plain)
 }
 
 /// How its file is read as a mesh that one can turn; `None` if it is none.
