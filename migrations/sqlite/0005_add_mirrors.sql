@@ -33,3 +33,8 @@ create table doomed_files (
     job_id blob primary key check (length(job_id) = 16),
     until integer not null
 ) strict, without rowid;
+
+-- Batches of erased jobs, and up to which one nothing is left of them in the free room of pages and
+-- in the write-ahead log: a process that is killed in between goes on with it.
+alter table instance add column erasures integer not null default 0;
+alter table instance add column erasures_finished integer not null default 0;

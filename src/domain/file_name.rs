@@ -139,8 +139,9 @@ mod tests {
         assert_eq!(name(case, &["tooth"; 32], Some(".nii.gz")), "case-42-meshes-0.nii.gz");
         assert_eq!(name(Some("Müller 7"), &[], None), "Müller 7-meshes-0");
         assert_eq!(of_bundle(&job(case)), "case-42.zip");
-        let id = job(None).id;
-        assert_eq!(name(None, &["skull"], Some(".stl")), format!("{id}-skull.stl"));
+        let nameless = job(None);
+        let skull = of_output(&nameless, &output(&["skull"], Some(".stl")));
+        assert_eq!(skull, format!("{}-skull.stl", nameless.id));
     }
 
     #[test]

@@ -124,7 +124,9 @@ async fn an_unsent_job_is_sent_again_under_its_own_id() {
     service.finish(&job).await;
     let events = service.get(&format!("/v1/jobs/{}/events", text(&id))).await.json();
     let events = events["events"].as_array().expect("events");
-    let kinds: Vec<_> = events.iter().map(|event| text(&event["type"])).collect();
+    // Whether its own webhook was called by now is another matter.
+    let kinds = events.iter().map(|event| text(&event["type"]));
+    let kinds: Vec<_> = kinds.filter(|kind| kind.starts_with("job.")).collect();
     assert_eq!(kinds, ["job.unsent", "job.unsent", "job.submitted", "job.finished"]);
     assert_replay(&service.submit_once(KEY, &body).await, &id);
 }

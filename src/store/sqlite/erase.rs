@@ -4,10 +4,7 @@
 //! that receiving never waits for a reader. The invariant: what remains of an erased job is its id,
 //! the time, and a digest that refuses its late callbacks.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -33,30 +30,30 @@ const BATCH_BYTES: u64 = 8 * 1024 * 1024;
 const CHECKPOINT_ATTEMPTS: u32 = 200;
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many batches were erased, and up to which one nothing is left of them.
-pub(super) struct Progress {
-    begun: AtomicU64,
-    finished: AtomicU64,
+/// The last batch that was erased, if anything may be left of it or of an earlier one.
+pub(super) async fn unfinished(connection: &mut SqliteConnection) -> sqlx::Result<Option<i64>> {
+    let (begun, finished): (i64, i64) =
+        sqlx::query_as("select erasures, erasures_finished from instance")
+            .fetch_one(connection)
+            .await?;
+    Ok((finished < begun).then_some(begun))
 }
 
-impl Progress {
-    /// A process that was killed may have left an erasure unfinished.
-    pub(super) fn unknown() -> Self {
-        Self { begun: AtomicU64::new(1), finished: AtomicU64::new(0) }
-    }
+/// Nothing is left of the batches up to this one.
+pub(super) struct Finish {
+    pub batch: i64,
+}
 
-    pub(super) fn begin(&self) {
-        self.begun.fetch_add(1, Ordering::SeqCst);
-    }
+#[async_trait]
+impl UseCase for Finish {
+    type Output = ();
 
-    /// The last batch begun, if anything may be left of it or an earlier one.
-    pub(super) fn unfinished(&self) -> Option<u64> {
-        let begun = self.begun.load(Ordering::SeqCst);
-        (self.finished.load(Ordering::SeqCst) < begun).then_some(begun)
-    }
-
-    pub(super) fn finish(&self, batch: u64) {
-        self.finished.fetch_max(batch, Ordering::SeqCst);
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        sqlx::query("update instance set erasures_finished = max(erasures_finished, ?)")
+            .bind(self.batch)
+            .execute(connection)
+            .await?;
+        Ok(())
     }
 }
 
@@ -86,6 +83,9 @@ impl UseCase for Erase {
                 _ => Ok(Lookup::Found(ErasedBatch { jobs: 0, is_last: true })),
             };
         };
+        sqlx::query("update instance set erasures = erasures + 1")
+            .execute(&mut *connection)
+            .await?;
         if first.bytes > BATCH_BYTES && erase_evidence(connection, first.seq).await? > 0 {
             return Ok(Lookup::Found(ErasedBatch { jobs: 0, is_last: false }));
         }

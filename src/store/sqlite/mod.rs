@@ -73,7 +73,6 @@ pub struct SqliteStore {
     readers: SqlitePool,
     checkpointer: SqlitePool,
     closing: CancellationToken,
-    erasures: erase::Progress,
     signing_key: [u8; 32],
     spool_mark: Option<SpoolMark>,
     wake: Wake,
@@ -135,18 +134,8 @@ impl SqliteStore {
         let database = Database { options: writing, connection: Some(connection) };
         let outside = Outside { wake: wake.clone(), orders: orders.clone(), lock };
         let (writer, task) = Writer::start(database, outside, closing.clone());
-        let erasures = erase::Progress::unknown();
-        let store = Self {
-            writer,
-            readers,
-            checkpointer,
-            closing,
-            erasures,
-            signing_key,
-            spool_mark,
-            wake,
-            orders,
-        };
+        let store =
+            Self { writer, readers, checkpointer, closing, signing_key, spool_mark, wake, orders };
         Ok((store, task))
     }
 }
@@ -223,16 +212,14 @@ impl Store for SqliteStore {
         target: &EraseTarget,
         now: Timestamp,
     ) -> Result<Lookup<ErasedBatch>, StoreError> {
-        self.erasures.begin();
         self.writer.commit(erase::Erase { target: target.clone(), now }).await
     }
 
     async fn finish_erasure(&self) -> Result<(), StoreError> {
-        let Some(batch) = self.erasures.unfinished() else { return Ok(()) };
+        let Some(batch) = ask!(self, erase::unfinished)? else { return Ok(()) };
         scrub::scrub(&self.readers, &self.writer).await?;
         erase::empty_log(&self.checkpointer).await?;
-        self.erasures.finish(batch);
-        Ok(())
+        self.writer.commit(erase::Finish { batch }).await
     }
 
     async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
