@@ -19,7 +19,9 @@ use futures_util::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use object_store::{
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload, path::Path,
+};
 
 pub use self::{error::BlobError, key::FileKey, verified::Verified, writer::BlobWriter};
 use crate::domain::ids::JobId;
@@ -104,13 +106,10 @@ impl Blobs {
         if found.range.end - found.range.start != wanted {
             return Err(BlobError::Short);
         }
-        // A file that is cut while it is read yields empty pieces for ever.
-        let piece = |piece: object_store::Result<Bytes>| match piece {
-            Ok(piece) if piece.is_empty() => Err(BlobError::Short),
-            Ok(piece) => Ok(piece),
-            Err(error) => Err(error.into()),
-        };
-        Ok(found.into_stream().map(piece).boxed())
+        match found.payload {
+            GetResultPayload::File(file, _) => Ok(folder::pieces(file, found.range).boxed()),
+            GetResultPayload::Stream(pieces) => Ok(pieces.map_err(BlobError::from).boxed()),
+        }
     }
 
     /// How many bytes a file has.
