@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tokio::{
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
@@ -41,7 +42,7 @@ use crate::{
     telemetry,
     wake::Wake,
     workers::{
-        self,
+        self, Worker,
         mirror::{Fetcher, Mirrorer, Renewal},
         purge::Purger,
         reconcile::Reconciler,
@@ -263,28 +264,25 @@ impl App {
         for (listener, door) in listeners.doors(&context) {
             doors.spawn(serve(listener, door, connections.clone()));
         }
-        if let Some(blobs) = &context.blobs {
-            remove_leftovers(blobs).await;
-        }
         let mut workers = JoinSet::new();
         let mirrorer = mirrorer(&context);
         let copies = mirrorer.as_ref().map(|mirrorer| mirrorer.attempts.clone());
-        if let Some(mirrorer) = mirrorer {
-            let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
-            let commits = Some(context.wake.commits());
-            workers.spawn(workers::turn(mirrorer, clock, pulse, stopping.clone(), commits));
+        if let (Some(mirrorer), Some(blobs)) = (mirrorer, context.blobs.clone()) {
+            let turning = turn(&context, mirrorer, Some(context.wake.commits()));
+            let stopped = stopping.clone();
+            workers.spawn(async move {
+                // Before the first copy: one that is being made looks like a leftover. Large
+                // folders take a while, which nothing else waits for.
+                if stopped.run_until_cancelled(remove_leftovers(&blobs)).await.is_some() {
+                    turning.await;
+                }
+            });
         }
-        let reconciler = reconciler(&context);
-        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
-        workers.spawn(workers::turn(reconciler, clock, pulse, stopping.clone(), None));
+        workers.spawn(turn(&context, reconciler(&context), None));
         let relayer = relayer(&context);
         let attempts = relayer.attempts.clone();
-        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
-        let commits = Some(context.wake.commits());
-        workers.spawn(workers::turn(relayer, clock, pulse, stopping.clone(), commits));
-        let purger = purger(&context);
-        let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
-        workers.spawn(workers::turn(purger, clock, pulse, stopping.clone(), None));
+        workers.spawn(turn(&context, relayer, Some(context.wake.commits())));
+        workers.spawn(turn(&context, purger(&context), None));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
@@ -320,6 +318,16 @@ impl App {
         context.store.close().await;
         writer.await.context("the database writer died while closing")
     }
+}
+
+/// A worker's loop, until the service stops.
+fn turn<W: Worker + 'static>(
+    context: &Context,
+    worker: W,
+    commits: Option<watch::Receiver<u64>>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
+    workers::turn(worker, clock, pulse, context.stopping.clone(), commits)
 }
 
 /// What these settings want to follow from every result.

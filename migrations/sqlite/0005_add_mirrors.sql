@@ -26,6 +26,9 @@ create table mirrors (
 ) strict, without rowid;
 
 create index mirrors_due on mirrors (next_attempt_at) where state = 'pending';
+-- the order in which they are taken: a link that does not say when it dies is given an hour
+create index mirrors_by_end on mirrors
+    (coalesce(expires_at, next_attempt_at + 3600000), job_seq, position) where state = 'pending';
 
 -- Erased jobs whose copies are still to be deleted. The row outlives the leases that stood when the
 -- job was erased, because a copy that was under way may be finished after the first deletion.

@@ -126,10 +126,10 @@ impl UseCase for Claim {
     type Output = Vec<DueMirror>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueMirror>> {
-        // Links that do not say when they die are taken to live for a while.
+        // In the order of the index, so that it costs the same however many wait.
         let sql = format!(
             "update mirrors set leased_until = ?2 where (job_seq, position) in
-                 (select job_seq, position from mirrors where {IS_DUE}
+                 (select job_seq, position from mirrors indexed by mirrors_by_end where {IS_DUE}
                   order by coalesce(expires_at, next_attempt_at + 3600000), job_seq, position
                   limit ?3)
              returning job_seq, position, attempts, expires_at"
