@@ -22,6 +22,12 @@ const NARROWEST: f64 = 5.0;
 /// Events that are listed.
 const MAX_EVENTS: usize = 200;
 
+/// The event that every output is copied.
+const SECURED: &str = "job.secured";
+
+/// Events of the job that rows of their own tell of.
+const TOLD_ELSEWHERE: [&str; 3] = ["job.submitted", "job.finished", SECURED];
+
 /// Something that happened, or went on for a while.
 struct Span {
     from: Timestamp,
@@ -99,7 +105,7 @@ fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
     let answered = job.submitted_at.unwrap_or(job.created_at);
     let mut rows = vec![
         Row::new("Submission", vec![going_on(job.created_at, answered, "calm")]),
-        Row::new("Uploads", marks(facts, "input.", "good")),
+        Row::new("Uploads", marks(facts, |kind| kind.starts_with("input."))),
     ];
     if let Some(submitted_at) = job.submitted_at {
         let (end, class) = match job.finished_at {
@@ -109,8 +115,10 @@ fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
         rows.push(Row::new("At the Engine", vec![going_on(submitted_at, end, class)]));
     }
     rows.push(Row::new("Deliveries", facts.deliveries.iter().map(received).collect()));
-    rows.push(Row::new("Mirror", marks(facts, "output.", "good")));
-    rows.push(Row::new("Notes", marks(facts, "job.", "warning")));
+    let is_of_mirror = |kind: &str| kind.starts_with("output.") || kind == SECURED;
+    rows.push(Row::new("Mirror", marks(facts, is_of_mirror)));
+    let is_note = |kind: &str| kind.starts_with("job.") && !TOLD_ELSEWHERE.contains(&kind);
+    rows.push(Row::new("Notes", marks(facts, is_note)));
     for (relay, attempts) in &facts.relays {
         let name = format!("Relay to {}", relay.target);
         let spans = attempts.iter().map(attempted).collect();
@@ -152,19 +160,20 @@ fn attempted(attempt: &Attempt) -> Span {
     }
 }
 
-/// Marks for the events of a kind that no other row tells of.
-fn marks(facts: &Facts, begins: &str, class: &'static str) -> Vec<Span> {
-    const TOLD_ELSEWHERE: [&str; 2] = ["job.submitted", "job.finished"];
-    let is_meant = |event: &&Event| {
-        event.kind.starts_with(begins) && !TOLD_ELSEWHERE.contains(&event.kind.as_str())
-    };
+/// Marks for the events of these types.
+fn marks(facts: &Facts, is_meant: impl Fn(&str) -> bool) -> Vec<Span> {
     let mark = |event: &Event| Span {
         from: event.at,
         to: event.at,
-        class,
+        class: match event.kind.as_str() {
+            "output.mirror_failed" => "bad",
+            SECURED => "good",
+            kind if kind.starts_with("job.") => "warning",
+            _ => "good",
+        },
         told: event.kind.split_once('.').map_or("", |(_, what)| what).replace('_', " "),
     };
-    facts.events.iter().filter(is_meant).map(mark).collect()
+    facts.events.iter().filter(|event| is_meant(&event.kind)).map(mark).collect()
 }
 
 fn events(events: &[Event], begin: Timestamp) -> Markup {
