@@ -2,7 +2,9 @@
 //!
 //! Prints how far the service's resident memory grows, and its throughput beside that of `curl`
 //! between the same two ends, in pairs, one after the other. The ends are in this process: a
-//! storage that takes and forgets, a source of zeros. The defaults: 2048 3.
+//! storage that puts what it takes on the disk, as an Engine's does, a storage that forgets it,
+//! and a source of zeros. A copy of an output ends on the disk; what curl writes is on the disk
+//! after `sync`, and the pair without it is printed too. The defaults: 2048 3.
 
 #![allow(clippy::disallowed_methods, reason = "it measures")]
 
@@ -28,11 +30,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use support::{Program, http_client, serve, text};
+use tokio::io::AsyncWriteExt;
 
 const MIB: u64 = 1024 * 1024;
 
 /// Of one piece that the source sends.
 const PIECE: usize = 256 * 1024;
+
+/// Of the storages.
+const KEEPS: &str = "/keep";
+const FORGETS: &str = "/forget";
 
 /// What must not be exceeded, and what is wanted.
 const MOST_GROWTH_MIB: u64 = 64;
@@ -46,26 +53,36 @@ async fn main() {
     let (bytes, rounds) = (number(0, 2048) * MIB, number(1, 3));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let bench = Bench::start(folder.path(), bytes).await;
-    bench.job(None).await;
+    bench.job(None, FORGETS).await;
     // Once without measuring: the file's first reading comes from the disk, all others do not.
-    bench.upload_by_curl(&format!("{}/put", bench.ends)).await;
+    bench.upload_by_curl(&format!("{}{FORGETS}", bench.ends)).await;
 
-    let (before, mut pairs) = (bench.resident(), Vec::new());
-    for _ in 0..rounds {
-        let direct = bench.upload_by_curl(&format!("{}/put", bench.ends)).await;
-        let job = bench.job(None).await;
-        let path = format!("{}/v1/jobs/{}/inputs/cbct", bench.service.api, text(&job["id"]));
-        pairs.push((direct, bench.upload_by_curl(&path).await));
+    for (what, storage) in
+        [("upload to a storage that keeps", KEEPS), ("upload to one that forgets", FORGETS)]
+    {
+        let (before, mut pairs) = (bench.resident(), Vec::new());
+        for _ in 0..rounds {
+            let direct = bench.upload_by_curl(&format!("{}{storage}", bench.ends)).await;
+            let job = bench.job(None, storage).await;
+            let path = format!("{}/v1/jobs/{}/inputs/cbct", bench.service.api, text(&job["id"]));
+            pairs.push((direct, bench.upload_by_curl(&path).await));
+        }
+        report(what, bytes, &pairs, bench.peak().saturating_sub(before));
     }
-    report("upload", bytes, &pairs, bench.peak().saturating_sub(before));
 
-    let (before, mut copied, mut served) = (bench.resident(), Vec::new(), Vec::new());
+    let before = bench.resident();
+    let (mut copied, mut copied_safely, mut served) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let file = folder.path().join("by-curl");
         let direct = bench.download_by_curl(&format!("{}/file", bench.ends), &file).await;
+        let syncing = Instant::now();
+        std::fs::File::open(&file).and_then(|file| file.sync_all()).expect("it is on disk");
+        let safely = direct + syncing.elapsed().as_secs_f64();
         std::fs::remove_file(&file).expect("it is deleted");
-        let job = bench.job(Some(format!("{}/file", bench.ends))).await;
-        copied.push((direct, bench.finish(&job).await));
+        let job = bench.job(Some(format!("{}/file", bench.ends)), FORGETS).await;
+        let through = bench.finish(&job).await;
+        copied.push((direct, through));
+        copied_safely.push((safely, through));
         let output = format!("{}/v1/jobs/{}/outputs/x-0", bench.service.api, text(&job["id"]));
         let nowhere = Path::new("/dev/null");
         let first = bench.download_by_curl(&output, nowhere).await;
@@ -75,7 +92,8 @@ async fn main() {
         bench.erase(&job).await;
     }
     let growth = bench.peak().saturating_sub(before);
-    report("copy of an output", bytes, &copied, growth);
+    report("copy of an output, against curl and sync", bytes, &copied_safely, growth);
+    report("copy of an output, against curl alone", bytes, &copied, growth);
     report("download", bytes, &served, growth);
 }
 
@@ -119,24 +137,30 @@ struct Bench {
 
 struct Ends {
     bytes: u64,
-    origin: Mutex<String>,
+    kept: std::path::PathBuf,
+    /// For the job that is submitted next.
+    upload_url: Mutex<String>,
     /// Of the job that was submitted last.
     callback_url: Mutex<String>,
 }
 
 impl Bench {
     async fn start(folder: &Path, bytes: u64) -> Self {
-        let shared =
-            Arc::new(Ends { bytes, origin: Mutex::default(), callback_url: Mutex::default() });
+        let shared = Arc::new(Ends {
+            bytes,
+            kept: folder.join("kept"),
+            upload_url: Mutex::default(),
+            callback_url: Mutex::default(),
+        });
         let ends = Router::new()
             .route("/oauth/token", post(async || Json(json!({"access_token": "t"}))))
             .route("/24.06/job", post(take_job))
             .route("/notify", post(async || StatusCode::NO_CONTENT))
-            .route("/put", put(take_file))
+            .route(KEEPS, put(keep_file))
+            .route(FORGETS, put(forget_file))
             .route("/file", get(give_file))
             .with_state(shared.clone());
         let ends = serve(ends).await;
-        *shared.origin.lock().unwrap() = ends.clone();
         let scan = folder.join("scan");
         let file = std::fs::File::create(&scan).expect("a file");
         file.set_len(bytes).expect("a file of zeros");
@@ -154,7 +178,8 @@ impl Bench {
     }
 
     /// Submits a job; with a link, its input needs no upload.
-    async fn job(&self, link: Option<String>) -> Value {
+    async fn job(&self, link: Option<String>, storage: &str) -> Value {
+        *self.shared.upload_url.lock().unwrap() = format!("{}{storage}", self.ends);
         let mut body = json!({
             "inputFiles": {"cbct": {"extension": ".dcm"}},
             "outputFiles": {"x": {"extension": ".stl"}},
@@ -237,17 +262,33 @@ async fn curl(arguments: &[&str]) -> f64 {
 
 async fn take_job(State(ends): State<Arc<Ends>>, Json(body): Json<Value>) -> Json<Value> {
     text(&body["finishWebhook"]).clone_into(&mut ends.callback_url.lock().unwrap());
-    let origin = ends.origin.lock().unwrap().clone();
+    let upload_url = ends.upload_url.lock().unwrap().clone();
+    let notify_url = upload_url.replace(KEEPS, "/notify").replace(FORGETS, "/notify");
     Json(json!({"jobId": "e-1", "inputFiles": {"cbct": {
-        "uploadUrl": format!("{origin}/put"), "notifyUrl": format!("{origin}/notify"),
+        "uploadUrl": upload_url, "notifyUrl": notify_url,
     }}}))
 }
 
-async fn take_file(State(ends): State<Arc<Ends>>, body: Body) -> StatusCode {
+async fn forget_file(State(ends): State<Arc<Ends>>, body: Body) -> StatusCode {
     let (mut pieces, mut taken) = (body.into_data_stream(), 0);
     while let Some(Ok(piece)) = pieces.next().await {
         taken += piece.len() as u64;
     }
+    if taken == ends.bytes { StatusCode::CREATED } else { StatusCode::BAD_REQUEST }
+}
+
+/// Answers when the file is on the disk.
+async fn keep_file(State(ends): State<Arc<Ends>>, body: Body) -> StatusCode {
+    let (mut pieces, mut taken) = (body.into_data_stream(), 0);
+    let mut file = tokio::fs::File::create(&ends.kept).await.expect("a file");
+    file.set_max_buf_size(PIECE);
+    while let Some(Ok(piece)) = pieces.next().await {
+        taken += piece.len() as u64;
+        file.write_all(&piece).await.expect("it is written");
+    }
+    file.flush().await.expect("it is written");
+    file.sync_all().await.expect("it is on disk");
+    std::fs::remove_file(&ends.kept).expect("it is deleted");
     if taken == ends.bytes { StatusCode::CREATED } else { StatusCode::BAD_REQUEST }
 }
 

@@ -18,7 +18,7 @@ use futures_util::{Stream, stream};
 use super::BlobError;
 use crate::domain::ids::JobId;
 
-/// `object_store` writes to `name#1`, `#2`… and renames it when it is whole.
+/// Files are written to `name#1`, `#2`… and renamed when they are whole.
 const STAGING_MARK: char = '#';
 
 /// Read at once. `object_store` itself reads 8 KiB, and each reading is a hop to a thread and back.
@@ -48,6 +48,64 @@ pub(super) fn pieces(
         let piece = piece.ok_or(BlobError::Short)?;
         Ok(Some((piece, (file, end..range.end))))
     })
+}
+
+/// A file being written beside its name. Its calls block.
+#[derive(Debug)]
+pub(super) struct Staged {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Staged {
+    /// Begins a file, and makes its job's folder if it is not there. A name that is taken is
+    /// somebody else's: two may be writing the same file.
+    pub fn create(target: PathBuf) -> io::Result<Self> {
+        let mut number = 1;
+        loop {
+            let mut path = target.clone().into_os_string();
+            path.push(format!("{STAGING_MARK}{number}"));
+            let path = PathBuf::from(path);
+            match File::create_new(&path) {
+                Ok(file) => return Ok(Self { file, path, target }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir(parent(&target)?).or_else(|error| match error.kind() {
+                        io::ErrorKind::AlreadyExists => Ok(()),
+                        _ => Err(error),
+                    })?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub fn write_at(&self, content: &[u8], start: u64) -> io::Result<()> {
+        self.file.write_all_at(content, start)
+    }
+
+    /// Brings what is written so far to the disk. Others may write meanwhile.
+    pub fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Shows the whole file under its name; on return it is on disk, and so is its name.
+    pub fn publish(&self, root: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, &self.target)?;
+        sync(parent(&self.target)?)?;
+        // The folder that holds the job's folder, which may be new.
+        sync(root)
+    }
+
+    pub fn discard(&self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// Deletes a job's folder with all that is in it.
@@ -85,12 +143,6 @@ pub(super) async fn remove_leftovers(folder: Arc<PathBuf>) -> Result<usize, Blob
     .await
 }
 
-/// Makes a job's new folder last: the file's own folder is synced when it is renamed, but the one
-/// that holds it only by whoever made it, who may still be at it.
-pub(super) async fn sync_root(folder: Arc<PathBuf>) -> Result<(), BlobError> {
-    blocking(move || sync(&folder)).await
-}
-
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -102,7 +154,7 @@ fn is_staging(name: &str) -> bool {
     is_number(number) && is_number(position)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, BlobError> {
     match tokio::task::spawn_blocking(work).await {

@@ -3,38 +3,55 @@
 //! Made by [`Blobs::create`]. The invariants: at most two parts are in memory, and a writer that
 //! is not finished leaves nothing that a reader could see.
 
-use std::{mem, path::PathBuf, sync::Arc};
+mod bucket;
+mod local;
 
+use std::mem;
+
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
+use object_store::path::Path;
 use tokio::task::JoinHandle;
 
-use super::{BlobError, Blobs, folder};
+use self::{bucket::BucketFile, local::LocalFile};
+use super::{BlobError, Blobs};
+
+/// Where the parts of one file go.
+#[async_trait]
+trait Target: Send {
+    /// Begins to write the next part; the one before it is written.
+    async fn put(&mut self, part: Bytes) -> Result<Writing, BlobError>;
+
+    /// Writes what is left, which may be nothing, and shows the file; all parts are written.
+    async fn finish(&mut self, rest: Bytes) -> Result<(), BlobError>;
+
+    /// Forgets the file, as far as that can be done.
+    async fn discard(&mut self);
+}
+
+/// A part on its way.
+type Writing = JoinHandle<Result<(), BlobError>>;
+
+type WritingEnd = Result<Result<(), BlobError>, tokio::task::JoinError>;
 
 /// Dropped unfinished, it tidies up behind itself as far as it can.
 pub struct BlobWriter {
-    store: Arc<dyn ObjectStore>,
-    folder: Option<Arc<PathBuf>>,
-    path: Path,
     part_bytes: usize,
     part: BytesMut,
-    /// Begun once a part is full; a smaller file is put in one go.
-    upload: Option<Box<dyn MultipartUpload>>,
+    /// `None` once the file is finished or forgotten.
+    target: Option<Box<dyn Target>>,
     /// The part that is on its way while the next one fills.
-    sending: Option<JoinHandle<object_store::Result<()>>>,
+    writing: Option<Writing>,
 }
 
 impl BlobWriter {
     pub(super) fn new(blobs: &Blobs, path: Path) -> Self {
-        Self {
-            store: blobs.store.clone(),
-            folder: blobs.folder.clone(),
-            path,
-            part_bytes: blobs.part_bytes,
-            part: BytesMut::new(),
-            upload: None,
-            sending: None,
-        }
+        let target: Box<dyn Target> = match &blobs.folder {
+            Some(folder) => Box::new(LocalFile::new(folder.clone(), &path)),
+            None => Box::new(BucketFile::new(blobs.store.clone(), path)),
+        };
+        let part_bytes = blobs.part_bytes;
+        Self { part_bytes, part: BytesMut::new(), target: Some(target), writing: None }
     }
 
     /// Appends a piece, once there is room for it.
@@ -46,7 +63,7 @@ impl BlobWriter {
             let room = self.part_bytes - self.part.len();
             self.part.extend_from_slice(&piece.split_to(room.min(piece.len())));
             if self.part.len() == self.part_bytes {
-                self.send_part().await?;
+                self.put_part().await?;
             }
         }
         Ok(())
@@ -57,78 +74,60 @@ impl BlobWriter {
     /// # Errors
     /// Why not. Readers see what they saw before.
     pub async fn finish(mut self) -> Result<(), BlobError> {
-        if self.upload.is_none() {
-            let content = PutPayload::from(mem::take(&mut self.part).freeze());
-            self.store.put(&self.path, content).await?;
-        } else {
-            if !self.part.is_empty() {
-                self.send_part().await?;
-            }
-            self.sent().await?;
-            if let Some(upload) = &mut self.upload {
-                upload.complete().await?;
-            }
-            self.upload = None;
+        self.written().await?;
+        let rest = mem::take(&mut self.part).freeze();
+        if let Some(target) = &mut self.target {
+            target.finish(rest).await?;
         }
-        match self.folder.take() {
-            Some(folder) => folder::sync_root(folder).await,
-            None => Ok(()),
-        }
+        self.target = None;
+        Ok(())
     }
 
     /// Forgets what was written.
     pub async fn abort(mut self) {
-        let upload = self.upload.take();
-        discard(upload, self.sending.take()).await;
+        if let Some(target) = self.target.take() {
+            discard(target, self.writing.take()).await;
+        }
     }
 
-    async fn send_part(&mut self) -> Result<(), BlobError> {
-        self.sent().await?;
-        let upload = match &mut self.upload {
-            Some(upload) => upload,
-            none => none.insert(self.store.put_multipart(&self.path).await?),
-        };
-        let part = PutPayload::from(mem::take(&mut self.part).freeze());
-        self.sending = Some(tokio::spawn(upload.put_part(part)));
+    async fn put_part(&mut self) -> Result<(), BlobError> {
+        self.written().await?;
+        let part = mem::take(&mut self.part).freeze();
+        if let Some(target) = &mut self.target {
+            self.writing = Some(target.put(part).await?);
+        }
         Ok(())
     }
 
     /// Waits for the part that is on its way.
-    async fn sent(&mut self) -> Result<(), BlobError> {
-        let Some(sending) = &mut self.sending else { return Ok(()) };
-        let sent = sending.await;
-        self.sending = None;
-        match sent {
-            Ok(sent) => Ok(sent?),
-            Err(_) => Err(BlobError::Unavailable("writing broke off".into())),
-        }
+    async fn written(&mut self) -> Result<(), BlobError> {
+        let Some(writing) = &mut self.writing else { return Ok(()) };
+        let written = outcome(writing).await;
+        self.writing = None;
+        written
     }
+}
+
+async fn outcome(writing: impl Future<Output = WritingEnd>) -> Result<(), BlobError> {
+    writing.await.map_err(|_| BlobError::Unavailable("writing broke off".into()))?
 }
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
-        let upload = self.upload.take();
-        let sending = self.sending.take();
-        if upload.is_some()
+        let (target, writing) = (self.target.take(), self.writing.take());
+        if let Some(target) = target
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(discard(upload, sending));
+            runtime.spawn(discard(target, writing));
         }
     }
 }
 
 /// If it fails, what is left is seen by nobody: a folder is swept at start, a bucket has its rule
 /// for incomplete uploads.
-async fn discard(
-    upload: Option<Box<dyn MultipartUpload>>,
-    sending: Option<JoinHandle<object_store::Result<()>>>,
-) {
-    if let Some(sending) = sending {
-        let _ = sending.await;
+async fn discard(mut target: Box<dyn Target>, writing: Option<Writing>) {
+    if let Some(writing) = writing {
+        let _ = writing.await;
     }
-    if let Some(mut upload) = upload
-        && let Err(error) = upload.abort().await.map_err(BlobError::from)
-    {
-        tracing::debug!(%error, "a half-written file could not be removed");
-    }
+    target.discard().await;
 }

@@ -7,16 +7,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use md5::Md5;
 use reqwest::{
     Method, Response, StatusCode,
     header::{ACCEPT_ENCODING, IF_RANGE, RANGE, RETRY_AFTER},
 };
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 use tokio::time::timeout;
 use url::Url;
 
-use super::answer::Head;
+use super::{answer::Head, hashing::Hashing};
 use crate::{
     blobs::{BlobError, BlobWriter, Blobs, FileKey},
     clock::{self, Clock},
@@ -264,9 +263,7 @@ enum Place {
 /// What has been received, and what it must turn out to be.
 struct Copy {
     writer: BlobWriter,
-    sha256: Sha256,
-    /// Only if the server told one.
-    md5: Option<Md5>,
+    hashing: Hashing,
     received: u64,
     /// Of the first answer.
     head: Option<Head>,
@@ -276,12 +273,13 @@ struct Copy {
 impl Copy {
     async fn begin(blobs: &Blobs, key: &FileKey) -> Result<Self, Fault> {
         let writer = blobs.create(key).await?;
-        Ok(Self { writer, sha256: Sha256::new(), md5: None, received: 0, head: None, total: None })
+        let hashing = Hashing::begin(false);
+        Ok(Self { writer, hashing, received: 0, head: None, total: None })
     }
 
     /// Notes what the first answer says of the file.
     fn expect(&mut self, head: Head) {
-        self.md5 = head.md5.map(|_| Md5::new());
+        self.hashing = Hashing::begin(head.md5.is_some());
         self.total = head.total;
         self.head = Some(head);
     }
@@ -313,10 +311,7 @@ impl Copy {
         if self.total.is_some_and(|total| received > total) {
             return Err(Fault::other("it is longer than the server told"));
         }
-        self.sha256.update(&piece);
-        if let Some(md5) = &mut self.md5 {
-            md5.update(&piece);
-        }
+        self.hashing.update(piece.clone()).await?;
         self.writer.write(piece).await?;
         self.received = received;
         Ok(())
@@ -332,8 +327,9 @@ impl Copy {
     }
 
     async fn finish(self) -> Result<MirroredFile, Fault> {
-        let sha256: [u8; 32] = self.sha256.finalize().into();
-        let md5 = self.md5.map(|md5| <[u8; 16]>::from(md5.finalize()));
+        let digests = self.hashing.finish().await?;
+        let sha256: [u8; 32] = digests.sha256.finalize().into();
+        let md5 = digests.md5.map(|md5| <[u8; 16]>::from(md5.finalize()));
         let Some(head) = self.head else { return Err(Fault::other("nothing came")) };
         if head.sha256.is_some_and(|told| told != sha256) || head.md5 != md5 {
             self.writer.abort().await;

@@ -6,6 +6,7 @@
 
 mod answer;
 mod fetch;
+mod hashing;
 mod renewal;
 
 use std::{sync::Arc, time::Duration};
