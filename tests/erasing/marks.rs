@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -58,8 +58,8 @@ pub fn marks_of(tail: &str) -> Vec<String> {
     KINDS.map(|kind| format!("mark-{kind}-{tail}")).into()
 }
 
-/// A job with a mark of its own in everything that is submitted and received for it; its id.
-pub async fn plant(service: &Service, tail: &str) -> String {
+/// A job with a mark of its own in everything that is submitted and received for it.
+pub async fn plant(service: &Service, tail: &str) -> Value {
     let body = ready_job_with(json!({
         "inputFiles": {"cbct": {"extension": ".dcm",
             "downloadUrl": format!("https://store.example/mark-input-{tail}")}},
@@ -70,8 +70,7 @@ pub async fn plant(service: &Service, tail: &str) -> String {
         "finishline": {"reference": format!("mark-reference-{tail}")},
     }));
     let job = service.submitted(&body).await;
-    let id = text(&job["id"]).to_owned();
-    let url = service.callback_url(&id);
+    let url = service.callback_url(text(&job["id"]));
     let large = format!("mark-result-{tail} ").repeat(3_000);
     let result = json!({"success": true, "big": large, "outputFiles": {"meshes": [{
         "status": "Available", "url": format!("https://store.example/mark-link-{tail}")}]}});
@@ -86,5 +85,5 @@ pub async fn plant(service: &Service, tail: &str) -> String {
         let request = request.header("x-mark", format!("mark-header-{tail}"));
         assert!(matches!(Answer::of(request).await.status, 200 | 400));
     }
-    id
+    job
 }

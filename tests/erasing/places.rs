@@ -14,20 +14,25 @@ use crate::{
 async fn marked_bytes_of_an_erased_job_are_in_no_file_and_those_of_others_stay() {
     let service = Service::start().await;
     let [one, two, kept] = ["one", "two", "kept"];
-    let id = plant(&service, one).await;
+    let job = plant(&service, one).await;
+    let id = text(&job["id"]);
+    // In the Engine's reply and nowhere else: what was sent had no such id.
+    let of_reply = [text(&job["engineJobId"]).to_owned()];
     plant(&service, two).await;
     plant(&service, kept).await;
     for tail in [one, two, kept] {
         assert_planted(service.folder(), &marks_of(tail));
     }
+    assert_planted(service.folder(), &of_reply);
     let erased = service.delete(&format!("/v1/jobs/{id}")).await.expect(200).json();
     assert_eq!(erased, json!({"erased": 1}));
     assert_gone(service.folder(), &marks_of(one));
+    assert_gone(service.folder(), &of_reply);
     let erased = service.delete("/v1/jobs?endUserId=mark-user-two").await.expect(200).json();
     assert_eq!(erased, json!({"erased": 1}));
     assert_gone(service.folder(), &marks_of(two));
     assert_planted(service.folder(), &marks_of(kept));
-    let late = service.post_to(&service.callback_url(&id), r#"{"late": "mark-late"}"#).await;
+    let late = service.post_to(&service.callback_url(id), r#"{"late": "mark-late"}"#).await;
     late.problem(410, "gone");
     assert_gone(service.folder(), &["mark-late".into()]);
 }

@@ -19,9 +19,11 @@ async fn jobs_that_finished_long_ago_are_erased_by_themselves() {
     let setup = Setup::new().set("RETENTION__ERASE_AFTER", "90d");
     let mut service = setup.set("RECONCILE__GIVE_UP", "3650d").clock(&clock).start().await;
     let old = plant(&service, "old").await;
+    let old = text(&old["id"]);
     let running = service.submitted(&ready_job()).await;
     clock.advance(DAY * 89);
     let young = plant(&service, "young").await;
+    let young = text(&young["id"]);
     // The first look comes with the start.
     service.restart().await;
     assert_planted(service.folder(), &marks_of("old"));
@@ -36,6 +38,6 @@ async fn jobs_that_finished_long_ago_are_erased_by_themselves() {
     assert_planted(service.folder(), &marks_of("young"));
     assert_eq!(service.get(&format!("/v1/jobs/{young}")).await.status, 200);
     assert_eq!(service.job(text(&running["id"])).await["status"], "submitted");
-    let late = service.post_to(&service.callback_url(&old), r#"{"success": true}"#).await;
+    let late = service.post_to(&service.callback_url(old), r#"{"success": true}"#).await;
     late.problem(410, "gone");
 }
