@@ -30,7 +30,7 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Limits, Sessions, Turns,
+        self, Context, Limits, Parts, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -177,7 +177,7 @@ impl App {
             blobs: blobs.clone(),
             clock: clock.clone(),
         };
-        let context = Context {
+        let context = Context::from(Parts {
             engine: Engine::new(
                 config.engine.clone(),
                 outbound.clone(),
@@ -204,7 +204,7 @@ impl App {
             pulse: Pulse::default(),
             metrics: telemetry::start_metrics(),
             tasks: TaskTracker::new(),
-        };
+        });
         Ok(Self { context, listeners, writer })
     }
 

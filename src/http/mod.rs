@@ -39,7 +39,7 @@ mod wait;
 mod wire;
 mod zip;
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use axum::{
     Router,
@@ -72,9 +72,12 @@ use crate::{
     wake::Wake,
 };
 
-/// What handlers work with. Cheap to clone.
+/// What handlers work with. Every extractor of every request clones it, so it is a pointer.
 #[derive(Clone)]
-pub struct Context {
+pub struct Context(Arc<Parts>);
+
+/// What a [`Context`] holds.
+pub struct Parts {
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
     /// Whatever is received goes through it.
@@ -104,6 +107,20 @@ pub struct Context {
     pub metrics: &'static PrometheusHandle,
     /// Work that must end even if its caller hangs up.
     pub tasks: TaskTracker,
+}
+
+impl From<Parts> for Context {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for Context {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl FromRef<Context> for Arc<dyn Store> {

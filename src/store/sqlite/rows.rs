@@ -2,10 +2,11 @@
 //!
 //! The invariant: a row that does not fit our types is an error that names the column, not a panic.
 
-use std::str::FromStr;
+use std::{mem, str::FromStr};
 
+use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Either, Executor, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use crate::domain::{
     event::{Event, NewEvent},
@@ -137,15 +138,37 @@ pub(super) async fn insert_events(
     if events.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<Sqlite>::new("insert into events (job_id, type, at, data) ");
+    let mut query = QueryBuilder::new("");
+    push_events(&mut query, events);
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+/// A statement that inserts events, of which there is one at least.
+pub(super) fn push_events(query: &mut QueryBuilder<Sqlite>, events: &[NewEvent]) {
+    query.push("insert into events (job_id, type, at, data) ");
     query.push_values(events, |mut row, event| {
         row.push_bind(event.job_id.0)
             .push_bind(event.kind.as_str())
             .push_bind(event.at.as_millisecond())
             .push_bind(event.data.to_string());
     });
-    query.build().execute(connection).await?;
-    Ok(())
+}
+
+/// Rows of several statements in one text, which takes one hop to the database's thread for all.
+pub(super) async fn fetch_each(
+    connection: &mut SqliteConnection,
+    mut query: QueryBuilder<Sqlite>,
+) -> sqlx::Result<Vec<Vec<SqliteRow>>> {
+    let mut answers = connection.fetch_many(query.build());
+    let (mut all, mut rows) = (Vec::new(), Vec::new());
+    while let Some(answer) = answers.try_next().await? {
+        match answer {
+            Either::Right(row) => rows.push(row),
+            Either::Left(_) => all.push(mem::take(&mut rows)),
+        }
+    }
+    Ok(all)
 }
 
 /// A text column read by `parse`.

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use self::state::{State, insert_jobs, update_jobs, upsert_outputs};
+use self::state::{State, insert_jobs, push_updates, upsert_outputs};
 use super::{mirror, relay, rows};
 use crate::{
     domain::{
@@ -54,40 +54,37 @@ impl<'a> Batch<'a> {
         connection: &mut SqliteConnection,
         arrivals: &[&'a Arrival],
     ) -> sqlx::Result<Self> {
-        let (last_delivery, last_job): (i64, i64) = sqlx::query_as(
-            "select (select coalesce(max(seq), 0) from deliveries),
-                    (select coalesce(max(seq), 0) from jobs)",
-        )
-        .fetch_one(&mut *connection)
-        .await?;
         let mut batch = Self {
             states: HashMap::new(),
             addressees: HashMap::new(),
-            next_delivery: last_delivery + 1,
+            next_delivery: 1,
             deliveries: Vec::new(),
             repeats: HashMap::new(),
             events: Vec::new(),
         };
-        batch.find_jobs(connection, arrivals).await?;
+        let last_job = batch.find_jobs(connection, arrivals).await?;
         batch.find_erased(connection, arrivals).await?;
-        batch.load_outputs(connection).await?;
-        batch.load_deliveries(connection).await?;
+        batch.load_details(connection).await?;
         batch.make_missing(arrivals, last_job + 1);
         Ok(batch)
     }
 
+    /// Answers the last job's seq.
     async fn find_jobs(
         &mut self,
         connection: &mut SqliteConnection,
         arrivals: &[&Arrival],
-    ) -> sqlx::Result<()> {
+    ) -> sqlx::Result<i64> {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
+            "select (select coalesce(max(seq), 0) from deliveries) as delivery,
+                    (select coalesce(max(seq), 0) from jobs) as job;
+             select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
                     result_reading, delivery_count, warnings, inbox_key, relay_url
              from jobs where ",
         );
         push_addressees(&mut query, arrivals, "id", "inbox_key");
-        for row in query.build().fetch_all(connection).await? {
+        let [last, found] = answers(rows::fetch_each(connection, query).await?)?;
+        for row in found {
             let state = State::from_row(&row)?;
             if let Some(key) = state.inbox_key {
                 self.addressees.insert(Addressee::Inbox(key), Some(state.seq));
@@ -95,7 +92,9 @@ impl<'a> Batch<'a> {
             self.addressees.insert(Addressee::Job(state.id), Some(state.seq));
             self.states.insert(state.seq, state);
         }
-        Ok(())
+        let last = last.first().ok_or(sqlx::Error::RowNotFound)?;
+        self.next_delivery = last.try_get::<i64, _>("delivery")? + 1;
+        last.try_get("job")
     }
 
     async fn find_erased(
@@ -123,7 +122,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    async fn load_outputs(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    /// Outputs and deliveries of the jobs that were found.
+    async fn load_details(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
         if self.states.is_empty() {
             return Ok(());
         }
@@ -132,26 +132,20 @@ impl<'a> Batch<'a> {
              from job_outputs where job_seq in (",
         );
         push_list(&mut query, self.states.keys().copied());
-        query.push(") order by job_seq, position");
-        for row in query.build().fetch_all(connection).await? {
+        query.push(
+            ") order by job_seq, position;
+             select job_seq, seq, sha256, outcome from deliveries where job_seq in (",
+        );
+        push_list(&mut query, self.states.keys().copied());
+        query.push(")");
+        let [outputs, deliveries] = answers(rows::fetch_each(connection, query).await?)?;
+        for row in outputs {
             let output = rows::output(&row)?;
             if let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) {
                 state.outputs.push(output);
             }
         }
-        Ok(())
-    }
-
-    async fn load_deliveries(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        if self.states.is_empty() {
-            return Ok(());
-        }
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "select job_seq, seq, sha256, outcome from deliveries where job_seq in (",
-        );
-        push_list(&mut query, self.states.keys().copied());
-        query.push(")");
-        for row in query.build().fetch_all(connection).await? {
+        for row in deliveries {
             let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) else { continue };
             state.known.insert(rows::digest(&row, "sha256")?, row.try_get("seq")?);
             if row.try_get::<&str, _>("outcome")? == Outcome::Malformed.as_str() {
@@ -238,8 +232,7 @@ impl<'a> Batch<'a> {
         states.sort_by_key(|state| state.seq);
         let (new, known): (Vec<&State>, Vec<&State>) = states.iter().partition(|one| one.is_new);
         insert_jobs(connection, &new).await?;
-        self.insert_deliveries(connection).await?;
-        update_jobs(connection, &known).await?;
+        self.write_rows(connection, &known).await?;
         upsert_outputs(connection, &states).await?;
         for (delivery, times) in &self.repeats {
             sqlx::query("update deliveries set repeats = repeats + ? where seq = ?")
@@ -248,7 +241,6 @@ impl<'a> Batch<'a> {
                 .execute(&mut *connection)
                 .await?;
         }
-        rows::insert_events(connection, &self.events).await?;
         relay::insert(connection, &self.relays(&orders.relay_targets)).await?;
         if orders.is_mirroring {
             mirror::order(connection, &self.outputs_of(Outcome::Stored)).await?;
@@ -287,11 +279,32 @@ impl<'a> Batch<'a> {
         orders
     }
 
-    async fn insert_deliveries(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        if self.deliveries.is_empty() {
-            return Ok(());
+    /// All that has one row for each arrival, as a rule, in one text: its length then depends on the
+    /// batch's alone, and few texts have to be prepared. Outputs vary.
+    async fn write_rows(
+        &self,
+        connection: &mut SqliteConnection,
+        known: &[&State],
+    ) -> sqlx::Result<()> {
+        let mut query = QueryBuilder::<Sqlite>::new("");
+        if !self.deliveries.is_empty() {
+            self.push_deliveries(&mut query);
         }
-        let mut query = QueryBuilder::<Sqlite>::new(
+        if !known.is_empty() {
+            push_updates(&mut query, known);
+            query.push(";");
+        }
+        if !self.events.is_empty() {
+            rows::push_events(&mut query, &self.events);
+        }
+        if !query.sql().as_str().is_empty() {
+            query.build().execute(connection).await?;
+        }
+        Ok(())
+    }
+
+    fn push_deliveries(&self, query: &mut QueryBuilder<Sqlite>) {
+        query.push(
             "insert into deliveries
                  (seq, id, job_seq, received_at, source, outcome, size_bytes, sha256, headers) ",
         );
@@ -307,16 +320,17 @@ impl<'a> Batch<'a> {
                 .push_bind(&arrival.sha256[..])
                 .push_bind(headers);
         });
-        query.build().execute(&mut *connection).await?;
-
-        let mut query =
-            QueryBuilder::<Sqlite>::new("insert into delivery_bodies (delivery_seq, body) ");
+        query.push("; insert into delivery_bodies (delivery_seq, body) ");
         query.push_values(&self.deliveries, |mut row, (seq, _, _, arrival)| {
             row.push_bind(seq).push_bind(&arrival.body[..]);
         });
-        query.build().execute(connection).await?;
-        Ok(())
+        query.push(";");
     }
+}
+
+/// The rows of so many statements.
+fn answers<const N: usize>(all: Vec<Vec<SqliteRow>>) -> sqlx::Result<[Vec<SqliteRow>; N]> {
+    all.try_into().map_err(|_| sqlx::Error::Protocol("a statement was not answered".into()))
 }
 
 fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {

@@ -188,14 +188,9 @@ pub(super) async fn insert_jobs(
     Ok(())
 }
 
-pub(super) async fn update_jobs(
-    connection: &mut SqliteConnection,
-    jobs: &[&State],
-) -> sqlx::Result<()> {
-    if jobs.is_empty() {
-        return Ok(());
-    }
-    let mut query = QueryBuilder::<Sqlite>::new(
+/// A statement that brings jobs up to date, of which there is one at least.
+pub(super) fn push_updates(query: &mut QueryBuilder<Sqlite>, jobs: &[&State]) {
+    query.push(
         "update jobs set status = fresh.column2, success = fresh.column3,
              finished_at = fresh.column4, engine_job_id = fresh.column5,
              result_delivery = fresh.column6, result_reading = fresh.column7,
@@ -217,8 +212,6 @@ pub(super) async fn update_jobs(
             .push_bind(job.look_at);
     });
     query.push(") as fresh where jobs.seq = fresh.column1");
-    query.build().execute(connection).await?;
-    Ok(())
 }
 
 pub(super) async fn upsert_outputs(
