@@ -23,6 +23,10 @@ const CONNECTIONS: [usize; 2] = [64, 256];
 const TURN_CALLBACKS: usize = 4_000;
 const TURN_TIME: Duration = Duration::from_millis(1_000);
 
+/// Before the first turn: statements are prepared, pages are in memory, what a service does first
+/// with jobs that it finds open is done.
+const WARM_CALLBACKS: usize = 2_000;
+
 /// Of a turn over one connection.
 const SINGLE_CALLBACKS: usize = 200;
 
@@ -44,11 +48,13 @@ struct Standing {
 pub async fn measure() {
     println!("callbacks: {ROUNDS} turns each, 4 KiB, every one to an address of its own");
     let folder = tempfile::tempdir().expect("a folder");
-    let jobs = ROUNDS * (2 * TURN_CALLBACKS + SINGLE_CALLBACKS) + OPEN_CALLBACKS;
+    let jobs = WARM_CALLBACKS + ROUNDS * (2 * TURN_CALLBACKS + SINGLE_CALLBACKS) + OPEN_CALLBACKS;
     let seeded = database_of(&folder.path().join("service"), jobs, false, &[]).await;
     let copy = |name: &str| {
         let file = folder.path().join(name);
         fs::copy(folder.path().join("service/finishline.db"), &file).expect("a copy");
+        // Or the disk is busy with it while others are measured.
+        fs::File::open(&file).and_then(|file| file.sync_all()).expect("it is on disk");
         file
     };
     let mut raw = Raw::open(&copy("raw.db"));
@@ -79,9 +85,12 @@ pub async fn measure() {
         })
         .collect();
     let (mut raw_rates, mut raw_tails) = ([const { Rounds(Vec::new()) }; 2], Rounds::default());
+    for one in &mut all {
+        one.warm(&make).await;
+    }
     for round in 0..ROUNDS {
         for (kind, connections) in CONNECTIONS.into_iter().enumerate() {
-            let first = (2 * round + kind) * TURN_CALLBACKS;
+            let first = WARM_CALLBACKS + (2 * round + kind) * TURN_CALLBACKS;
             // Whoever begins has the quietest disk: each begins in turn.
             let start = round % all.len();
             for place in 0..all.len() {
@@ -100,7 +109,7 @@ pub async fn measure() {
     }
     report(&all, &raw_rates, &raw_tails);
 
-    let first = ROUNDS * 2 * TURN_CALLBACKS;
+    let first = WARM_CALLBACKS + ROUNDS * 2 * TURN_CALLBACKS;
     single(&mut all, folder.path(), first, &make).await;
     let rate = all[0].rates[0].median() / 2.0;
     let first = first + ROUNDS * SINGLE_CALLBACKS;
@@ -145,6 +154,18 @@ fn requests(seeded: &Seeded) -> Make {
 }
 
 impl Standing {
+    async fn warm(&mut self, make: &Make) {
+        let load = Load {
+            address: self.address,
+            connections: CONNECTIONS[1],
+            first: 0,
+            most: WARM_CALLBACKS,
+            time: 3 * TURN_TIME,
+            rate: None,
+        };
+        self.note(&load.run(make.clone()).await);
+    }
+
     async fn turn(&mut self, kind: usize, connections: usize, first: usize, make: &Make) {
         let load = Load {
             address: self.address,
