@@ -103,12 +103,8 @@ async fn sizes(folder: &Path) {
     println!("reading at {jobs} jobs and at {SMALL}: {ROUNDS} turns, {CONNECTIONS} connections");
     let result = result_with(0);
     let (large_folder, small_folder) = (folder.join("large"), folder.join("small"));
-    let seeded = [(&large_folder, jobs), (&small_folder, SMALL)].map(|(folder, jobs)| {
-        let result = &result;
-        async move { database_of(folder, jobs, true, result).await }
-    });
-    let [large, small] = seeded;
-    let (large, small) = (large.await, small.await);
+    let large = database_of(&large_folder, jobs, true, &result).await;
+    let small = database_of(&small_folder, SMALL, true, &result).await;
     let sizes = seed::sizes(&large_folder.join("finishline.db"));
     let beyond = (sizes["file"] - sizes["bodies"]) as f64 / sizes["jobs"] as f64 / 1024.0;
     let is_met = beyond <= 1.5;
