@@ -10,7 +10,7 @@ use super::{
     contenders::Contender,
     database_of, engine, judge,
     load::{Load, Make, Outcome, percentile},
-    memory_of,
+    memory_of, mib,
     raw::Raw,
     seed::Seeded,
     service,
@@ -127,10 +127,6 @@ pub async fn measure() {
             verify(standing, database, &seeded);
         }
     }
-}
-
-fn mib(kib: f64) -> String {
-    format!("{:.1} MiB", kib / 1024.0)
 }
 
 fn address_of(service: &Program) -> std::net::SocketAddr {

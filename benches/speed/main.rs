@@ -55,18 +55,20 @@ async fn main() {
 
 /// A job result of [`BODY_BYTES`].
 fn body() -> Vec<u8> {
-    let with = |padding: usize| {
-        let result = json!({
-            "success": true,
-            "outputFiles": {"meshes": [{
-                "extension": ".stl", "structures": ["mandible"], "status": "Available",
-                "url": "https://store.example/mesh.stl",
-            }]},
-            "metadata": "m".repeat(padding),
-        });
-        serde_json::to_vec(&result).expect("JSON")
-    };
-    with(BODY_BYTES - with(0).len())
+    result_with(BODY_BYTES - result_with(0).len())
+}
+
+/// A job result with so much beyond what it must hold.
+fn result_with(padding: usize) -> Vec<u8> {
+    let result = json!({
+        "success": true,
+        "outputFiles": {"meshes": [{
+            "extension": ".stl", "structures": ["mandible"], "status": "Available",
+            "url": "https://store.example/mesh.stl",
+        }]},
+        "metadata": "m".repeat(padding),
+    });
+    serde_json::to_vec(&result).expect("JSON")
 }
 
 /// An Engine that takes every job at once.
@@ -155,6 +157,22 @@ impl Rounds {
     fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(one, other)| one / other).collect())
     }
+}
+
+/// A number of jobs or followers, unless the environment has a smaller one for a quick trial.
+fn number_of(variable: &str, usual: usize) -> usize {
+    let given = std::env::var(variable).ok();
+    given.map_or(usual, |given| given.parse().expect("a number"))
+}
+
+/// Where a door listens, without its scheme: the `Host` of a request to it, too.
+fn host_of(door: &str) -> &str {
+    door.trim_start_matches("http://")
+}
+
+/// KiB as MiB.
+fn mib(kib: f64) -> String {
+    format!("{:.1} MiB", kib / 1024.0)
 }
 
 /// Prints a figure beside what is wanted of it.
