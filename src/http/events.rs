@@ -17,7 +17,9 @@ use axum::{
 use futures_util::{Stream, stream};
 use tokio::sync::broadcast;
 
-use super::{Context, access::MayRead, error::Problem, extract::JobPath, jobs::found};
+use super::{
+    Context, access::MayRead, error::Problem, extract::JobPath, feed::Published, jobs::found,
+};
 use crate::{
     api,
     domain::{event::Event, ids::JobId},
@@ -123,7 +125,7 @@ struct Follower {
     job_id: Option<JobId>,
     /// The last event that was sent or passed over.
     seen: i64,
-    live: broadcast::Receiver<Arc<Event>>,
+    live: broadcast::Receiver<Arc<Published>>,
     /// What was read of the store and not sent yet; `None` once the live end is reached.
     replayed: Option<VecDeque<Event>>,
 }
@@ -155,13 +157,14 @@ impl Follower {
                 () = self.context.stopping.cancelled() => return None,
             };
             // Too far behind, or the feed has ended: cut.
-            let event = received.ok()?;
+            let published = received.ok()?;
+            let event = &published.event;
             if event.seq <= self.seen {
                 continue;
             }
             self.seen = event.seq;
             if self.job_id.is_none_or(|wanted| wanted == event.job_id) {
-                return Some(render(&event));
+                return Some(published.rendered.clone());
             }
         }
     }
@@ -183,7 +186,7 @@ fn caught_up(seen: i64) -> sse::Event {
     sse::Event::default().comment(format!("{}{seen}", api::CAUGHT_UP))
 }
 
-fn render(event: &Event) -> sse::Event {
+pub(super) fn render(event: &Event) -> sse::Event {
     let data = serde_json::to_string(&api::Event::from(event.clone())).expect("an event is JSON");
     sse::Event::default().id(event.seq.to_string()).event(&event.kind).data(data)
 }

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use axum::response::sse;
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
+use super::events::render;
 use crate::{
     domain::event::Event,
     store::{Store, StoreError},
@@ -20,13 +22,19 @@ const BACKLOG: usize = 4_096;
 /// Events read at a time.
 const PAGE: u32 = 500;
 
+/// An event, rendered once for all who follow.
+pub struct Published {
+    pub event: Event,
+    pub rendered: sse::Event,
+}
+
 /// Cheap to clone; clones publish to the same followers.
 #[derive(Clone)]
 pub struct Feed(Arc<Shared>);
 
 struct Shared {
     store: Arc<dyn Store>,
-    followers: broadcast::Sender<Arc<Event>>,
+    followers: broadcast::Sender<Arc<Published>>,
     /// The last event that was published or passed over while nobody followed.
     position: Mutex<i64>,
 }
@@ -39,7 +47,7 @@ impl Feed {
     }
 
     /// Follows from now on: every event that is not in the store yet will be received.
-    pub async fn follow(&self) -> Result<broadcast::Receiver<Arc<Event>>, StoreError> {
+    pub async fn follow(&self) -> Result<broadcast::Receiver<Arc<Published>>, StoreError> {
         let mut position = self.0.position.lock().await;
         if self.0.followers.receiver_count() == 0 {
             *position = self.0.store.last_event().await?;
@@ -70,7 +78,8 @@ impl Feed {
             for event in events {
                 *position = event.seq;
                 // Nobody may be left; then nobody misses it.
-                let _ = self.0.followers.send(Arc::new(event));
+                let rendered = render(&event);
+                let _ = self.0.followers.send(Arc::new(Published { event, rendered }));
             }
             if is_last {
                 return Ok(());

@@ -31,8 +31,13 @@ const STATS_TURNAROUNDS: i64 = 1_000;
 pub(super) async fn job(connection: &mut SqliteConnection, id: JobId) -> sqlx::Result<Lookup<Job>> {
     let mut query = select_jobs();
     query.push(" where id = ").push_bind(id.0);
-    let rows = query.build().fetch_all(&mut *connection).await?;
-    match with_parts(connection, &rows).await?.pop() {
+    for parts in [SELECT_INPUTS, SELECT_OUTPUTS] {
+        query.push(";").push(parts);
+        query.push(" where job_seq = (select seq from jobs where id = ").push_bind(id.0);
+        query.push(") order by job_seq, position");
+    }
+    let [rows, inputs, outputs] = rows::fetch_each(connection, query).await?;
+    match joined(&rows, &inputs, &outputs)?.pop() {
         Some((_, job)) => Ok(Lookup::Found(job)),
         None => missing(connection, id).await,
     }
@@ -116,7 +121,9 @@ fn push_keys(
         }
         query.push("select * from (select created_at, seq from jobs where true");
         if let Some(status) = status {
-            query.push(" and status = ").push_bind(status.as_str());
+            // Overdue jobs are few and have an index; jobs with a status may be nearly all.
+            let column = if filter.overdue == Some(true) { "+status" } else { "status" };
+            query.push(" and ").push(column).push(" = ").push_bind(status.as_str());
         }
         push_conditions(query, filter);
         if let Some(after) = after {
@@ -166,50 +173,58 @@ fn select_jobs() -> QueryBuilder<Sqlite> {
     query
 }
 
+const SELECT_INPUTS: &str =
+    "select job_seq, name, extension, upload_url, notify_url, state from job_inputs";
+
+const SELECT_OUTPUTS: &str =
+    "select job_seq, name, kind, kind_index, extension, structures, status, url, size_bytes,
+         sha256, content_type
+     from job_outputs left join mirrors using (job_seq, position)";
+
 /// Jobs by seq, in the order of their rows, with inputs and outputs.
 async fn with_parts(
     connection: &mut SqliteConnection,
     rows: &[SqliteRow],
 ) -> sqlx::Result<Vec<(i64, Job)>> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::<Sqlite>::new("");
+    for parts in [SELECT_INPUTS, SELECT_OUTPUTS] {
+        query.push(parts).push(" where job_seq in (");
+        let mut list = query.separated(", ");
+        for row in rows {
+            list.push_bind(row.try_get::<i64, _>("seq")?);
+        }
+        query.push(") order by job_seq, position;");
+    }
+    let [inputs, outputs] = rows::fetch_each(connection, query).await?;
+    joined(rows, &inputs, &outputs)
+}
+
+/// Jobs by seq, in the order of their rows.
+fn joined(
+    rows: &[SqliteRow],
+    inputs: &[SqliteRow],
+    outputs: &[SqliteRow],
+) -> sqlx::Result<Vec<(i64, Job)>> {
     let mut jobs = Vec::with_capacity(rows.len());
     for row in rows {
         jobs.push((row.try_get::<i64, _>("seq")?, rows::job(row)?));
     }
-    if jobs.is_empty() {
-        return Ok(jobs);
-    }
     let places: HashMap<i64, usize> =
         jobs.iter().enumerate().map(|(place, (seq, _))| (*seq, place)).collect();
-    let inputs = "select job_seq, name, extension, upload_url, notify_url, state from job_inputs";
-    for row in parts(connection, inputs, &jobs).await? {
+    for row in inputs {
         if let Some(&place) = places.get(&row.try_get("job_seq")?) {
-            jobs[place].1.inputs.push(rows::input(&row)?);
+            jobs[place].1.inputs.push(rows::input(row)?);
         }
     }
-    let outputs = "select job_seq, name, kind, kind_index, extension, structures, status, url,
-                       size_bytes, sha256, content_type
-                   from job_outputs left join mirrors using (job_seq, position)";
-    for row in parts(connection, outputs, &jobs).await? {
+    for row in outputs {
         if let Some(&place) = places.get(&row.try_get("job_seq")?) {
-            jobs[place].1.outputs.push(rows::output_with_file(&row)?);
+            jobs[place].1.outputs.push(rows::output_with_file(row)?);
         }
     }
     Ok(jobs)
-}
-
-async fn parts(
-    connection: &mut SqliteConnection,
-    select: &str,
-    jobs: &[(i64, Job)],
-) -> sqlx::Result<Vec<SqliteRow>> {
-    let mut query = QueryBuilder::<Sqlite>::new(select);
-    query.push(" where job_seq in (");
-    let mut list = query.separated(", ");
-    for (seq, _) in jobs {
-        list.push_bind(*seq);
-    }
-    query.push(") order by job_seq, position");
-    query.build().fetch_all(connection).await
 }
 
 pub(super) async fn result(

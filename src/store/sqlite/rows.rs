@@ -155,11 +155,11 @@ pub(super) fn push_events(query: &mut QueryBuilder<Sqlite>, events: &[NewEvent])
     });
 }
 
-/// Rows of several statements in one text, which takes one hop to the database's thread for all.
-pub(super) async fn fetch_each(
+/// Rows of so many statements in one text, which takes one hop to the database's thread for all.
+pub(super) async fn fetch_each<const STATEMENTS: usize>(
     connection: &mut SqliteConnection,
     mut query: QueryBuilder<Sqlite>,
-) -> sqlx::Result<Vec<Vec<SqliteRow>>> {
+) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
     let mut answers = connection.fetch_many(query.build());
     let (mut all, mut rows) = (Vec::new(), Vec::new());
     while let Some(answer) = answers.try_next().await? {
@@ -168,7 +168,7 @@ pub(super) async fn fetch_each(
             Either::Left(_) => all.push(mem::take(&mut rows)),
         }
     }
-    Ok(all)
+    all.try_into().map_err(|_| sqlx::Error::Protocol("a statement was not answered".into()))
 }
 
 /// A text column read by `parse`.

@@ -75,42 +75,39 @@ impl NewSubmission {
     }
 
     async fn insert(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        let job_seq = sqlx::query(
+        let mut query = QueryBuilder::<Sqlite>::new(
             "insert into jobs (id, origin, status, reference, end_user_id, cloud_package,
-                 external_job_id, callback_base, relay_url, created_at, warnings)
-             values (?, 'submitted', 'submitting', ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(self.id.0)
-        .bind(&self.reference)
-        .bind(&self.end_user_id)
-        .bind(&self.cloud_package)
-        .bind(&self.external_job_id)
-        .bind(&self.callback_base)
-        .bind(&self.relay_url)
-        .bind(self.now.as_millisecond())
-        .bind(rows::json_texts(&self.warnings))
-        .execute(&mut *connection)
-        .await?
-        .last_insert_rowid();
-        sqlx::query("insert into job_bodies (job_seq, request) values (?, ?)")
-            .bind(job_seq)
-            .bind(self.request.get())
-            .execute(&mut *connection)
-            .await?;
+                 external_job_id, callback_base, relay_url, created_at, warnings) ",
+        );
+        query.push_values([self], |mut row, job| {
+            row.push_bind(job.id.0)
+                .push("'submitted'")
+                .push("'submitting'")
+                .push_bind(&job.reference)
+                .push_bind(&job.end_user_id)
+                .push_bind(&job.cloud_package)
+                .push_bind(&job.external_job_id)
+                .push_bind(&job.callback_base)
+                .push_bind(&job.relay_url)
+                .push_bind(job.now.as_millisecond())
+                .push_bind(rows::json_texts(&job.warnings));
+        });
+        // Its rowid is the job's seq again, and the tables of parts have none.
+        query.push("; insert into job_bodies (job_seq, request) values (last_insert_rowid(), ");
+        query.push_bind(self.request.get()).push(");");
         let inputs: Vec<(i64, &Input)> = (0..).zip(&self.inputs).collect();
         for chunk in inputs.chunks(rows::ROWS_PER_STATEMENT) {
-            let mut query = QueryBuilder::<Sqlite>::new(
-                "insert into job_inputs (job_seq, position, name, extension, state) ",
-            );
+            query.push("insert into job_inputs (job_seq, position, name, extension, state) ");
             query.push_values(chunk, |mut row, (position, input)| {
-                row.push_bind(job_seq)
+                row.push("last_insert_rowid()")
                     .push_bind(position)
                     .push_bind(&input.name)
                     .push_bind(&input.extension)
                     .push_bind(input.state.as_str());
             });
-            query.build().execute(&mut *connection).await?;
+            query.push(";");
         }
+        let job_seq = query.build().execute(&mut *connection).await?.last_insert_rowid();
         let outputs: Vec<(i64, i64, &Output)> = (0..)
             .zip(&self.outputs)
             .map(|(position, output)| (job_seq, position, output))
@@ -157,34 +154,24 @@ impl UseCase for RecordAnswer {
         let status = if job.status.is_finished() { job.status } else { self.status() };
         let mut warnings = job.warnings;
         warnings.extend(self.warnings().iter().cloned());
-        sqlx::query(
-            "update jobs set status = ?, engine_status = ?, warnings = ?,
-                 engine_job_id = coalesce(?, engine_job_id), submitted_at = coalesce(?, submitted_at)
-             where id = ?",
-        )
-        .bind(status.as_str())
-        .bind(self.engine_status())
-        .bind(rows::json_texts(&warnings))
-        .bind(self.engine_job_id())
-        .bind(self.submitted_at())
-        .bind(self.id.0)
-        .execute(&mut *connection)
-        .await?;
+        let mut query = QueryBuilder::<Sqlite>::new("update jobs set status = ");
+        query.push_bind(status.as_str());
+        query.push(", engine_status = ").push_bind(self.engine_status());
+        query.push(", warnings = ").push_bind(rows::json_texts(&warnings));
+        query.push(", engine_job_id = coalesce(").push_bind(self.engine_job_id());
+        query.push(", engine_job_id), submitted_at = coalesce(").push_bind(self.submitted_at());
+        query.push(", submitted_at) where id = ").push_bind(self.id.0).push(";");
         if let Some(response) = self.response() {
-            sqlx::query(
-                "update job_bodies set engine_response = ?
-                 where job_seq = (select seq from jobs where id = ?)",
-            )
-            .bind(response)
-            .bind(self.id.0)
-            .execute(&mut *connection)
-            .await?;
+            query.push("update job_bodies set engine_response = ").push_bind(response);
+            query.push(" where job_seq = (select seq from jobs where id = ");
+            query.push_bind(self.id.0).push(");");
         }
-        self.update_inputs(connection).await?;
         // To a finished job, an answer that would leave it open is no news.
         if status == self.status() || matches!(self.answer, EngineAnswer::Accepted { .. }) {
-            rows::insert_events(connection, &[self.event()]).await?;
+            rows::push_events(&mut query, &[self.event()]);
         }
+        query.build().execute(&mut *connection).await?;
+        self.update_inputs(connection).await?;
         read::job(connection, self.id).await
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use self::state::{State, insert_jobs, push_updates, upsert_outputs};
 use super::{mirror, relay, rows};
@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
              from jobs where ",
         );
         push_addressees(&mut query, arrivals, "id", "inbox_key");
-        let [last, found] = answers(rows::fetch_each(connection, query).await?)?;
+        let [last, found] = rows::fetch_each(connection, query).await?;
         for row in found {
             let state = State::from_row(&row)?;
             if let Some(key) = state.inbox_key {
@@ -138,7 +138,7 @@ impl<'a> Batch<'a> {
         );
         push_list(&mut query, self.states.keys().copied());
         query.push(")");
-        let [outputs, deliveries] = answers(rows::fetch_each(connection, query).await?)?;
+        let [outputs, deliveries] = rows::fetch_each(connection, query).await?;
         for row in outputs {
             let output = rows::output(&row)?;
             if let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) {
@@ -326,11 +326,6 @@ impl<'a> Batch<'a> {
         });
         query.push(";");
     }
-}
-
-/// The rows of so many statements.
-fn answers<const N: usize>(all: Vec<Vec<SqliteRow>>) -> sqlx::Result<[Vec<SqliteRow>; N]> {
-    all.try_into().map_err(|_| sqlx::Error::Protocol("a statement was not answered".into()))
 }
 
 fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
