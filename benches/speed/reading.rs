@@ -37,9 +37,6 @@ const PAGES_BEFORE: usize = 9_999;
 /// Jobs of a page on the way there.
 const STRIDE: usize = 200;
 
-/// Jobs that share a reference, an end user and so on; `seed` makes them so.
-const SHARED_BY: usize = 50;
-
 /// Further than any turn counts: each begins at other jobs.
 const APART: usize = 100_000;
 
@@ -177,7 +174,7 @@ impl Side {
             ("status".to_owned(), self.list(|_| "&status=succeeded".to_owned())),
         ];
         // The first and the last value may be shared by fewer.
-        let values = self.seeded.ids.len() / SHARED_BY - 1;
+        let values = self.seeded.ids.len() / seed::SHARED_BY as usize - 1;
         let jobs = self.seeded.ids.len();
         let middle = time_of(self.seeded.ids[jobs / 2]);
         for status in ["", "&status=succeeded"] {

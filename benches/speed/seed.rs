@@ -21,7 +21,7 @@ const TABLES: [(&str, &str); 7] = [
 const APART_MILLIS: i64 = 10;
 
 /// Of the values that lists are filtered by: so many jobs share one.
-const SHARED_BY: i64 = 50;
+pub const SHARED_BY: i64 = 50;
 
 /// Jobs of a database, and their callback addresses.
 #[derive(Clone)]

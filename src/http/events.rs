@@ -18,7 +18,12 @@ use futures_util::{Stream, stream};
 use tokio::sync::broadcast;
 
 use super::{
-    Context, access::MayRead, error::Problem, extract::JobPath, feed::Published, jobs::found,
+    Context,
+    access::MayRead,
+    error::Problem,
+    extract::JobPath,
+    feed::{Published, render},
+    jobs::found,
 };
 use crate::{
     api,
@@ -184,9 +189,4 @@ impl Follower {
 /// Tells a reader that it has seen all there is, and from where on to resume if it sees no more.
 fn caught_up(seen: i64) -> sse::Event {
     sse::Event::default().comment(format!("{}{seen}", api::CAUGHT_UP))
-}
-
-pub(super) fn render(event: &Event) -> sse::Event {
-    let data = serde_json::to_string(&api::Event::from(event.clone())).expect("an event is JSON");
-    sse::Event::default().id(event.seq.to_string()).event(&event.kind).data(data)
 }

@@ -9,8 +9,8 @@ use axum::response::sse;
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use super::events::render;
 use crate::{
+    api,
     domain::event::Event,
     store::{Store, StoreError},
     wake::Wake,
@@ -87,4 +87,10 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// An event as its followers read it.
+pub(super) fn render(event: &Event) -> sse::Event {
+    let data = serde_json::to_string(&api::Event::from(event.clone())).expect("an event is JSON");
+    sse::Event::default().id(event.seq.to_string()).event(&event.kind).data(data)
 }

@@ -16,7 +16,6 @@ use super::fetch::Fault;
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// What the bytes so far come to.
-#[derive(Default)]
 pub(super) struct Digests {
     pub sha256: Sha256,
     /// Only if the server told one.
