@@ -7,8 +7,8 @@ use axum::{
     Json,
     extract::State,
     http::{
-        HeaderMap, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS},
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
 };
@@ -54,35 +54,41 @@ pub async fn show(
     Wait(wait): Wait,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Whoever has seen a result most likely has it: then its body need not be read.
+    if headers.contains_key(IF_NONE_MATCH)
+        && let Some(sha256) = context.store.result_digest(id).await?
+        && conditions::is_known(&headers, &etag(&sha256))
+    {
+        return Ok((StatusCode::NOT_MODIFIED, head(&sha256)).into_response());
+    }
     if let Some(result) = found(context.store.result(id).await?)? {
-        return render(&context, result, &headers);
+        return render(&context, result);
     }
     let job = wait::finished(&context, id, wait).await?;
     if job.status.is_finished()
         && let Some(result) = found(context.store.result(id).await?)?
     {
-        return render(&context, result, &headers);
+        return render(&context, result);
     }
     Ok((StatusCode::ACCEPTED, Json(api::Job::from(job))).into_response())
 }
 
-fn render(
-    context: &Context,
-    result: StoredResult,
-    headers: &HeaderMap,
-) -> Result<Response, Problem> {
-    let etag = format!("\"{}\"", digest::hex(&result.sha256));
-    let is_known = conditions::is_known(headers, &etag);
-    let head = [
-        (ETAG, HeaderValue::try_from(etag).expect("hexadecimal in quotes is a header value")),
+fn render(context: &Context, result: StoredResult) -> Result<Response, Problem> {
+    let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let body = context.limits.answers.hold(result.body)?;
+    Ok((head(&result.sha256), kind, body).into_response())
+}
+
+fn head(sha256: &[u8; 32]) -> [(HeaderName, HeaderValue); 3] {
+    let etag = HeaderValue::try_from(etag(sha256));
+    [
+        (ETAG, etag.expect("hexadecimal in quotes is a header value")),
         (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
         // Browsers come here from the inspector: what was received is data to them.
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-    ];
-    if is_known {
-        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
-    }
-    let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    let body = context.limits.answers.hold(result.body)?;
-    Ok((head, kind, body).into_response())
+    ]
+}
+
+fn etag(sha256: &[u8; 32]) -> String {
+    format!("\"{}\"", digest::hex(sha256))
 }

@@ -427,6 +427,9 @@ pub trait Store: Send + Sync {
     /// `Found(None)` while the job has no result.
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError>;
 
+    /// The SHA-256 of [`Self::result`], if there is one.
+    async fn result_digest(&self, id: JobId) -> Result<Option<[u8; 32]>, StoreError>;
+
     /// A job's deliveries in the order they came.
     async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError>;
 

@@ -296,6 +296,10 @@ impl Store for FailingStore {
         self.pass("result", self.inner.result(id)).await
     }
 
+    async fn result_digest(&self, id: JobId) -> Result<Option<[u8; 32]>, StoreError> {
+        self.pass("result_digest", self.inner.result_digest(id)).await
+    }
+
     async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError> {
         self.pass("deliveries", self.inner.deliveries(job_id)).await
     }

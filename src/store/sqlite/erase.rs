@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{mirror, read, rows, writer::UseCase};
+use super::{connections::Connections, mirror, read, rows, writer::UseCase};
 use crate::{
     domain::{
         event::{EventType, NewEvent},
@@ -209,20 +209,25 @@ async fn erase_evidence(connection: &mut SqliteConnection, job_seq: i64) -> sqlx
 
 /// Moves the write-ahead log into the database and cuts it to nothing. Readers that hold it are
 /// waited for between attempts, never within one.
-pub(super) async fn empty_log(pool: &SqlitePool) -> Result<(), StoreError> {
-    let unavailable = |error: sqlx::Error| StoreError::Unavailable(error.to_string());
+pub(super) async fn empty_log(checkpointer: &Connections) -> Result<(), StoreError> {
     // Most of it goes over while others write: cutting it lets nobody write.
-    sqlx::query("pragma wal_checkpoint(passive)").fetch_one(pool).await.map_err(unavailable)?;
+    checkpoint(checkpointer, "pragma wal_checkpoint(passive)").await?;
     for _ in 0..CHECKPOINT_ATTEMPTS {
-        let is_blocked: bool = sqlx::query("pragma wal_checkpoint(truncate)")
-            .fetch_one(pool)
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(unavailable)?;
+        let is_blocked = checkpoint(checkpointer, "pragma wal_checkpoint(truncate)").await?;
         if !is_blocked {
             return Ok(());
         }
         tokio::time::sleep(CHECKPOINT_PAUSE).await;
     }
     Err(StoreError::Unavailable("readers hold the write-ahead log".into()))
+}
+
+/// Answers whether others were in its way.
+async fn checkpoint(
+    checkpointer: &Connections,
+    statement: &'static str,
+) -> Result<bool, StoreError> {
+    let mut connection = checkpointer.lend().await?;
+    let row = sqlx::query(statement).fetch_one(&mut *connection).await;
+    connection.settle(row.and_then(|row| row.try_get(0)))
 }

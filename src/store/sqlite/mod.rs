@@ -1,9 +1,10 @@
-//! The SQLite store: one connection that writes, a pool that reads, one process.
+//! The SQLite store: one connection that writes, a few that read, one process.
 //!
 //! Opened by `app`; everyone else sees `dyn Store`. The invariant: the write connection commits with
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
 pub mod backup;
+mod connections;
 pub mod copies;
 mod erase;
 mod inputs;
@@ -22,22 +23,22 @@ mod spooled;
 mod submit;
 mod writer;
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
-use sqlx::{
-    SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::open::{OpenError, schema_version};
-use self::writer::{Database, Outside, Writer};
+use self::{
+    connections::Connections,
+    writer::{Database, Outside, Writer},
+};
 use super::{
     Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
     NewSubmission, Receipt, ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError,
@@ -70,8 +71,8 @@ const WRITER_STATEMENTS: usize = 1_024;
 /// See the module. Dropping it without [`Store::close`] loses nothing that was answered.
 pub struct SqliteStore {
     writer: Writer,
-    readers: SqlitePool,
-    checkpointer: SqlitePool,
+    readers: Arc<Connections>,
+    checkpointer: Connections,
     closing: CancellationToken,
     signing_key: [u8; 32],
     spool_mark: Option<SpoolMark>,
@@ -122,14 +123,8 @@ impl SqliteStore {
                 "jobs were being submitted when the process ended; they are unconfirmed now"
             );
         }
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            // A file does not hang up; asking before each question costs as much as a question.
-            .test_before_acquire(false)
-            .connect_lazy_with(options.clone().read_only(true));
-        let checkpointer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_lazy_with(options.busy_timeout(CHECKPOINT_TIMEOUT));
+        let readers = Arc::new(Connections::new(options.clone().read_only(true), READERS));
+        let checkpointer = Connections::new(options.busy_timeout(CHECKPOINT_TIMEOUT), 1);
         let closing = CancellationToken::new();
         let database = Database { options: writing, connection: Some(connection) };
         let outside = Outside { wake: wake.clone(), orders: orders.clone(), lock };
@@ -143,8 +138,9 @@ impl SqliteStore {
 /// Runs a question on a reader's connection.
 macro_rules! ask {
     ($self:ident, $question:path $(, $argument:expr)*) => {{
-        let mut connection = $self.readers.acquire().await.map_err(unavailable)?;
-        $question(&mut connection $(, $argument)*).await.map_err(unavailable)
+        let mut reader = $self.readers.lend().await?;
+        let answer = $question(&mut reader $(, $argument)*).await;
+        reader.settle(answer)
     }};
 }
 
@@ -410,10 +406,9 @@ impl Store for SqliteStore {
                 if is_done {
                     return Ok(None);
                 }
-                let mut connection = readers.acquire().await.map_err(unavailable)?;
-                let page = read::jobs(&mut connection, &filter, after, MAX_LIMIT)
-                    .await
-                    .map_err(unavailable)?;
+                let mut reader = readers.lend().await?;
+                let page = read::jobs(&mut reader, &filter, after, MAX_LIMIT).await;
+                let page = reader.settle(page)?;
                 let jobs = stream::iter(page.jobs.into_iter().map(Ok));
                 Ok(Some((jobs, (filter, page.next, page.next.is_none()))))
             }
@@ -423,6 +418,10 @@ impl Store for SqliteStore {
 
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {
         ask!(self, read::result, id)
+    }
+
+    async fn result_digest(&self, id: JobId) -> Result<Option<[u8; 32]>, StoreError> {
+        ask!(self, read::result_digest, id)
     }
 
     async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError> {

@@ -249,6 +249,20 @@ pub(super) async fn result(
     })))
 }
 
+pub(super) async fn result_digest(
+    connection: &mut SqliteConnection,
+    id: JobId,
+) -> sqlx::Result<Option<[u8; 32]>> {
+    let row = sqlx::query(
+        "select sha256 from deliveries
+         where seq = (select result_delivery from jobs where id = ?)",
+    )
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| rows::digest(&row, "sha256")).transpose()
+}
+
 const SELECT_DELIVERIES: &str =
     "select deliveries.id, jobs.id as job_id, deliveries.received_at, deliveries.source,
          deliveries.outcome, deliveries.size_bytes, deliveries.sha256, deliveries.repeats,

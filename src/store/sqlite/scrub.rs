@@ -8,9 +8,12 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::writer::{UseCase, Writer};
+use super::{
+    connections::Connections,
+    writer::{UseCase, Writer},
+};
 use crate::store::StoreError;
 
 /// Pages that one statement looks at: a reader holds the log for some milliseconds.
@@ -27,20 +30,15 @@ const FIRST: u32 = 2;
 const MAX_PAGES: u32 = 0x0200_0000;
 
 /// Scrubs the whole database; whoever writes meanwhile waits for a batch at the most.
-pub(super) async fn scrub(readers: &SqlitePool, writer: &Writer) -> Result<(), StoreError> {
-    let unavailable = |error: sqlx::Error| StoreError::Unavailable(error.to_string());
+pub(super) async fn scrub(readers: &Connections, writer: &Writer) -> Result<(), StoreError> {
     let mut first = FIRST;
     loop {
-        let mut connection = readers.acquire().await.map_err(unavailable)?;
-        let count: u32 = sqlx::query_scalar("pragma page_count")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(unavailable)?;
+        let mut reader = readers.lend().await?;
+        let looked = look(&mut reader, first).await;
+        let (count, pages) = reader.settle(looked)?;
         if count >= MAX_PAGES {
             return Err(StoreError::Unavailable("it is too large to be scrubbed".into()));
         }
-        let pages = soiled(&mut connection, first).await.map_err(unavailable)?;
-        drop(connection);
         for batch in pages.chunks(BATCH) {
             writer.commit(Scrub { pages: batch.to_vec() }).await?;
         }
@@ -51,7 +49,16 @@ pub(super) async fn scrub(readers: &SqlitePool, writer: &Writer) -> Result<(), S
     }
 }
 
-/// Which of the pages from `first` on have something left in their free room.
+/// How many pages there are, and which of the slice from `first` on have something left in their
+/// free room.
+async fn look(connection: &mut SqliteConnection, first: u32) -> sqlx::Result<(u32, Vec<u32>)> {
+    let count = sqlx::query_scalar("pragma page_count").fetch_one(&mut *connection).await?;
+    if count >= MAX_PAGES {
+        return Ok((count, Vec::new()));
+    }
+    Ok((count, soiled(connection, first).await?))
+}
+
 async fn soiled(connection: &mut SqliteConnection, first: u32) -> sqlx::Result<Vec<u32>> {
     let rows = sqlx::query(
         "with recursive numbers (number) as

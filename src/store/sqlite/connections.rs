@@ -1,0 +1,90 @@
+//! Connections that are lent for one question at a time: opened when needed, kept for the next.
+//!
+//! Used by the store to read and to empty the log. sqlx's own pool asks each connection that comes
+//! back whether it still works, which costs as much as a question. The invariant: a connection is
+//! kept only after an answer; one whose question failed or was given up is closed.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Mutex, PoisonError},
+};
+
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::unavailable;
+use crate::store::StoreError;
+
+/// See the module.
+pub(super) struct Connections {
+    options: SqliteConnectOptions,
+    most: u32,
+    places: Semaphore,
+    /// The one used last is on top: what it read is still in its memory.
+    idle: Mutex<Vec<SqliteConnection>>,
+}
+
+/// A connection, until its question is answered.
+pub(super) struct Lent<'a> {
+    connection: SqliteConnection,
+    idle: &'a Mutex<Vec<SqliteConnection>>,
+    _place: SemaphorePermit<'a>,
+}
+
+impl Connections {
+    /// Opens none yet.
+    pub(super) fn new(options: SqliteConnectOptions, most: u32) -> Self {
+        let places = Semaphore::new(most as usize);
+        Self { options, most, places, idle: Mutex::default() }
+    }
+
+    /// Waits until fewer than the most are lent.
+    pub(super) async fn lend(&self) -> Result<Lent<'_>, StoreError> {
+        let place = self.places.acquire().await.map_err(|_| closed())?;
+        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match kept {
+            Some(connection) => connection,
+            None => SqliteConnection::connect_with(&self.options).await.map_err(unavailable)?,
+        };
+        Ok(Lent { connection, idle: &self.idle, _place: place })
+    }
+
+    /// Waits for all that are lent and closes them; nothing is lent from then on.
+    pub(super) async fn close(&self) {
+        let Ok(_places) = self.places.acquire_many(self.most).await else { return };
+        self.places.close();
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for connection in idle {
+            if let Err(error) = connection.close().await {
+                tracing::warn!(%error, "a connection that reads was not closed cleanly");
+            }
+        }
+    }
+}
+
+impl Lent<'_> {
+    /// Takes the connection back after its question.
+    pub(super) fn settle<T>(self, answer: sqlx::Result<T>) -> Result<T, StoreError> {
+        let answer = answer.map_err(unavailable)?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.connection);
+        Ok(answer)
+    }
+}
+
+impl Deref for Lent<'_> {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lent<'_> {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it has been closed".into())
+}
