@@ -35,7 +35,7 @@ use crate::domain::{
 };
 
 /// What a caller can do about a failure.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The queue of changes is full: try again in a moment.
     #[error("more changes are waiting than the database can take in")]

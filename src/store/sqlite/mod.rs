@@ -7,6 +7,7 @@ pub mod backup;
 mod connections;
 pub mod copies;
 mod erase;
+mod gather;
 mod inputs;
 pub mod inspect;
 mod mirror;
@@ -37,6 +38,7 @@ use uuid::Uuid;
 pub use self::open::{OpenError, schema_version};
 use self::{
     connections::Connections,
+    gather::{DIGESTS, Gather, SMALL_RESULTS},
     writer::{Database, Outside, Writer},
 };
 use super::{
@@ -65,6 +67,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long emptying the log waits at a time: writers wait with it.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(20);
 
+/// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
+const ROW_BUFFER: usize = 1_000;
+
 /// Prepared statements kept by the writer: each batch size has its own text.
 const WRITER_STATEMENTS: usize = 1_024;
 
@@ -72,6 +77,8 @@ const WRITER_STATEMENTS: usize = 1_024;
 pub struct SqliteStore {
     writer: Writer,
     readers: Arc<Connections>,
+    small_results: Gather<StoredResult>,
+    digests: Gather<[u8; 32]>,
     checkpointer: Connections,
     closing: CancellationToken,
     signing_key: [u8; 32],
@@ -104,7 +111,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
+            .busy_timeout(BUSY_TIMEOUT)
+            .row_buffer_size(ROW_BUFFER);
         let writing = options
             .clone()
             // What is deleted or overwritten is zeroed: erased means erased.
@@ -124,13 +132,25 @@ impl SqliteStore {
             );
         }
         let readers = Arc::new(Connections::new(options.clone().read_only(true), READERS));
+        let small_results = Gather::start(&SMALL_RESULTS, &readers);
+        let digests = Gather::start(&DIGESTS, &readers);
         let checkpointer = Connections::new(options.busy_timeout(CHECKPOINT_TIMEOUT), 1);
         let closing = CancellationToken::new();
         let database = Database { options: writing, connection: Some(connection) };
         let outside = Outside { wake: wake.clone(), orders: orders.clone(), lock };
         let (writer, task) = Writer::start(database, outside, closing.clone());
-        let store =
-            Self { writer, readers, checkpointer, closing, signing_key, spool_mark, wake, orders };
+        let store = Self {
+            writer,
+            readers,
+            small_results,
+            digests,
+            checkpointer,
+            closing,
+            signing_key,
+            spool_mark,
+            wake,
+            orders,
+        };
         Ok((store, task))
     }
 }
@@ -417,11 +437,14 @@ impl Store for SqliteStore {
     }
 
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {
-        ask!(self, read::result, id)
+        match self.small_results.ask(id).await? {
+            Some(small) => Ok(Lookup::Found(Some(small))),
+            None => ask!(self, read::result, id),
+        }
     }
 
     async fn result_digest(&self, id: JobId) -> Result<Option<[u8; 32]>, StoreError> {
-        ask!(self, read::result_digest, id)
+        self.digests.ask(id).await
     }
 
     async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError> {

@@ -242,25 +242,7 @@ pub(super) async fn result(
     .fetch_optional(&mut *connection)
     .await?;
     let Some(row) = row else { return on_record(connection, id, None).await };
-    Ok(Lookup::Found(Some(StoredResult {
-        body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
-        sha256: rows::digest(&row, "sha256")?,
-        finished_at: from_millis(row.try_get("finished_at")?),
-    })))
-}
-
-pub(super) async fn result_digest(
-    connection: &mut SqliteConnection,
-    id: JobId,
-) -> sqlx::Result<Option<[u8; 32]>> {
-    let row = sqlx::query(
-        "select sha256 from deliveries
-         where seq = (select result_delivery from jobs where id = ?)",
-    )
-    .bind(id.0)
-    .fetch_optional(connection)
-    .await?;
-    row.map(|row| rows::digest(&row, "sha256")).transpose()
+    Ok(Lookup::Found(Some(rows::result(&row)?)))
 }
 
 const SELECT_DELIVERIES: &str =

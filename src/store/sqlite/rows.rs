@@ -4,16 +4,20 @@
 
 use std::{mem, str::FromStr};
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
 use sqlx::{Either, Executor, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use crate::domain::{
-    event::{Event, NewEvent},
-    ids::JobId,
-    job::{Input, InputState, Job, Origin, Output},
-    mirror::MirroredFile,
-    time::from_millis,
+use crate::{
+    domain::{
+        event::{Event, NewEvent},
+        ids::JobId,
+        job::{Input, InputState, Job, Origin, Output},
+        mirror::MirroredFile,
+        time::from_millis,
+    },
+    store::StoredResult,
 };
 
 /// Rows of one statement, so that its variables stay below SQLite's limit of 32,766.
@@ -89,6 +93,14 @@ pub(super) fn output_with_file(row: &SqliteRow) -> sqlx::Result<Output> {
         None => None,
     };
     Ok(Output { file, ..output(row)? })
+}
+
+pub(super) fn result(row: &SqliteRow) -> sqlx::Result<StoredResult> {
+    Ok(StoredResult {
+        body: Bytes::from(row.try_get::<Vec<u8>, _>("body")?),
+        sha256: digest(row, "sha256")?,
+        finished_at: from_millis(row.try_get("finished_at")?),
+    })
 }
 
 pub(super) fn event(row: &SqliteRow) -> sqlx::Result<Event> {

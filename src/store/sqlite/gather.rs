@@ -1,0 +1,125 @@
+//! Questions that many ask at once: whoever asks while the readers are busy is answered together with
+//! the others, by one statement.
+//!
+//! Asked by the store. A question alone costs a hop to a reader's thread and a transaction, which
+//! are most of its price. The invariant: an answer waits for no question that came after its own,
+//! and a statement answers no more than [`MOST`].
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::TryStreamExt;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::{READERS, connections::Connections, rows};
+use crate::{
+    domain::ids::JobId,
+    store::{StoreError, StoredResult},
+};
+
+/// Questions of one statement: beyond this, sharing gains little and the other readers idle.
+const MOST: usize = 16;
+
+/// What can be asked of a job.
+pub(super) struct Topic<A> {
+    /// A statement up to its list of jobs' ids; a row has the job's `id`.
+    select: &'static str,
+    answer: fn(&SqliteRow) -> sqlx::Result<A>,
+}
+
+/// Results of 64 KiB at most: larger ones are read one at a time, so that few are in memory.
+pub(super) const SMALL_RESULTS: Topic<StoredResult> = Topic {
+    select: "select jobs.id, jobs.finished_at, deliveries.sha256, delivery_bodies.body
+         from jobs
+         join deliveries on deliveries.seq = jobs.result_delivery
+         join delivery_bodies on delivery_bodies.delivery_seq = deliveries.seq
+         where deliveries.size_bytes <= 65536 and jobs.id in (",
+    answer: rows::result,
+};
+
+/// The SHA-256 of results.
+pub(super) const DIGESTS: Topic<[u8; 32]> = Topic {
+    select: "select jobs.id, deliveries.sha256
+         from jobs join deliveries on deliveries.seq = jobs.result_delivery
+         where jobs.id in (",
+    answer: |row| rows::digest(row, "sha256"),
+};
+
+/// Asks about one topic. Its tasks end when it is dropped.
+pub(super) struct Gather<A> {
+    questions: mpsc::Sender<Question<A>>,
+}
+
+struct Question<A> {
+    id: JobId,
+    reply: oneshot::Sender<Result<Option<A>, StoreError>>,
+}
+
+impl<A: Clone + Send + Sync + 'static> Gather<A> {
+    /// One task for each reader: what comes while all of them ask, the next one takes together.
+    pub(super) fn start(topic: &'static Topic<A>, readers: &Arc<Connections>) -> Self {
+        let (questions, asked) = mpsc::channel(READERS as usize * MOST);
+        let asked = Arc::new(Mutex::new(asked));
+        for _ in 0..READERS {
+            tokio::spawn(answer_all(topic, readers.clone(), asked.clone()));
+        }
+        Self { questions }
+    }
+
+    /// What there is about a job.
+    pub(super) async fn ask(&self, id: JobId) -> Result<Option<A>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("it has been closed".into());
+        self.questions.send(Question { id, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+async fn answer_all<A: Clone>(
+    topic: &Topic<A>,
+    readers: Arc<Connections>,
+    asked: Arc<Mutex<mpsc::Receiver<Question<A>>>>,
+) {
+    let mut questions = Vec::with_capacity(MOST);
+    while asked.lock().await.recv_many(&mut questions, MOST).await > 0 {
+        let ids: Vec<JobId> = questions.iter().map(|question| question.id).collect();
+        let found = look_up(topic, &readers, &ids).await;
+        for question in questions.drain(..) {
+            let answer = match &found {
+                Ok(answers) => Ok(answers.get(&question.id).cloned()),
+                Err(error) => Err(error.clone()),
+            };
+            // Whoever went away is not told.
+            let _ = question.reply.send(answer);
+        }
+    }
+}
+
+async fn look_up<A>(
+    topic: &Topic<A>,
+    readers: &Connections,
+    ids: &[JobId],
+) -> Result<HashMap<JobId, A>, StoreError> {
+    let mut reader = readers.lend().await?;
+    let found = answers(&mut reader, topic, ids).await;
+    reader.settle(found)
+}
+
+async fn answers<A>(
+    connection: &mut SqliteConnection,
+    topic: &Topic<A>,
+    ids: &[JobId],
+) -> sqlx::Result<HashMap<JobId, A>> {
+    let mut query = QueryBuilder::<Sqlite>::new(topic.select);
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id.0);
+    }
+    query.push(")");
+    let mut answers = HashMap::with_capacity(ids.len());
+    let mut found = query.build().fetch(connection);
+    while let Some(row) = found.try_next().await? {
+        answers.insert(JobId(row.try_get("id")?), (topic.answer)(&row)?);
+    }
+    Ok(answers)
+}
