@@ -19,5 +19,6 @@ mod outage;
 mod receiving;
 mod recovery;
 mod results;
+mod together;
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,6 +3,7 @@
 //! Opened by `app`; everyone else sees `dyn Store`. The invariant: the write connection commits with
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
+mod answer;
 pub mod backup;
 mod connections;
 pub mod copies;
@@ -13,6 +14,7 @@ pub mod inspect;
 mod mirror;
 mod notes;
 mod open;
+mod pipeline;
 mod read;
 mod receive;
 mod reconcile;
@@ -37,6 +39,7 @@ use uuid::Uuid;
 
 pub use self::open::{OpenError, schema_version};
 use self::{
+    answer::RecordAnswer,
     connections::Connections,
     gather::{DIGESTS, Gather, SMALL_RESULTS},
     writer::{Database, Outside, Writer},
@@ -175,7 +178,7 @@ impl Store for SqliteStore {
     }
 
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
-        self.writer.commit(submission).await
+        self.writer.submit(submission).await
     }
 
     async fn record_answer(
@@ -184,7 +187,7 @@ impl Store for SqliteStore {
         answer: EngineAnswer,
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError> {
-        self.writer.commit(submit::RecordAnswer { id, answer, now }).await
+        self.writer.answer(RecordAnswer { id, answer, now }).await
     }
 
     async fn begin_resubmission(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::rows;
+use super::{pipeline::Pipeline, rows};
 use crate::{
     domain::{
         delivery::{Delivery, Outcome},
@@ -29,17 +29,42 @@ const STATS_DAYS: i64 = 30;
 const STATS_TURNAROUNDS: i64 = 1_000;
 
 pub(super) async fn job(connection: &mut SqliteConnection, id: JobId) -> sqlx::Result<Lookup<Job>> {
-    let mut query = select_jobs();
-    query.push(" where id = ").push_bind(id.0);
-    for parts in [SELECT_INPUTS, SELECT_OUTPUTS] {
-        query.push(";").push(parts);
-        query.push(" where job_seq = (select seq from jobs where id = ").push_bind(id.0);
-        query.push(") order by job_seq, position");
-    }
+    let mut query = QueryBuilder::new("");
+    push_jobs_of(&mut query, &[id]);
     let [rows, inputs, outputs] = rows::fetch_each(connection, query).await?;
     match joined(&rows, &inputs, &outputs)?.pop() {
         Some((_, job)) => Ok(Lookup::Found(job)),
         None => missing(connection, id).await,
+    }
+}
+
+/// Jobs with their seq, those that are on record.
+pub(super) async fn jobs_of(
+    pipeline: &mut Pipeline<'_>,
+    ids: &[JobId],
+) -> sqlx::Result<HashMap<JobId, (i64, Job)>> {
+    push_jobs_of(pipeline.next().await?, ids);
+    let [rows, inputs, outputs] = pipeline.rows().await?;
+    let jobs = joined(&rows, &inputs, &outputs)?;
+    Ok(jobs.into_iter().map(|(seq, job)| (job.id, (seq, job))).collect())
+}
+
+/// Three statements: the rows of jobs, their inputs, their outputs.
+fn push_jobs_of(query: &mut QueryBuilder<Sqlite>, ids: &[JobId]) {
+    let push_ids = |query: &mut QueryBuilder<Sqlite>| {
+        let mut list = query.separated(", ");
+        for id in ids {
+            list.push_bind(id.0);
+        }
+    };
+    push_select_jobs(query);
+    query.push(" where id in (");
+    push_ids(query);
+    query.push(");");
+    for parts in [SELECT_INPUTS, SELECT_OUTPUTS] {
+        query.push(parts).push(" where job_seq in (select seq from jobs where id in (");
+        push_ids(query);
+        query.push(")) order by job_seq, position;");
     }
 }
 
@@ -49,7 +74,8 @@ pub(super) async fn jobs(
     after: Option<Position>,
     limit: u32,
 ) -> sqlx::Result<JobPage> {
-    let mut query = select_jobs();
+    let mut query = QueryBuilder::new("");
+    push_select_jobs(&mut query);
     query.push(" where jobs.seq in (select seq from (");
     push_keys(&mut query, filter, after, limit + 1);
     query.push(") order by created_at desc, seq desc limit ").push_bind(limit + 1);
@@ -166,11 +192,9 @@ fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
     }
 }
 
-fn select_jobs() -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("select ");
-    query.push(rows::JOB_COLUMNS);
+fn push_select_jobs(query: &mut QueryBuilder<Sqlite>) {
+    query.push("select ").push(rows::JOB_COLUMNS);
     query.push(" from jobs left join job_bodies on job_bodies.job_seq = jobs.seq");
-    query
 }
 
 const SELECT_INPUTS: &str =

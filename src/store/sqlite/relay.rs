@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{rows, writer::UseCase};
+use super::{pipeline::Pipeline, rows, writer::UseCase};
 use crate::{
     clock,
     domain::{
@@ -27,16 +27,13 @@ use crate::{
 /// An order that follows from a result: job's seq, target, the job's own address, time.
 pub(super) type Order = (i64, String, Option<String>, Timestamp);
 
-pub(super) async fn insert(
-    connection: &mut SqliteConnection,
-    orders: &[Order],
-) -> sqlx::Result<()> {
+pub(super) async fn insert(pipeline: &mut Pipeline<'_>, orders: &[Order]) -> sqlx::Result<()> {
     if orders.is_empty() {
         return Ok(());
     }
-    let mut query = QueryBuilder::<Sqlite>::new(
-        "insert into relays (id, job_seq, target, url, state, next_attempt_at, created_at) ",
-    );
+    let query = pipeline.next().await?;
+    query
+        .push("insert into relays (id, job_seq, target, url, state, next_attempt_at, created_at) ");
     query.push_values(orders, |mut row, (job_seq, target, url, at)| {
         row.push_bind(crate::domain::ids::DeliveryId::new(*at).0)
             .push_bind(job_seq)
@@ -46,7 +43,7 @@ pub(super) async fn insert(
             .push_bind(at.as_millisecond())
             .push_bind(at.as_millisecond());
     });
-    query.build().execute(connection).await?;
+    query.push(";");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
 use sqlx::{Either, Executor, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
+use super::pipeline::Pipeline;
 use crate::{
     domain::{
         event::{Event, NewEvent},
@@ -115,11 +116,12 @@ pub(super) fn event(row: &SqliteRow) -> sqlx::Result<Event> {
 
 /// Outputs by job's seq and position; those on record are brought up to date.
 pub(super) async fn upsert_outputs(
-    connection: &mut SqliteConnection,
+    pipeline: &mut Pipeline<'_>,
     outputs: &[(i64, i64, &Output)],
 ) -> sqlx::Result<()> {
     for chunk in outputs.chunks(ROWS_PER_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let query = pipeline.next().await?;
+        query.push(
             "insert into job_outputs
                  (job_seq, position, name, kind, kind_index, extension, structures, status, url) ",
         );
@@ -136,9 +138,8 @@ pub(super) async fn upsert_outputs(
         });
         query.push(
             " on conflict (job_seq, position) do update set status = excluded.status,
-                  url = excluded.url",
+                  url = excluded.url;",
         );
-        query.build().execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -170,17 +171,36 @@ pub(super) fn push_events(query: &mut QueryBuilder<Sqlite>, events: &[NewEvent])
 /// Rows of so many statements in one text, which takes one hop to the database's thread for all.
 pub(super) async fn fetch_each<const STATEMENTS: usize>(
     connection: &mut SqliteConnection,
-    mut query: QueryBuilder<Sqlite>,
+    query: QueryBuilder<Sqlite>,
 ) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
-    let mut answers = connection.fetch_many(query.build());
-    let (mut all, mut rows) = (Vec::new(), Vec::new());
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
+    let mut answers = Vec::with_capacity(STATEMENTS);
+    fetch_into(connection, query, &mut answers).await?;
+    each(answers)
+}
+
+/// Adds the rows of each statement, up to the one that fails.
+pub(super) async fn fetch_into(
+    connection: &mut SqliteConnection,
+    mut query: QueryBuilder<Sqlite>,
+    answers: &mut Vec<Vec<SqliteRow>>,
+) -> sqlx::Result<()> {
+    let mut rows = Vec::new();
+    let mut found = connection.fetch_many(query.build());
+    while let Some(one) = found.try_next().await? {
+        match one {
             Either::Right(row) => rows.push(row),
-            Either::Left(_) => all.push(mem::take(&mut rows)),
+            Either::Left(_) => answers.push(mem::take(&mut rows)),
         }
     }
-    all.try_into().map_err(|_| sqlx::Error::Protocol("a statement was not answered".into()))
+    Ok(())
+}
+
+/// The rows of so many statements.
+pub(super) fn each<const STATEMENTS: usize>(
+    answers: Vec<Vec<SqliteRow>>,
+) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
+    let unanswered = |_| sqlx::Error::Protocol("a statement was not answered".into());
+    answers.try_into().map_err(unanswered)
 }
 
 /// A text column read by `parse`.

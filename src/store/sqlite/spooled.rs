@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
-use super::{receive, rows, writer::UseCase};
+use super::{pipeline::Pipeline, receive, rows, writer::UseCase};
 use crate::{
     domain::{
         delivery::Outcome,
@@ -94,7 +94,9 @@ async fn take_in(
     arrival: &Arrival,
     orders: &ResultOrders,
 ) -> sqlx::Result<Option<Receipt>> {
-    let receipt = receive::apply(connection, &[arrival], orders).await?.pop();
+    let mut pipeline = Pipeline::within(connection);
+    let receipt = receive::apply(&mut pipeline, &[arrival], orders).await?.pop();
+    pipeline.flush().await?;
     if let Some(Receipt::Kept { job_id, .. }) = receipt {
         let event = NewEvent::new(job_id, EventType::DeliverySpooled, arrival.received_at)
             .with(json!({ "deliveryId": arrival.delivery_id.to_string() }));

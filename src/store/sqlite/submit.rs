@@ -1,64 +1,219 @@
-//! Submissions: put on record before the Engine is called, completed with its answer.
+//! Submissions, put on record before the Engine is called, many at a time.
 //!
-//! Called by the writer within its transaction. The invariant: for one idempotency key there is one
-//! job, and it is `submitting` for one caller at a time.
+//! Called by the writer within its transaction; `answer` completes them. The invariant: for one
+//! idempotency key there is one job, and it is `submitting` for one caller at a time.
 
-use async_trait::async_trait;
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{read, rows, writer::UseCase};
+use super::{pipeline::Pipeline, read, rows};
 use crate::{
     domain::{
         event::{EventType, NewEvent},
         ids::JobId,
-        job::{Input, Job, JobStatus, Output},
+        job::{Input, Job, JobStatus, Origin},
+        time::from_millis,
     },
-    store::{Begun, EngineAnswer, Idempotency, Lookup, NewSubmission},
+    store::{Begun, Idempotency, Lookup, NewSubmission},
 };
 
-#[async_trait]
-impl UseCase for NewSubmission {
-    type Output = Begun;
-
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Begun> {
-        if let Some(idempotency) = &self.idempotency
-            && let Some(begun) = self.answer_by_key(connection, idempotency).await?
-        {
-            return Ok(begun);
-        }
-        self.insert(connection).await?;
-        if let Some(idempotency) = &self.idempotency {
-            self.insert_key(connection, idempotency).await?;
-        }
-        Ok(Begun::New(found(connection, self.id).await?))
+/// Puts submissions on record; what came of each, in their order.
+pub(super) async fn begin(
+    pipeline: &mut Pipeline<'_>,
+    submissions: &[&NewSubmission],
+) -> sqlx::Result<Vec<Begun>> {
+    let (last_seq, mut taken) = look(pipeline, submissions).await?;
+    // A key stands for the job of the first who brings it.
+    let is_new: Vec<bool> = submissions
+        .iter()
+        .map(|one| one.idempotency.as_ref().is_none_or(|key| taken.insert(key_of(key))))
+        .collect();
+    let fresh: Vec<(i64, &NewSubmission)> = submissions
+        .iter()
+        .zip(&is_new)
+        .filter_map(|(one, is_new)| is_new.then_some(*one))
+        .zip(last_seq + 1..)
+        .map(|(one, seq)| (seq, one))
+        .collect();
+    insert(pipeline, &fresh).await?;
+    let mut begun = Vec::with_capacity(submissions.len());
+    for (one, is_new) in submissions.iter().zip(is_new) {
+        begun.push(match &one.idempotency {
+            Some(key) if !is_new => one.answer_by_key(pipeline.connection().await?, key).await?,
+            _ => Begun::New(Box::new(one.job())),
+        });
     }
+    Ok(begun)
+}
+
+/// An idempotency key, and whose it is.
+type Key = (String, [u8; 32]);
+
+fn key_of(idempotency: &Idempotency) -> Key {
+    (idempotency.api_key.clone(), idempotency.key_sha256)
+}
+
+/// The last job's seq, and which of the keys are on record.
+async fn look(
+    pipeline: &mut Pipeline<'_>,
+    submissions: &[&NewSubmission],
+) -> sqlx::Result<(i64, HashSet<Key>)> {
+    let keys: Vec<&Idempotency> =
+        submissions.iter().filter_map(|one| one.idempotency.as_ref()).collect();
+    let query = pipeline.next().await?;
+    query.push("select coalesce(max(seq), 0) as last from jobs;");
+    query.push("select api_key, key_sha256 from idempotency_keys where (api_key, key_sha256) in (");
+    if keys.is_empty() {
+        query.push("select null, null where false");
+    } else {
+        query.push_values(&keys, |mut row, key| {
+            row.push_bind(&key.api_key).push_bind(&key.key_sha256[..]);
+        });
+    }
+    query.push(");");
+    let [last, known] = pipeline.rows().await?;
+    let last = last.first().ok_or(sqlx::Error::RowNotFound)?.try_get("last")?;
+    let key = |row: &SqliteRow| Ok((row.try_get("api_key")?, rows::digest(row, "key_sha256")?));
+    Ok((last, known.iter().map(key).collect::<sqlx::Result<_>>()?))
+}
+
+/// Jobs by seq that are not on record, with all that belongs to them.
+async fn insert(
+    pipeline: &mut Pipeline<'_>,
+    submissions: &[(i64, &NewSubmission)],
+) -> sqlx::Result<()> {
+    if submissions.is_empty() {
+        return Ok(());
+    }
+    let query = pipeline.next().await?;
+    query.push(
+        "insert into jobs (seq, id, origin, status, reference, end_user_id, cloud_package,
+             external_job_id, callback_base, relay_url, created_at, warnings) ",
+    );
+    query.push_values(submissions, |mut row, (seq, job)| {
+        row.push_bind(seq)
+            .push_bind(job.id.0)
+            .push("'submitted'")
+            .push("'submitting'")
+            .push_bind(&job.reference)
+            .push_bind(&job.end_user_id)
+            .push_bind(&job.cloud_package)
+            .push_bind(&job.external_job_id)
+            .push_bind(&job.callback_base)
+            .push_bind(&job.relay_url)
+            .push_bind(job.now.as_millisecond())
+            .push_bind(rows::json_texts(&job.warnings));
+    });
+    query.push("; insert into job_bodies (job_seq, request) ");
+    query.push_values(submissions, |mut row, (seq, job)| {
+        row.push_bind(seq).push_bind(job.request.get());
+    });
+    query.push(";");
+    let inputs: Vec<(i64, i64, &Input)> = parts(submissions, |job| &job.inputs);
+    for chunk in inputs.chunks(rows::ROWS_PER_STATEMENT) {
+        let query = pipeline.next().await?;
+        query.push("insert into job_inputs (job_seq, position, name, extension, state) ");
+        query.push_values(chunk, |mut row, (job_seq, position, input)| {
+            row.push_bind(job_seq)
+                .push_bind(position)
+                .push_bind(&input.name)
+                .push_bind(&input.extension)
+                .push_bind(input.state.as_str());
+        });
+        query.push(";");
+    }
+    rows::upsert_outputs(pipeline, &parts(submissions, |job| &job.outputs)).await?;
+    insert_keys(pipeline, submissions).await
+}
+
+/// All parts of one kind by their job's seq and their position.
+fn parts<'a, P>(
+    submissions: &[(i64, &'a NewSubmission)],
+    of: impl Fn(&'a NewSubmission) -> &'a [P],
+) -> Vec<(i64, i64, &'a P)> {
+    let of_job = |(seq, job): &(i64, &'a NewSubmission)| {
+        let seq = *seq;
+        (0..).zip(of(job)).map(move |(position, part)| (seq, position, part))
+    };
+    submissions.iter().flat_map(of_job).collect()
+}
+
+async fn insert_keys(
+    pipeline: &mut Pipeline<'_>,
+    submissions: &[(i64, &NewSubmission)],
+) -> sqlx::Result<()> {
+    let keys: Vec<(&NewSubmission, &Idempotency)> =
+        submissions.iter().filter_map(|(_, job)| Some((*job, job.idempotency.as_ref()?))).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let query = pipeline.next().await?;
+    query.push(
+        "insert into idempotency_keys (api_key, key_sha256, fingerprint, job_id, created_at) ",
+    );
+    query.push_values(keys, |mut row, (job, key)| {
+        row.push_bind(&key.api_key)
+            .push_bind(&key.key_sha256[..])
+            .push_bind(&key.fingerprint[..])
+            .push_bind(job.id.0)
+            .push_bind(job.now.as_millisecond());
+    });
+    query.push(";");
+    Ok(())
 }
 
 impl NewSubmission {
-    /// What the key stands for already; `None` if it is new.
+    /// As it stands on record.
+    fn job(&self) -> Job {
+        Job {
+            id: self.id,
+            status: JobStatus::Submitting,
+            success: None,
+            overdue: false,
+            origin: Origin::Submitted,
+            secured: None,
+            reference: self.reference.clone(),
+            engine_job_id: None,
+            end_user_id: self.end_user_id.clone(),
+            cloud_package: self.cloud_package.clone(),
+            external_job_id: self.external_job_id.clone(),
+            created_at: from_millis(self.now.as_millisecond()),
+            submitted_at: None,
+            finished_at: None,
+            request: Some(self.request.clone()),
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            engine_status: None,
+            engine_response: None,
+            deliveries: 0,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// What a key stands for that is on record.
     async fn answer_by_key(
         &self,
         connection: &mut SqliteConnection,
         idempotency: &Idempotency,
-    ) -> sqlx::Result<Option<Begun>> {
+    ) -> sqlx::Result<Begun> {
         let row = sqlx::query(
             "select fingerprint, job_id from idempotency_keys where api_key = ? and key_sha256 = ?",
         )
         .bind(&idempotency.api_key)
         .bind(&idempotency.key_sha256[..])
-        .fetch_optional(&mut *connection)
+        .fetch_one(&mut *connection)
         .await?;
-        let Some(row) = row else { return Ok(None) };
         if rows::digest(&row, "fingerprint")? != idempotency.fingerprint {
-            return Ok(Some(Begun::Mismatch));
+            return Ok(Begun::Mismatch);
         }
         let id = JobId(row.try_get("job_id")?);
-        let Lookup::Found(job) = read::job(connection, id).await? else {
-            return Ok(Some(Begun::Erased(id)));
+        let Lookup::Found(mut job) = read::job(connection, id).await? else {
+            return Ok(Begun::Erased(id));
         };
-        Ok(Some(match job.status {
+        Ok(match job.status {
             JobStatus::Submitting => Begun::InFlight,
             JobStatus::Unsent => {
                 sqlx::query(
@@ -68,189 +223,11 @@ impl NewSubmission {
                 .bind(id.0)
                 .execute(&mut *connection)
                 .await?;
-                Begun::Again(found(connection, id).await?)
+                job.status = JobStatus::Submitting;
+                Begun::Again(Box::new(job))
             }
             _ => Begun::Replay(Box::new(job)),
-        }))
-    }
-
-    async fn insert(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "insert into jobs (id, origin, status, reference, end_user_id, cloud_package,
-                 external_job_id, callback_base, relay_url, created_at, warnings) ",
-        );
-        query.push_values([self], |mut row, job| {
-            row.push_bind(job.id.0)
-                .push("'submitted'")
-                .push("'submitting'")
-                .push_bind(&job.reference)
-                .push_bind(&job.end_user_id)
-                .push_bind(&job.cloud_package)
-                .push_bind(&job.external_job_id)
-                .push_bind(&job.callback_base)
-                .push_bind(&job.relay_url)
-                .push_bind(job.now.as_millisecond())
-                .push_bind(rows::json_texts(&job.warnings));
-        });
-        // Its rowid is the job's seq again, and the tables of parts have none.
-        query.push("; insert into job_bodies (job_seq, request) values (last_insert_rowid(), ");
-        query.push_bind(self.request.get()).push(");");
-        let inputs: Vec<(i64, &Input)> = (0..).zip(&self.inputs).collect();
-        for chunk in inputs.chunks(rows::ROWS_PER_STATEMENT) {
-            query.push("insert into job_inputs (job_seq, position, name, extension, state) ");
-            query.push_values(chunk, |mut row, (position, input)| {
-                row.push("last_insert_rowid()")
-                    .push_bind(position)
-                    .push_bind(&input.name)
-                    .push_bind(&input.extension)
-                    .push_bind(input.state.as_str());
-            });
-            query.push(";");
-        }
-        let job_seq = query.build().execute(&mut *connection).await?.last_insert_rowid();
-        let outputs: Vec<(i64, i64, &Output)> = (0..)
-            .zip(&self.outputs)
-            .map(|(position, output)| (job_seq, position, output))
-            .collect();
-        rows::upsert_outputs(connection, &outputs).await
-    }
-
-    async fn insert_key(
-        &self,
-        connection: &mut SqliteConnection,
-        idempotency: &Idempotency,
-    ) -> sqlx::Result<()> {
-        sqlx::query(
-            "insert into idempotency_keys (api_key, key_sha256, fingerprint, job_id, created_at)
-             values (?, ?, ?, ?, ?)",
-        )
-        .bind(&idempotency.api_key)
-        .bind(&idempotency.key_sha256[..])
-        .bind(&idempotency.fingerprint[..])
-        .bind(self.id.0)
-        .bind(self.now.as_millisecond())
-        .execute(connection)
-        .await?;
-        Ok(())
-    }
-}
-
-/// The Engine's answer to the submission of a job.
-pub(super) struct RecordAnswer {
-    pub id: JobId,
-    pub answer: EngineAnswer,
-    pub now: Timestamp,
-}
-
-#[async_trait]
-impl UseCase for RecordAnswer {
-    type Output = Lookup<Job>;
-
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<Job>> {
-        let job = match read::job(connection, self.id).await? {
-            Lookup::Found(job) => job,
-            gone => return Ok(gone),
-        };
-        let status = if job.status.is_finished() { job.status } else { self.status() };
-        let mut warnings = job.warnings;
-        warnings.extend(self.warnings().iter().cloned());
-        let mut query = QueryBuilder::<Sqlite>::new("update jobs set status = ");
-        query.push_bind(status.as_str());
-        query.push(", engine_status = ").push_bind(self.engine_status());
-        query.push(", warnings = ").push_bind(rows::json_texts(&warnings));
-        query.push(", engine_job_id = coalesce(").push_bind(self.engine_job_id());
-        query.push(", engine_job_id), submitted_at = coalesce(").push_bind(self.submitted_at());
-        query.push(", submitted_at) where id = ").push_bind(self.id.0).push(";");
-        if let Some(response) = self.response() {
-            query.push("update job_bodies set engine_response = ").push_bind(response);
-            query.push(" where job_seq = (select seq from jobs where id = ");
-            query.push_bind(self.id.0).push(");");
-        }
-        // To a finished job, an answer that would leave it open is no news.
-        if status == self.status() || matches!(self.answer, EngineAnswer::Accepted { .. }) {
-            rows::push_events(&mut query, &[self.event()]);
-        }
-        query.build().execute(&mut *connection).await?;
-        self.update_inputs(connection).await?;
-        read::job(connection, self.id).await
-    }
-}
-
-impl RecordAnswer {
-    fn status(&self) -> JobStatus {
-        match self.answer {
-            EngineAnswer::Accepted { .. } => JobStatus::Submitted,
-            EngineAnswer::Rejected { .. } => JobStatus::Rejected,
-            EngineAnswer::Unsent { .. } => JobStatus::Unsent,
-            EngineAnswer::Unconfirmed { .. } => JobStatus::Unconfirmed,
-        }
-    }
-
-    fn engine_status(&self) -> Option<u16> {
-        match self.answer {
-            EngineAnswer::Accepted { engine_status, .. }
-            | EngineAnswer::Rejected { engine_status, .. } => Some(engine_status),
-            EngineAnswer::Unsent { engine_status, .. }
-            | EngineAnswer::Unconfirmed { engine_status, .. } => engine_status,
-        }
-    }
-
-    fn response(&self) -> Option<&str> {
-        match &self.answer {
-            EngineAnswer::Accepted { response, .. } | EngineAnswer::Rejected { response, .. } => {
-                response.as_ref().map(|body| body.get())
-            }
-            _ => None,
-        }
-    }
-
-    fn engine_job_id(&self) -> Option<&str> {
-        match &self.answer {
-            EngineAnswer::Accepted { engine_job_id, .. } => engine_job_id.as_deref(),
-            _ => None,
-        }
-    }
-
-    fn submitted_at(&self) -> Option<i64> {
-        matches!(self.answer, EngineAnswer::Accepted { .. }).then(|| self.now.as_millisecond())
-    }
-
-    fn warnings(&self) -> &[String] {
-        match &self.answer {
-            EngineAnswer::Accepted { warnings, .. } => warnings,
-            _ => &[],
-        }
-    }
-
-    async fn update_inputs(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        let EngineAnswer::Accepted { uploads, .. } = &self.answer else { return Ok(()) };
-        for (name, upload_url, notify_url) in uploads {
-            sqlx::query(
-                "update job_inputs set upload_url = ?, notify_url = ?
-                 where job_seq = (select seq from jobs where id = ?) and name = ?",
-            )
-            .bind(upload_url)
-            .bind(notify_url)
-            .bind(self.id.0)
-            .bind(name)
-            .execute(&mut *connection)
-            .await?;
-        }
-        Ok(())
-    }
-
-    fn event(&self) -> NewEvent {
-        let (kind, reason) = match &self.answer {
-            EngineAnswer::Accepted { .. } => (EventType::JobSubmitted, None),
-            EngineAnswer::Rejected { .. } => (EventType::JobRejected, Some("engine-rejected")),
-            EngineAnswer::Unsent { reason, .. } => (EventType::JobUnsent, Some(*reason)),
-            EngineAnswer::Unconfirmed { reason, .. } => (EventType::JobUnconfirmed, Some(*reason)),
-        };
-        let data = match reason {
-            None => json!({ "engineJobId": self.engine_job_id() }),
-            Some(reason) => json!({ "reason": reason, "engineStatus": self.engine_status() }),
-        };
-        NewEvent::new(self.id, kind, self.now).with(data)
+        })
     }
 }
 
@@ -274,11 +251,4 @@ pub(super) async fn settle_interrupted(
         rows::insert_events(connection, chunk).await?;
     }
     Ok(rows.len())
-}
-
-async fn found(connection: &mut SqliteConnection, id: JobId) -> sqlx::Result<Box<Job>> {
-    match read::job(connection, id).await? {
-        Lookup::Found(job) => Ok(Box::new(job)),
-        Lookup::Erased | Lookup::Missing => Err(sqlx::Error::RowNotFound),
-    }
 }

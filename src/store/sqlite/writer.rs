@@ -12,11 +12,16 @@ use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{open::connect, receive};
+use super::{
+    answer::{self, RecordAnswer},
+    open::connect,
+    pipeline::Pipeline,
+    receive, submit,
+};
 use crate::{
     clock::Stopwatch,
-    domain::delivery::Outcome,
-    store::{Arrival, Receipt, ResultOrders, StoreError},
+    domain::{delivery::Outcome, job::Job},
+    store::{Arrival, Begun, Lookup, NewSubmission, Receipt, ResultOrders, StoreError},
     telemetry,
     wake::Wake,
 };
@@ -53,9 +58,11 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
 }
 
+/// Those that come in numbers are carried out many at a time, each kind by statements for all.
 enum Change {
-    /// Apart from the others, because arrivals are written many at a time.
-    Receive(Box<Arrival>, oneshot::Sender<Result<Receipt, StoreError>>),
+    Receive(Box<Waiting<Arrival, Receipt>>),
+    Submit(Box<Waiting<NewSubmission, Begun>>),
+    Answer(Box<Waiting<RecordAnswer, Lookup<Job>>>),
     Other(Box<dyn Pending>),
 }
 
@@ -65,20 +72,15 @@ trait Pending: Send {
     fn finish(self: Box<Self>, outcome: Result<(), &sqlx::Error>);
 }
 
-struct Waiting<U: UseCase> {
-    use_case: U,
-    output: Option<U::Output>,
-    reply: oneshot::Sender<Result<U::Output, StoreError>>,
+/// A change whose caller waits for the commit.
+struct Waiting<C, O> {
+    change: C,
+    output: Option<O>,
+    reply: oneshot::Sender<Result<O, StoreError>>,
 }
 
-#[async_trait]
-impl<U: UseCase> Pending for Waiting<U> {
-    async fn apply(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        self.output = Some(self.use_case.apply(connection).await?);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, outcome: Result<(), &sqlx::Error>) {
+impl<C, O> Waiting<C, O> {
+    fn answer(self, outcome: Result<(), &sqlx::Error>) {
         let answer = match (outcome, self.output) {
             (Ok(()), Some(output)) => Ok(output),
             (Ok(()), None) => Err(StoreError::Unavailable("the change was not applied".into())),
@@ -86,6 +88,18 @@ impl<U: UseCase> Pending for Waiting<U> {
         };
         // A caller that went away is not told; its change stands.
         let _ = self.reply.send(answer);
+    }
+}
+
+#[async_trait]
+impl<U: UseCase> Pending for Waiting<U, U::Output> {
+    async fn apply(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        self.output = Some(self.change.apply(connection).await?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), &sqlx::Error>) {
+        self.answer(outcome);
     }
 }
 
@@ -103,20 +117,31 @@ impl Writer {
 
     /// Carries a use case out; `Ok` once it is on disk.
     pub(super) async fn commit<U: UseCase>(&self, use_case: U) -> Result<U::Output, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { use_case, output: None, reply };
-        self.hand_over(Change::Other(Box::new(waiting)))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        self.hand_over(use_case, |waiting| Change::Other(waiting)).await
     }
 
     /// Puts an arrival on record; `Ok` once it is on disk.
     pub(super) async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.hand_over(Change::Receive(Box::new(arrival), reply))?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        self.hand_over(arrival, Change::Receive).await
     }
 
-    fn hand_over(&self, change: Change) -> Result<(), StoreError> {
+    /// Puts a submission on record; `Ok` once it is on disk.
+    pub(super) async fn submit(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
+        self.hand_over(submission, Change::Submit).await
+    }
+
+    /// Puts the Engine's answer on record; `Ok` once it is on disk.
+    pub(super) async fn answer(&self, answer: RecordAnswer) -> Result<Lookup<Job>, StoreError> {
+        self.hand_over(answer, Change::Answer).await
+    }
+
+    async fn hand_over<C, O>(
+        &self,
+        change: C,
+        kind: impl FnOnce(Box<Waiting<C, O>>) -> Change,
+    ) -> Result<O, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let change = kind(Box::new(Waiting { change, output: None, reply }));
         metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).increment(1);
         self.queue.try_send(change).map_err(|error| {
             metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(1);
@@ -124,7 +149,8 @@ impl Writer {
                 mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => closed(),
             }
-        })
+        })?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 }
 
@@ -194,7 +220,7 @@ enum Failure {
 fn fitting(batch: &[Change]) -> usize {
     let mut bytes = 0;
     let fits = |change: &&Change| {
-        bytes += change.arrival().map_or(0, |arrival| arrival.body.len());
+        bytes += change.body_bytes();
         bytes <= MAX_BATCH_BYTES
     };
     batch.iter().take_while(fits).count().max(1)
@@ -212,13 +238,13 @@ async fn write(
     let size = batch.len();
     let orders = &outside.orders;
     match database.transact(batch, orders).await {
-        Ok(receipts) => reply(batch.drain(..), receipts, &outside.wake),
+        Ok(()) => reply(batch.drain(..), &outside.wake),
         Err(Failure::Begin(error)) => return Err(error),
         Err(Failure::Change(error)) if size == 1 => refuse(batch.drain(..), &error),
         Err(Failure::Change(_)) => {
             while !batch.is_empty() {
                 match database.transact(&mut batch[..1], orders).await {
-                    Ok(receipts) => reply(batch.drain(..1), receipts, &outside.wake),
+                    Ok(()) => reply(batch.drain(..1), &outside.wake),
                     Err(Failure::Begin(error)) => return Err(error),
                     Err(Failure::Change(error)) => refuse(batch.drain(..1), &error),
                 }
@@ -231,7 +257,7 @@ async fn write(
 }
 
 impl Database {
-    /// Carries the changes out in one transaction. Answers the receipts of the arrivals.
+    /// Carries the changes out in one transaction.
     ///
     /// The statements are our own because a full or failing disk makes SQLite roll back by itself,
     /// which sqlx's transactions do not notice: they would never let another one begin.
@@ -239,34 +265,27 @@ impl Database {
         &mut self,
         batch: &mut [Change],
         orders: &ResultOrders,
-    ) -> Result<Vec<Receipt>, Failure> {
+    ) -> Result<(), Failure> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             lost => lost.insert(connect(&self.options).await.map_err(Failure::Begin)?),
         };
-        if let Err(error) = execute(connection, "begin immediate").await {
-            if !is_busy(&error)
-                && let Some(connection) = self.connection.take()
-            {
-                // What it would say is known.
-                let _ = connection.close().await;
-            }
-            return Err(Failure::Begin(error));
+        let mut pipeline = Pipeline::begin(connection);
+        let Err(error) = carry_out(&mut pipeline, batch, orders).await else { return Ok(()) };
+        if pipeline.has_begun() {
+            // Refused where SQLite has rolled back already. Should a transaction stay open, the
+            // next one cannot begin, and the connection is opened anew.
+            let _ = sqlx::query("rollback").execute(connection).await;
+            return Err(Failure::Change(error));
         }
-        match carry_out(connection, batch, orders).await {
-            Ok(receipts) => Ok(receipts),
-            Err(error) => {
-                // Refused where SQLite has rolled back already. Should a transaction stay open, the
-                // next one cannot begin, and the connection is opened anew.
-                let _ = execute(connection, "rollback").await;
-                Err(Failure::Change(error))
-            }
+        if !is_busy(&error)
+            && let Some(connection) = self.connection.take()
+        {
+            // What it would say is known.
+            let _ = connection.close().await;
         }
+        Err(Failure::Begin(error))
     }
-}
-
-async fn execute(connection: &mut SqliteConnection, statement: &'static str) -> sqlx::Result<()> {
-    sqlx::query(statement).execute(connection).await.map(|_| ())
 }
 
 /// Another process holds the database: the connection is as good as before.
@@ -278,70 +297,89 @@ fn is_busy(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, BUSY | LOCKED))
 }
 
-/// Applies the changes in their order and commits. Answers the receipts of the arrivals.
+/// Applies the changes and commits. Kind by kind: nobody of a batch has been answered yet, so one
+/// order is as good as another.
 async fn carry_out(
-    connection: &mut SqliteConnection,
+    pipeline: &mut Pipeline<'_>,
     batch: &mut [Change],
     orders: &ResultOrders,
-) -> sqlx::Result<Vec<Receipt>> {
-    let mut receipts = Vec::new();
-    let mut rest = batch;
-    while !rest.is_empty() {
-        let arrivals = rest.iter().take_while(|change| matches!(change, Change::Receive(..)));
-        let (run, others) = rest.split_at_mut(arrivals.count());
-        if !run.is_empty() {
-            let arrivals: Vec<&Arrival> = run.iter().filter_map(Change::arrival).collect();
-            receipts.extend(receive::apply(connection, &arrivals, orders).await?);
+) -> sqlx::Result<()> {
+    let (mut arrivals, mut submissions) = (Vec::new(), Vec::new());
+    let (mut answers, mut others) = (Vec::new(), Vec::new());
+    for change in batch {
+        match change {
+            Change::Receive(waiting) => arrivals.push(&mut **waiting),
+            Change::Submit(waiting) => submissions.push(&mut **waiting),
+            Change::Answer(waiting) => answers.push(&mut **waiting),
+            Change::Other(pending) => others.push(pending),
         }
-        if let Some(Change::Other(pending)) = others.first_mut() {
-            pending.apply(connection).await?;
-        }
-        rest = if others.is_empty() { others } else { &mut others[1..] };
     }
-    execute(connection, "commit").await?;
-    Ok(receipts)
+    if !arrivals.is_empty() {
+        let receipts = receive::apply(pipeline, &changes_of(&arrivals), orders).await?;
+        set_outputs(arrivals, receipts);
+    }
+    if !submissions.is_empty() {
+        let begun = submit::begin(pipeline, &changes_of(&submissions)).await?;
+        set_outputs(submissions, begun);
+    }
+    if !answers.is_empty() {
+        let jobs = answer::record(pipeline, &changes_of(&answers)).await?;
+        set_outputs(answers, jobs);
+    }
+    for pending in others {
+        pending.apply(pipeline.connection().await?).await?;
+    }
+    pipeline.commit().await
+}
+
+fn changes_of<'a, C, O>(waiting: &'a [&mut Waiting<C, O>]) -> Vec<&'a C> {
+    waiting.iter().map(|one| &one.change).collect()
+}
+
+fn set_outputs<C, O>(waiting: Vec<&mut Waiting<C, O>>, outputs: Vec<O>) {
+    for (one, output) in waiting.into_iter().zip(outputs) {
+        one.output = Some(output);
+    }
 }
 
 impl Change {
-    fn arrival(&self) -> Option<&Arrival> {
+    fn body_bytes(&self) -> usize {
         match self {
-            Self::Receive(arrival, _) => Some(arrival),
-            Self::Other(_) => None,
+            Self::Receive(waiting) => waiting.change.body.len(),
+            Self::Submit(waiting) => waiting.change.request.get().len(),
+            Self::Answer(_) | Self::Other(_) => 0,
+        }
+    }
+
+    fn finish(self, outcome: Result<(), &sqlx::Error>) {
+        match self {
+            Self::Receive(waiting) => waiting.answer(outcome),
+            Self::Submit(waiting) => waiting.answer(outcome),
+            Self::Answer(waiting) => waiting.answer(outcome),
+            Self::Other(pending) => pending.finish(outcome),
         }
     }
 }
 
 /// Tells everyone that their changes are on disk.
-fn reply(changes: impl Iterator<Item = Change>, receipts: Vec<Receipt>, wake: &Wake) {
-    for receipt in &receipts {
-        if let Receipt::Kept { job_id, outcome: Outcome::Stored } = receipt {
+fn reply(changes: impl Iterator<Item = Change>, wake: &Wake) {
+    let changes: Vec<Change> = changes.collect();
+    for change in &changes {
+        if let Change::Receive(waiting) = change
+            && let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = waiting.output
+        {
             wake.finished(job_id.0);
         }
     }
     wake.committed();
-    let mut receipts = receipts.into_iter();
     for change in changes {
-        match change {
-            Change::Other(pending) => pending.finish(Ok(())),
-            Change::Receive(_, reply) => {
-                let receipt = receipts.next();
-                let _ =
-                    reply.send(receipt.ok_or_else(|| {
-                        StoreError::Unavailable("the arrival was not applied".into())
-                    }));
-            }
-        }
+        change.finish(Ok(()));
     }
 }
 
 fn refuse(changes: impl Iterator<Item = Change>, error: &sqlx::Error) {
     for change in changes {
-        match change {
-            Change::Other(pending) => pending.finish(Err(error)),
-            Change::Receive(_, reply) => {
-                let _ = reply.send(Err(StoreError::Unavailable(error.to_string())));
-            }
-        }
+        change.finish(Err(error));
     }
 }
 
@@ -358,7 +396,7 @@ mod tests {
             .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
             .synchronous(sqlx::sqlite::SqliteSynchronous::Full);
         let mut connection = connect(&options).await.expect("a database");
-        execute(&mut connection, "begin").await.expect("a transaction nobody ends");
+        sqlx::query("begin").execute(&mut connection).await.expect("a transaction nobody ends");
         let mut database = Database { options, connection: Some(connection) };
         let orders = ResultOrders::default();
         assert!(matches!(database.transact(&mut [], &orders).await, Err(Failure::Begin(_))));

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
 use self::state::{State, insert_jobs, push_updates, upsert_outputs};
-use super::{mirror, relay, rows};
+use super::{mirror, pipeline::Pipeline, relay, rows};
 use crate::{
     domain::{
         delivery::{ENGINE_SOURCE, MAX_MALFORMED, Outcome, Says, judge},
@@ -27,13 +27,13 @@ use crate::{
 
 /// Puts arrivals on record; one receipt for each, in their order.
 pub(super) async fn apply(
-    connection: &mut SqliteConnection,
+    pipeline: &mut Pipeline<'_>,
     arrivals: &[&Arrival],
     orders: &ResultOrders,
 ) -> sqlx::Result<Vec<Receipt>> {
-    let mut batch = Batch::load(connection, arrivals).await?;
+    let mut batch = Batch::load(pipeline, arrivals).await?;
     let receipts = arrivals.iter().map(|arrival| batch.take_in(arrival)).collect();
-    batch.write(connection, orders).await?;
+    batch.write(pipeline, orders).await?;
     Ok(receipts)
 }
 
@@ -50,10 +50,7 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    async fn load(
-        connection: &mut SqliteConnection,
-        arrivals: &[&'a Arrival],
-    ) -> sqlx::Result<Self> {
+    async fn load(pipeline: &mut Pipeline<'_>, arrivals: &[&'a Arrival]) -> sqlx::Result<Self> {
         let mut batch = Self {
             states: HashMap::new(),
             addressees: HashMap::new(),
@@ -62,29 +59,41 @@ impl<'a> Batch<'a> {
             repeats: HashMap::new(),
             events: Vec::new(),
         };
-        let last_job = batch.find_jobs(connection, arrivals).await?;
-        batch.find_erased(connection, arrivals).await?;
-        batch.load_details(connection).await?;
+        let last_job = batch.find_jobs(pipeline, arrivals).await?;
+        batch.find_erased(pipeline, arrivals).await?;
         batch.make_missing(arrivals, last_job + 1);
         Ok(batch)
     }
 
-    /// Answers the last job's seq.
+    /// The jobs that arrivals are for, with their outputs and deliveries. Answers the last job's seq.
     async fn find_jobs(
         &mut self,
-        connection: &mut SqliteConnection,
+        pipeline: &mut Pipeline<'_>,
         arrivals: &[&Arrival],
     ) -> sqlx::Result<i64> {
-        let mut query = QueryBuilder::<Sqlite>::new(
+        let query = pipeline.next().await?;
+        query.push(
             "select (select coalesce(max(seq), 0) from deliveries) as delivery,
                     (select coalesce(max(seq), 0) from jobs) as job;
              select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
                     result_reading, delivery_count, warnings, inbox_key, relay_url
              from jobs where ",
         );
-        push_addressees(&mut query, arrivals, "id", "inbox_key");
-        let [last, found] = rows::fetch_each(connection, query).await?;
-        for row in found {
+        push_addressees(query, arrivals, "id", "inbox_key");
+        query.push(
+            "; select job_seq, name, kind, kind_index, extension, structures, status, url
+             from job_outputs where job_seq in (select seq from jobs where ",
+        );
+        push_addressees(query, arrivals, "id", "inbox_key");
+        query.push(
+            ") order by job_seq, position;
+             select job_seq, seq, sha256, outcome from deliveries
+             where job_seq in (select seq from jobs where ",
+        );
+        push_addressees(query, arrivals, "id", "inbox_key");
+        query.push(");");
+        let [last, jobs, outputs, deliveries] = pipeline.rows().await?;
+        for row in jobs {
             let state = State::from_row(&row)?;
             if let Some(key) = state.inbox_key {
                 self.addressees.insert(Addressee::Inbox(key), Some(state.seq));
@@ -92,14 +101,32 @@ impl<'a> Batch<'a> {
             self.addressees.insert(Addressee::Job(state.id), Some(state.seq));
             self.states.insert(state.seq, state);
         }
+        self.add_details(&outputs, &deliveries)?;
         let last = last.first().ok_or(sqlx::Error::RowNotFound)?;
         self.next_delivery = last.try_get::<i64, _>("delivery")? + 1;
         last.try_get("job")
     }
 
+    fn add_details(&mut self, outputs: &[SqliteRow], deliveries: &[SqliteRow]) -> sqlx::Result<()> {
+        for row in outputs {
+            let output = rows::output(row)?;
+            if let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) {
+                state.outputs.push(output);
+            }
+        }
+        for row in deliveries {
+            let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) else { continue };
+            state.known.insert(rows::digest(row, "sha256")?, row.try_get("seq")?);
+            if row.try_get::<&str, _>("outcome")? == Outcome::Malformed.as_str() {
+                state.malformed += 1;
+            }
+        }
+        Ok(())
+    }
+
     async fn find_erased(
         &mut self,
-        connection: &mut SqliteConnection,
+        pipeline: &mut Pipeline<'_>,
         arrivals: &[&Arrival],
     ) -> sqlx::Result<()> {
         let unknown: Vec<&Arrival> = arrivals
@@ -110,46 +137,15 @@ impl<'a> Batch<'a> {
         if unknown.is_empty() {
             return Ok(());
         }
-        let mut query =
-            QueryBuilder::<Sqlite>::new("select job_id, inbox_key from erased_jobs where ");
-        push_addressees(&mut query, &unknown, "job_id", "inbox_key");
-        for row in query.build().fetch_all(connection).await? {
+        let query = pipeline.next().await?;
+        query.push("select job_id, inbox_key from erased_jobs where ");
+        push_addressees(query, &unknown, "job_id", "inbox_key");
+        query.push(";");
+        let [erased] = pipeline.rows().await?;
+        for row in erased {
             self.addressees.insert(Addressee::Job(JobId(row.try_get("job_id")?)), None);
             if let Some(key) = rows::optional_digest(&row, "inbox_key")? {
                 self.addressees.insert(Addressee::Inbox(key), None);
-            }
-        }
-        Ok(())
-    }
-
-    /// Outputs and deliveries of the jobs that were found.
-    async fn load_details(&mut self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
-        if self.states.is_empty() {
-            return Ok(());
-        }
-        let mut query = QueryBuilder::<Sqlite>::new(
-            "select job_seq, name, kind, kind_index, extension, structures, status, url
-             from job_outputs where job_seq in (",
-        );
-        push_list(&mut query, self.states.keys().copied());
-        query.push(
-            ") order by job_seq, position;
-             select job_seq, seq, sha256, outcome from deliveries where job_seq in (",
-        );
-        push_list(&mut query, self.states.keys().copied());
-        query.push(")");
-        let [outputs, deliveries] = rows::fetch_each(connection, query).await?;
-        for row in outputs {
-            let output = rows::output(&row)?;
-            if let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) {
-                state.outputs.push(output);
-            }
-        }
-        for row in deliveries {
-            let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) else { continue };
-            state.known.insert(rows::digest(&row, "sha256")?, row.try_get("seq")?);
-            if row.try_get::<&str, _>("outcome")? == Outcome::Malformed.as_str() {
-                state.malformed += 1;
             }
         }
         Ok(())
@@ -223,26 +219,21 @@ impl<'a> Batch<'a> {
         receipt
     }
 
-    async fn write(
-        self,
-        connection: &mut SqliteConnection,
-        orders: &ResultOrders,
-    ) -> sqlx::Result<()> {
+    async fn write(self, pipeline: &mut Pipeline<'_>, orders: &ResultOrders) -> sqlx::Result<()> {
         let mut states: Vec<&State> = self.states.values().filter(|one| one.is_changed).collect();
         states.sort_by_key(|state| state.seq);
         let (new, known): (Vec<&State>, Vec<&State>) = states.iter().partition(|one| one.is_new);
-        insert_jobs(connection, &new).await?;
-        self.write_rows(connection, &known).await?;
-        upsert_outputs(connection, &states).await?;
+        insert_jobs(pipeline, &new).await?;
+        self.write_rows(pipeline, &known).await?;
+        upsert_outputs(pipeline, &states).await?;
         for (delivery, times) in &self.repeats {
-            sqlx::query("update deliveries set repeats = repeats + ? where seq = ?")
-                .bind(times)
-                .bind(delivery)
-                .execute(&mut *connection)
-                .await?;
+            let query = pipeline.next().await?;
+            query.push("update deliveries set repeats = repeats + ").push_bind(times);
+            query.push(" where seq = ").push_bind(delivery).push(";");
         }
-        relay::insert(connection, &self.relays(&orders.relay_targets)).await?;
+        relay::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
         if orders.is_mirroring {
+            let connection = pipeline.connection().await?;
             mirror::order(connection, &self.outputs_of(Outcome::Stored)).await?;
             mirror::renew(connection, &self.outputs_of(Outcome::Refreshed)).await?;
         }
@@ -281,24 +272,17 @@ impl<'a> Batch<'a> {
 
     /// All that has one row for each arrival, as a rule, in one text: its length then depends on the
     /// batch's alone, and few texts have to be prepared. Outputs vary.
-    async fn write_rows(
-        &self,
-        connection: &mut SqliteConnection,
-        known: &[&State],
-    ) -> sqlx::Result<()> {
-        let mut query = QueryBuilder::<Sqlite>::new("");
+    async fn write_rows(&self, pipeline: &mut Pipeline<'_>, known: &[&State]) -> sqlx::Result<()> {
+        let query = pipeline.next().await?;
         if !self.deliveries.is_empty() {
-            self.push_deliveries(&mut query);
+            self.push_deliveries(query);
         }
         if !known.is_empty() {
-            push_updates(&mut query, known);
-            query.push(";");
+            push_updates(query, known);
         }
         if !self.events.is_empty() {
-            rows::push_events(&mut query, &self.events);
-        }
-        if !query.sql().as_str().is_empty() {
-            query.build().execute(connection).await?;
+            rows::push_events(query, &self.events);
+            query.push(";");
         }
         Ok(())
     }
@@ -340,13 +324,6 @@ fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
         _ => json!({ "deliveryId": delivery_id }),
     };
     NewEvent::new(state.id, kind, arrival.received_at).with(data)
-}
-
-fn push_list(query: &mut QueryBuilder<Sqlite>, values: impl Iterator<Item = i64>) {
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value);
-    }
 }
 
 /// `ID in (…) or KEY in (…)` for whom the arrivals are.

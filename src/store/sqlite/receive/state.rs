@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
-use super::super::rows;
+use super::super::{pipeline::Pipeline, rows};
 use crate::{
     domain::{
         delivery::{Outcome, Says},
@@ -159,32 +159,31 @@ impl State {
     }
 }
 
-pub(super) async fn insert_jobs(
-    connection: &mut SqliteConnection,
-    jobs: &[&State],
-) -> sqlx::Result<()> {
-    for job in jobs {
-        sqlx::query(
-            "insert into jobs (seq, id, origin, status, success, engine_job_id, inbox_key,
-                 created_at, finished_at, result_delivery, result_reading, delivery_count, warnings)
-             values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(job.seq)
-        .bind(job.id.0)
-        .bind(job.origin.as_str())
-        .bind(job.status.as_str())
-        .bind(job.success)
-        .bind(&job.engine_job_id)
-        .bind(job.inbox_key.map(|key| key.to_vec()))
-        .bind(job.created_at)
-        .bind(job.finished_at)
-        .bind(job.result_delivery)
-        .bind(job.result_reading.map(|digest| digest.to_vec()))
-        .bind(job.delivery_count)
-        .bind(rows::json_texts(&job.warnings))
-        .execute(&mut *connection)
-        .await?;
+pub(super) async fn insert_jobs(pipeline: &mut Pipeline<'_>, jobs: &[&State]) -> sqlx::Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
     }
+    let query = pipeline.next().await?;
+    query.push(
+        "insert into jobs (seq, id, origin, status, success, engine_job_id, inbox_key,
+             created_at, finished_at, result_delivery, result_reading, delivery_count, warnings) ",
+    );
+    query.push_values(jobs, |mut row, job| {
+        row.push_bind(job.seq)
+            .push_bind(job.id.0)
+            .push_bind(job.origin.as_str())
+            .push_bind(job.status.as_str())
+            .push_bind(job.success)
+            .push_bind(&job.engine_job_id)
+            .push_bind(job.inbox_key.map(|key| key.to_vec()))
+            .push_bind(job.created_at)
+            .push_bind(job.finished_at)
+            .push_bind(job.result_delivery)
+            .push_bind(job.result_reading.map(|digest| digest.to_vec()))
+            .push_bind(job.delivery_count)
+            .push_bind(rows::json_texts(&job.warnings));
+    });
+    query.push(";");
     Ok(())
 }
 
@@ -211,11 +210,11 @@ pub(super) fn push_updates(query: &mut QueryBuilder<Sqlite>, jobs: &[&State]) {
             .push_bind(rows::json_texts(&job.warnings))
             .push_bind(job.look_at);
     });
-    query.push(") as fresh where jobs.seq = fresh.column1");
+    query.push(") as fresh where jobs.seq = fresh.column1;");
 }
 
 pub(super) async fn upsert_outputs(
-    connection: &mut SqliteConnection,
+    pipeline: &mut Pipeline<'_>,
     jobs: &[&State],
 ) -> sqlx::Result<()> {
     let changed = jobs.iter().filter(|job| job.are_outputs_changed);
@@ -224,5 +223,5 @@ pub(super) async fn upsert_outputs(
             (0..).zip(&job.outputs).map(|(position, output)| (job.seq, position, output))
         })
         .collect();
-    rows::upsert_outputs(connection, &rows).await
+    rows::upsert_outputs(pipeline, &rows).await
 }

@@ -1,0 +1,85 @@
+//! A transaction whose statements travel together: a hop to the database's thread and back costs as
+//! much as a small statement.
+//!
+//! Used by the writer, and by the use cases that are carried out many at a time. The invariants:
+//! statements are carried out in the order they were written, and all that was written before is
+//! carried out before rows are answered.
+
+use std::mem;
+
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
+
+use super::rows;
+
+/// Bytes of text from which on it travels alone. A text is prepared once and kept; where it depends
+/// on several numbers of rows, it would hardly come again.
+const LONG: usize = 2_000;
+
+/// See the module.
+pub(super) struct Pipeline<'a> {
+    connection: &'a mut SqliteConnection,
+    waiting: QueryBuilder<Sqlite>,
+    has_begun: bool,
+}
+
+impl<'a> Pipeline<'a> {
+    /// A transaction that writes. It begins with what is carried out first.
+    pub(super) fn begin(connection: &'a mut SqliteConnection) -> Self {
+        Self { connection, waiting: QueryBuilder::new("begin immediate;"), has_begun: false }
+    }
+
+    /// Within a transaction that somebody else began, and ends.
+    pub(super) fn within(connection: &'a mut SqliteConnection) -> Self {
+        Self { connection, waiting: QueryBuilder::default(), has_begun: true }
+    }
+
+    /// Whether any statement was carried out.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Where the next statements are written, each closed by a semicolon.
+    pub(super) async fn next(&mut self) -> sqlx::Result<&mut QueryBuilder<Sqlite>> {
+        if self.waiting.sql().as_str().len() > LONG {
+            self.flush().await?;
+        }
+        Ok(&mut self.waiting)
+    }
+
+    /// Rows of so many statements that were written last.
+    pub(super) async fn rows<const STATEMENTS: usize>(
+        &mut self,
+    ) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
+        let mut answers = self.carry_out().await?;
+        let before = answers.len().saturating_sub(STATEMENTS);
+        rows::each(answers.split_off(before))
+    }
+
+    /// Carries out all that was written.
+    pub(super) async fn flush(&mut self) -> sqlx::Result<()> {
+        if self.waiting.sql().as_str().is_empty() {
+            return Ok(());
+        }
+        self.carry_out().await.map(|_| ())
+    }
+
+    /// The connection, once all that was written is carried out.
+    pub(super) async fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {
+        self.flush().await?;
+        Ok(self.connection)
+    }
+
+    /// All that was written is on disk.
+    pub(super) async fn commit(&mut self) -> sqlx::Result<()> {
+        self.waiting.push("commit;");
+        self.flush().await
+    }
+
+    async fn carry_out(&mut self) -> sqlx::Result<Vec<Vec<SqliteRow>>> {
+        let mut answers = Vec::new();
+        let outcome =
+            rows::fetch_into(self.connection, mem::take(&mut self.waiting), &mut answers).await;
+        self.has_begun |= !answers.is_empty();
+        outcome.map(|()| answers)
+    }
+}
