@@ -110,7 +110,7 @@ pub async fn measure() {
     report(&all, &raw_rates, &raw_tails);
 
     let first = WARM_CALLBACKS + ROUNDS * 2 * TURN_CALLBACKS;
-    single(&mut all, folder.path(), first, &make).await;
+    single(&mut all, &mut raw, (folder.path(), &seeded), first, &make).await;
     let rate = all[0].rates[0].median() / 2.0;
     let first = first + ROUNDS * SINGLE_CALLBACKS;
     let most = OPEN_CALLBACKS.min((rate * OPEN_TIME.as_secs_f64()) as usize);
@@ -226,8 +226,15 @@ fn report(all: &[Standing], raw_rates: &[Rounds; 2], raw_tails: &Rounds) {
 }
 
 /// One connection: what a callback takes when nobody shares its fsync.
-async fn single(all: &mut [Standing], folder: &Path, first: usize, make: &Make) {
+async fn single(
+    all: &mut [Standing],
+    raw: &mut Raw,
+    (folder, seeded): (&Path, &Seeded),
+    first: usize,
+    make: &Make,
+) {
     let (mut ours, mut no_op, mut disk) = (Rounds::default(), Rounds::default(), Rounds::default());
+    let mut alone = Rounds::default();
     for round in 0..ROUNDS {
         for (place, medians) in [(0, &mut ours), (1, &mut no_op)] {
             let load = Load {
@@ -243,11 +250,17 @@ async fn single(all: &mut [Standing], folder: &Path, first: usize, make: &Make) 
             all[place].note(&outcome);
         }
         disk.0.push(fsync_median(folder));
+        let first = first + round * SINGLE_CALLBACKS;
+        let ids = &seeded.ids[first..first + SINGLE_CALLBACKS];
+        let mut seconds = raw.write(ids, &body(), 1);
+        seconds.sort_by(f64::total_cmp);
+        alone.0.push(percentile(&seconds, 50) * 1000.0);
     }
     println!(
-        "  one connection, p50 in ms: {}; no-op {}; fsync of 4 KiB {}",
+        "  one connection, p50 in ms: {}; no-op {}; raw, one a transaction {}; fsync of 4 KiB {}",
         ours.show(),
         no_op.show(),
+        alone.show(),
         disk.show()
     );
     let most = 2.0 * disk.median() + no_op.median();

@@ -26,7 +26,9 @@ pub fn parse(bytes: &[u8]) -> Result<&RawValue, String> {
 
 /// The members of an object in their order, repeated names included; `None` if it is none.
 pub fn members(value: &RawValue) -> Option<Vec<(String, &RawValue)>> {
-    let Members(members) = serde_json::from_str(value.get()).ok()?;
+    // What begins otherwise is not worth the error that reading it would make.
+    let text = value.get().starts_with('{').then_some(value.get())?;
+    let Members(members) = serde_json::from_str(text).ok()?;
     Some(members)
 }
 
@@ -37,7 +39,8 @@ pub fn member<'a>(members: &[(String, &'a RawValue)], name: &str) -> Option<&'a 
 
 /// The elements of an array; `None` if it is none.
 pub fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
-    let Elements(elements) = serde_json::from_str(value.get()).ok()?;
+    let text = value.get().starts_with('[').then_some(value.get())?;
+    let Elements(elements) = serde_json::from_str(text).ok()?;
     Some(elements)
 }
 

@@ -19,6 +19,6 @@ mod outage;
 mod receiving;
 mod recovery;
 mod results;
-mod together;
 #[path = "../support/mod.rs"]
 mod support;
+mod together;

@@ -112,10 +112,11 @@ async fn of_those_who_bring_one_key_one_begins(subject: &Subject) {
         }),
         ..submission(JobId::new(now(1)), 1)
     };
-    let begun = join_all((0..MANY).map(async |number| {
-        (number % 3, taken!(subject.begin_submission(with_key(number % 3))))
-    }))
-    .await;
+    let begun =
+        join_all((0..MANY).map(async |number| {
+            (number % 3, taken!(subject.begin_submission(with_key(number % 3))))
+        }))
+        .await;
     let new: Vec<u64> = begun
         .iter()
         .filter_map(|(body, begun)| matches!(begun, Begun::New(_)).then_some(*body))
@@ -139,9 +140,10 @@ async fn a_result_and_the_engine_s_answer_may_come_at_once(subject: &Subject) {
     for number in 0..MANY {
         jobs.push(begun(subject, number).await.id);
     }
-    let answers = join_all(jobs.iter().map(async |id| {
-        found(taken!(subject.record_answer(*id, accepted("engine"), now(1_000))))
-    }));
+    let answers =
+        join_all(jobs.iter().map(async |id| {
+            found(taken!(subject.record_answer(*id, accepted("engine"), now(1_000))))
+        }));
     let arrivals = join_all(jobs.iter().map(async |id| {
         let arrive = || {
             let to = Addressee::Job(*id);
@@ -167,9 +169,7 @@ async fn a_result_that_many_ask_for_is_answered_to_each(subject: &Subject) {
     for (number, padding) in [(1, 10), (2, 200_000), (3, 64 * 1024), (4, 0)] {
         let job = begun(subject, number).await.id;
         let body = format!(r#"{{"success":true,"padding":"{}"}}"#, "x".repeat(padding));
-        let arrive = || {
-            arrival(Addressee::Job(job), DeliveryId::new(now(number)), number, &body)
-        };
+        let arrive = || arrival(Addressee::Job(job), DeliveryId::new(now(number)), number, &body);
         taken!(subject.receive(arrive()));
         expected.push((job, Some(body)));
     }
@@ -177,7 +177,10 @@ async fn a_result_that_many_ask_for_is_answered_to_each(subject: &Subject) {
     join_all((0..MANY).map(async |number| {
         let (job, body) = &expected[number as usize % expected.len()];
         let result = found(taken!(subject.result(*job)));
-        assert_eq!(result.as_ref().map(|result| &result.body[..]), body.as_ref().map(String::as_bytes));
+        assert_eq!(
+            result.as_ref().map(|result| &result.body[..]),
+            body.as_ref().map(String::as_bytes)
+        );
         let digest = taken!(subject.result_digest(*job));
         assert_eq!(digest, result.map(|result| result.sha256));
     }))

@@ -65,16 +65,24 @@ async fn look(
         submissions.iter().filter_map(|one| one.idempotency.as_ref()).collect();
     let query = pipeline.next().await?;
     query.push("select coalesce(max(seq), 0) as last from jobs;");
-    query.push("select api_key, key_sha256 from idempotency_keys where (api_key, key_sha256) in (");
-    if keys.is_empty() {
-        query.push("select null, null where false");
+    let mut known = Vec::new();
+    let last = if keys.is_empty() {
+        let [last] = pipeline.rows().await?;
+        last
     } else {
+        query.push("select api_key, key_sha256 from (");
         query.push_values(&keys, |mut row, key| {
             row.push_bind(&key.api_key).push_bind(&key.key_sha256[..]);
         });
-    }
-    query.push(");");
-    let [last, known] = pipeline.rows().await?;
+        // In this order, or the whole table would be scanned.
+        query.push(
+            ") as given cross join idempotency_keys
+                 on api_key = given.column1 and key_sha256 = given.column2;",
+        );
+        let [last, found] = pipeline.rows().await?;
+        known = found;
+        last
+    };
     let last = last.first().ok_or(sqlx::Error::RowNotFound)?.try_get("last")?;
     let key = |row: &SqliteRow| Ok((row.try_get("api_key")?, rows::digest(row, "key_sha256")?));
     Ok((last, known.iter().map(key).collect::<sqlx::Result<_>>()?))

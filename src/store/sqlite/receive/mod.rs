@@ -326,30 +326,30 @@ fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
     NewEvent::new(state.id, kind, arrival.received_at).with(data)
 }
 
-/// `ID in (…) or KEY in (…)` for whom the arrivals are.
+/// `ID in (…)` and `KEY in (…)` for whom the arrivals are, joined by "or" where there are both. An
+/// empty list would have the whole table scanned.
 fn push_addressees(
     query: &mut QueryBuilder<Sqlite>,
     arrivals: &[&Arrival],
     id_column: &str,
     key_column: &str,
 ) {
-    query.push(id_column).push(" in (");
-    let mut list = query.separated(", ");
-    for arrival in arrivals {
-        if let Addressee::Job(id) = arrival.addressee {
-            list.push_bind(id.0);
+    let (jobs, inbox): (Vec<&Arrival>, Vec<&Arrival>) =
+        arrivals.iter().partition(|arrival| matches!(arrival.addressee, Addressee::Job(_)));
+    for (position, (column, arrivals)) in [(id_column, jobs), (key_column, inbox)]
+        .into_iter()
+        .filter(|(_, some)| !some.is_empty())
+        .enumerate()
+    {
+        query.push(if position == 0 { "" } else { " or " });
+        query.push(column).push(" in (");
+        let mut list = query.separated(", ");
+        for arrival in arrivals {
+            match arrival.addressee {
+                Addressee::Job(id) => list.push_bind(id.0),
+                Addressee::Inbox(key) => list.push_bind(key.to_vec()),
+            };
         }
+        query.push(")");
     }
-    query.push(")");
-    if arrivals.iter().all(|arrival| matches!(arrival.addressee, Addressee::Job(_))) {
-        return;
-    }
-    query.push(" or ").push(key_column).push(" in (");
-    let mut list = query.separated(", ");
-    for arrival in arrivals {
-        if let Addressee::Inbox(key) = arrival.addressee {
-            list.push_bind(key.to_vec());
-        }
-    }
-    query.push(")");
 }
