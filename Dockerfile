@@ -12,7 +12,7 @@ COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 # Cargo wants every target of the manifest to be there, the benches included.
 RUN mkdir -p src benches/speed \
-    && echo 'fn main() {}' | tee src/main.rs benches/files.rs benches/speed/main.rs > benches/chaos.rs \
+    && echo 'fn main() {}' | tee src/main.rs benches/files.rs benches/parts.rs benches/speed/main.rs > benches/chaos.rs \
     && touch src/lib.rs \
     && cargo build --release --locked \
     && rm -r src

@@ -68,6 +68,17 @@ pub fn at_pointer<'a>(value: &'a RawValue, pointer: &str) -> Option<&'a RawValue
     Some(value)
 }
 
+/// [`at_pointer`] from an object whose members are known: the text is not read again for each.
+pub fn at_pointer_in<'a>(
+    members: &[(String, &'a RawValue)],
+    pointer: &str,
+) -> Option<&'a RawValue> {
+    let rest = pointer.strip_prefix('/')?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    let token = rest[..end].replace("~1", "/").replace("~0", "~");
+    at_pointer(member(members, &token)?, &rest[end..])
+}
+
 /// One token of an RFC 6901 pointer, escaped.
 pub fn pointer_token(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
@@ -254,5 +265,10 @@ mod tests {
         let value = parse(br#"{"a/b":[{"~":"x"}]}"#).expect("JSON");
         assert_eq!(at_pointer(value, "/a~1b/0/~0").and_then(text).as_deref(), Some("x"));
         assert!(at_pointer(value, "/a~1b/1").is_none());
+        let members = members(value).expect("an object");
+        for pointer in ["/a~1b/0/~0", "/a~1b/0", "/a~1b", "/a~1b/1", "/a", "/"] {
+            let (found, expected) = (at_pointer_in(&members, pointer), at_pointer(value, pointer));
+            assert_eq!(found.map(RawValue::get), expected.map(RawValue::get), "{pointer}");
+        }
     }
 }

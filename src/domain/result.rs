@@ -73,14 +73,20 @@ pub fn read(body: &[u8], id_pointers: &[String]) -> Reading {
     }
     Reading::Result(JobResult {
         success,
-        engine_job_id: engine_job_id(value, id_pointers),
+        engine_job_id: job_id_of(
+            id_pointers.iter().filter_map(|pointer| json::at_pointer_in(&members, pointer)),
+        ),
         outputs: reported_outputs(&members),
     })
 }
 
 /// The Engine's id for a job: the first pointer that leads to a text or a number.
 pub fn engine_job_id(value: &RawValue, id_pointers: &[String]) -> Option<String> {
-    id_pointers.iter().filter_map(|pointer| json::at_pointer(value, pointer)).find_map(|found| {
+    job_id_of(id_pointers.iter().filter_map(|pointer| json::at_pointer(value, pointer)))
+}
+
+fn job_id_of<'a>(mut found: impl Iterator<Item = &'a RawValue>) -> Option<String> {
+    found.find_map(|found| {
         let digits = || found.get().parse::<u64>().ok().map(|number| number.to_string());
         json::text(found).filter(|id| !id.is_empty()).or_else(digits)
     })

@@ -115,6 +115,9 @@ pub enum BegunAgain {
     NotNeeded(JobStatus),
 }
 
+/// An input by name: its upload address, its notify address.
+pub type InputLinks = (String, Option<String>, Option<String>);
+
 /// What the Engine made of a submission.
 #[derive(Clone, Debug)]
 pub enum EngineAnswer {
@@ -123,8 +126,7 @@ pub enum EngineAnswer {
         engine_status: u16,
         response: Option<Box<RawValue>>,
         engine_job_id: Option<String>,
-        /// For inputs by name: upload address, notify address.
-        uploads: Vec<(String, Option<String>, Option<String>)>,
+        uploads: Vec<InputLinks>,
         warnings: Vec<String>,
     },
     /// It refused the job for good.

@@ -14,7 +14,7 @@ use crate::{
         job::{Job, JobStatus},
         time::from_millis,
     },
-    store::{EngineAnswer, Lookup},
+    store::{EngineAnswer, InputLinks, Lookup},
 };
 
 /// The Engine's answer to the submission of a job.
@@ -97,7 +97,7 @@ async fn update_jobs(pipeline: &mut Pipeline<'_>, jobs: &[&(i64, Job)]) -> sqlx:
 /// Where inputs are to be uploaded to, by their job's seq.
 async fn update_inputs(
     pipeline: &mut Pipeline<'_>,
-    uploads: &[(i64, &(String, Option<String>, Option<String>))],
+    uploads: &[(i64, &InputLinks)],
 ) -> sqlx::Result<()> {
     for chunk in uploads.chunks(rows::ROWS_PER_STATEMENT) {
         let query = pipeline.next().await?;

@@ -23,7 +23,7 @@ const MOST: usize = 16;
 /// What can be asked of a job.
 pub(super) struct Topic<A> {
     /// A statement up to its list of jobs' ids; a row has the job's `id`.
-    select: &'static str,
+    pub(super) select: &'static str,
     answer: fn(&SqliteRow) -> sqlx::Result<A>,
 }
 

@@ -15,6 +15,8 @@ mod mirror;
 mod notes;
 mod open;
 mod pipeline;
+#[cfg(test)]
+mod plans;
 mod read;
 mod receive;
 mod reconcile;

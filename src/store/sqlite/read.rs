@@ -50,7 +50,7 @@ pub(super) async fn jobs_of(
 }
 
 /// Three statements: the rows of jobs, their inputs, their outputs.
-fn push_jobs_of(query: &mut QueryBuilder<Sqlite>, ids: &[JobId]) {
+pub(super) fn push_jobs_of(query: &mut QueryBuilder<Sqlite>, ids: &[JobId]) {
     let push_ids = |query: &mut QueryBuilder<Sqlite>| {
         let mut list = query.separated(", ");
         for id in ids {

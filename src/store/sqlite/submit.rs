@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use serde_json::json;
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{pipeline::Pipeline, read, rows};
 use crate::{
@@ -70,15 +70,7 @@ async fn look(
         let [last] = pipeline.rows().await?;
         last
     } else {
-        query.push("select api_key, key_sha256 from (");
-        query.push_values(&keys, |mut row, key| {
-            row.push_bind(&key.api_key).push_bind(&key.key_sha256[..]);
-        });
-        // In this order, or the whole table would be scanned.
-        query.push(
-            ") as given cross join idempotency_keys
-                 on api_key = given.column1 and key_sha256 = given.column2;",
-        );
+        push_known(query, &keys);
         let [last, found] = pipeline.rows().await?;
         known = found;
         last
@@ -86,6 +78,19 @@ async fn look(
     let last = last.first().ok_or(sqlx::Error::RowNotFound)?.try_get("last")?;
     let key = |row: &SqliteRow| Ok((row.try_get("api_key")?, rows::digest(row, "key_sha256")?));
     Ok((last, known.iter().map(key).collect::<sqlx::Result<_>>()?))
+}
+
+/// A statement for those of the keys that are on record.
+pub(super) fn push_known(query: &mut QueryBuilder<Sqlite>, keys: &[&Idempotency]) {
+    query.push("select api_key, key_sha256 from (");
+    query.push_values(keys, |mut row, key| {
+        row.push_bind(&key.api_key).push_bind(&key.key_sha256[..]);
+    });
+    // In this order, or the whole table would be scanned.
+    query.push(
+        ") as given cross join idempotency_keys
+             on api_key = given.column1 and key_sha256 = given.column2;",
+    );
 }
 
 /// Jobs by seq that are not on record, with all that belongs to them.

@@ -71,27 +71,7 @@ impl<'a> Batch<'a> {
         pipeline: &mut Pipeline<'_>,
         arrivals: &[&Arrival],
     ) -> sqlx::Result<i64> {
-        let query = pipeline.next().await?;
-        query.push(
-            "select (select coalesce(max(seq), 0) from deliveries) as delivery,
-                    (select coalesce(max(seq), 0) from jobs) as job;
-             select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
-                    result_reading, delivery_count, warnings, inbox_key, relay_url
-             from jobs where ",
-        );
-        push_addressees(query, arrivals, "id", "inbox_key");
-        query.push(
-            "; select job_seq, name, kind, kind_index, extension, structures, status, url
-             from job_outputs where job_seq in (select seq from jobs where ",
-        );
-        push_addressees(query, arrivals, "id", "inbox_key");
-        query.push(
-            ") order by job_seq, position;
-             select job_seq, seq, sha256, outcome from deliveries
-             where job_seq in (select seq from jobs where ",
-        );
-        push_addressees(query, arrivals, "id", "inbox_key");
-        query.push(");");
+        push_reads(pipeline.next().await?, arrivals);
         let [last, jobs, outputs, deliveries] = pipeline.rows().await?;
         for row in jobs {
             let state = State::from_row(&row)?;
@@ -324,6 +304,30 @@ fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
         _ => json!({ "deliveryId": delivery_id }),
     };
     NewEvent::new(state.id, kind, arrival.received_at).with(data)
+}
+
+/// Four statements: the last seqs, the jobs that arrivals are for, their outputs, their deliveries.
+pub(super) fn push_reads(query: &mut QueryBuilder<Sqlite>, arrivals: &[&Arrival]) {
+    query.push(
+        "select (select coalesce(max(seq), 0) from deliveries) as delivery,
+                (select coalesce(max(seq), 0) from jobs) as job;
+         select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
+                result_reading, delivery_count, warnings, inbox_key, relay_url
+         from jobs where ",
+    );
+    push_addressees(query, arrivals, "id", "inbox_key");
+    query.push(
+        "; select job_seq, name, kind, kind_index, extension, structures, status, url
+         from job_outputs where job_seq in (select seq from jobs where ",
+    );
+    push_addressees(query, arrivals, "id", "inbox_key");
+    query.push(
+        ") order by job_seq, position;
+         select job_seq, seq, sha256, outcome from deliveries
+         where job_seq in (select seq from jobs where ",
+    );
+    push_addressees(query, arrivals, "id", "inbox_key");
+    query.push(");");
 }
 
 /// `ID in (…)` and `KEY in (…)` for whom the arrivals are, joined by "or" where there are both. An

@@ -1,0 +1,97 @@
+//! Tests that what is asked for every callback, submission and result is found by an index, however
+//! many jobs there are.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use sqlx::{
+    AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection,
+    sqlite::SqliteConnectOptions,
+};
+
+use super::{
+    gather::{DIGESTS, SMALL_RESULTS},
+    open, read, receive, submit,
+};
+use crate::{
+    domain::ids::{DeliveryId, JobId},
+    store::{Addressee, Arrival, Idempotency},
+};
+
+/// The largest batch of the writer.
+const MANY: usize = 64;
+
+fn arrivals(make: impl Fn(usize) -> Addressee) -> Vec<Arrival> {
+    let now = Timestamp::UNIX_EPOCH;
+    let arrival = |number| Arrival {
+        addressee: make(number),
+        delivery_id: DeliveryId::new(now),
+        ..Arrival::of_engine(JobId::new(now), "{}".into(), now, &[])
+    };
+    (0..MANY).map(arrival).collect()
+}
+
+/// What each statement scans of the tables on record.
+async fn scans(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
+    let tables: HashSet<String> =
+        sqlx::query_scalar("select name from sqlite_master where type = 'table'")
+            .fetch_all(&mut *connection)
+            .await
+            .expect("a schema")
+            .into_iter()
+            .collect();
+    let mut scans = Vec::new();
+    for statement in text.split(';').filter(|statement| !statement.trim().is_empty()) {
+        let explain = AssertSqlSafe(format!("explain query plan {statement}"));
+        let plan = sqlx::query(explain).fetch_all(&mut *connection).await.expect("a plan");
+        assert!(!plan.is_empty(), "{statement}");
+        for step in plan {
+            let step: String = step.try_get("detail").expect("a text");
+            let scanned = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next());
+            if scanned.is_some_and(|table| tables.contains(table)) {
+                scans.push(format!("{step}: {statement}"));
+            }
+        }
+    }
+    scans
+}
+
+#[tokio::test]
+async fn nothing_that_is_asked_often_scans_a_table() {
+    let options = SqliteConnectOptions::new().in_memory(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("a database");
+    open::migrate(&mut connection, "memory".as_ref()).await.expect("a schema");
+    assert_eq!(scans(&mut connection, "select warnings from jobs").await.len(), 1, "it is seen");
+
+    let id = JobId::new(Timestamp::UNIX_EPOCH);
+    let mut texts = Vec::new();
+    for make in [
+        (|_| Addressee::Job(JobId::new(Timestamp::UNIX_EPOCH))) as fn(usize) -> Addressee,
+        |number| Addressee::Inbox([number as u8; 32]),
+        |number| match number % 2 {
+            0 => Addressee::Job(JobId::new(Timestamp::UNIX_EPOCH)),
+            _ => Addressee::Inbox([number as u8; 32]),
+        },
+    ] {
+        let arrivals = arrivals(make);
+        for arrivals in [&arrivals[..], &arrivals[..1]] {
+            let mut query = QueryBuilder::<Sqlite>::default();
+            receive::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
+            texts.push(query.sql().as_str().to_owned());
+        }
+    }
+    let key = Idempotency { api_key: "a".into(), key_sha256: [1; 32], fingerprint: [1; 32] };
+    for many in [1, MANY] {
+        let mut query = QueryBuilder::<Sqlite>::default();
+        submit::push_known(&mut query, &vec![&key; many]);
+        read::push_jobs_of(&mut query, &vec![id; many]);
+        for select in [SMALL_RESULTS.select, DIGESTS.select] {
+            query.push(select).push(vec!["?"; many].join(", ")).push(");");
+        }
+        texts.push(query.sql().as_str().to_owned());
+    }
+    for text in texts {
+        let scans = scans(&mut connection, &text).await;
+        assert!(scans.is_empty(), "{scans:#?}");
+    }
+}
