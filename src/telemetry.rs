@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -51,16 +51,15 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Writes logs to standard error, as the settings say.
 pub fn start_logging(config: &LogConfig) {
-    let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second set-up in one process (tests) keeps the first.
-    let _ = match config.format {
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+    let logs = fmt::layer().with_writer(std::io::stderr);
+    let logs = match config.format {
+        LogFormat::Json => logs.json().flatten_event(true).boxed(),
         LogFormat::Text => {
-            let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            logs.with_ansi(is_terminal).try_init()
+            logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
         }
     };
+    // A second set-up in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(logs.with_filter(config.level.clone())).try_init();
 }
 
 /// Collects metrics from now on; the first call in a process decides.

@@ -16,6 +16,7 @@ use finishline::config::{
 };
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
+use tracing::Level;
 
 /// Stands in every secret of the wrong settings below.
 const HUSH: &str = "hush-hush-hush-hush";
@@ -165,7 +166,7 @@ fn the_example_alone_gives_the_defaults() {
     assert_eq!(config.mirror.max_file, 2 * 1024 * 1024 * 1024);
     assert_eq!(config.retention.erase_after, None);
     assert_eq!(config.log.format, LogFormat::Text);
-    assert_eq!(config.log.level, "info");
+    assert_eq!(config.log.level.to_string(), "info");
 }
 
 #[test]
@@ -341,6 +342,10 @@ fn values_of_every_kind_are_read() {
     assert_eq!(config.mirror.store.as_deref(), Some("s3://bucket/prefix"));
     assert_eq!(config.retention.erase_after, Some(Duration::from_secs(90 * 24 * 60 * 60)));
     assert_eq!(config.log.format, LogFormat::Json);
+    let is_logged = |target, level| config.log.level.would_enable(target, &level);
+    assert!(is_logged("finishline::engine::token", Level::DEBUG));
+    assert!(is_logged("finishline::http", Level::WARN));
+    assert!(!is_logged("finishline::http", Level::INFO));
 }
 
 #[test]
@@ -497,7 +502,7 @@ fn a_file_that_cannot_be_used_is_one_line() {
 #[test]
 fn a_file_with_a_byte_order_mark_is_read() {
     let config = from_file("\u{feff}[log]\r\nlevel = \"warn\"\r\n").unwrap();
-    assert_eq!(config.log.level, "warn");
+    assert_eq!(config.log.level.to_string(), "warn");
 }
 
 #[test]

@@ -34,7 +34,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    telemetry::start_logging(&LogConfig { format: LogFormat::Text, level: "warn".into() });
+    let level = "warn".parse().expect("a level");
+    telemetry::start_logging(&LogConfig { format: LogFormat::Text, level });
     let folder = tempfile::Builder::new().prefix("finishline-demo-").tempdir()?;
     let options = Options { check_uploads: true, ..Options::default() };
     let simulator = Simulator::start(TcpListener::bind("127.0.0.1:0").await?, options).await?;

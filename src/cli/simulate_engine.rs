@@ -21,7 +21,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    telemetry::start_logging(&LogConfig { format: LogFormat::Text, level: "info".into() });
+    telemetry::start_logging(&LogConfig {
+        format: LogFormat::Text,
+        level: "info".parse().expect("a level"),
+    });
     let listener = TcpListener::bind(arguments.listen).await?;
     let simulator = Simulator::start(listener, arguments.options).await?;
     println!(

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytesize::ByteSize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sha2::{Digest as _, Sha256};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::value::{LogFormat, ReconcileAfter, RunningSetting, Scope, Secret as SecretText};
 
@@ -338,20 +338,20 @@ form!(
 );
 
 form!(
-    /// What is logged: tracing's filter directives.
-    LogLevel -> String,
+    /// What is logged: a level, and levels of modules.
+    LogLevel -> Targets,
     "is not a log level: write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", \
      or per module like \"info,finishline::engine=debug\"",
     |text| {
         // To tracing a mistyped level is a module's name, and silences all others.
         let level = |part: &str| {
-            let level = part.trim().to_ascii_lowercase();
+            let level = part.to_ascii_lowercase();
             ["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str())
         };
-        let directive = |part: &str| part.contains(['=', '[', '{', '}', ']']) || level(part);
-        if !text.split(',').all(directive) || EnvFilter::try_new(text).is_err() {
+        let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+        if !directives.iter().all(|part| part.contains('=') || level(part)) {
             return Err(Self::PROBLEM);
         }
-        Ok(text.to_owned())
+        directives.join(",").parse::<Targets>().map_err(|_| Self::PROBLEM)
     }
 );

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tracing_subscriber::filter::Targets;
 use url::Url;
 
 mod check;
@@ -362,7 +363,7 @@ pub struct LogConfig {
     /// How lines are written.
     #[serde(deserialize_with = "form::one::<form::LogStyle, _>")]
     pub format: LogFormat,
-    /// Directives that `tracing_subscriber::EnvFilter` takes.
+    /// A level, and levels of modules.
     #[serde(deserialize_with = "form::one::<form::LogLevel, _>")]
-    pub level: String,
+    pub level: Targets,
 }
