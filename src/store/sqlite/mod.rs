@@ -66,6 +66,10 @@ use crate::wake::Wake;
 /// Readers beside the writer: more than cores, since each waits for its thread in between.
 const READERS: u32 = 4;
 
+/// KiB of pages that a reader keeps at most (negative, as SQLite has it): the inner pages of what a
+/// million jobs are found by are 2 MiB, which is SQLite's own default.
+const READER_CACHE: &str = "-4096";
+
 /// How long a statement waits for another process (a backup, an administrator) to let go.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -136,7 +140,8 @@ impl SqliteStore {
                 "jobs were being submitted when the process ended; they are unconfirmed now"
             );
         }
-        let readers = Arc::new(Connections::new(options.clone().read_only(true), READERS));
+        let reading = options.clone().read_only(true).pragma("cache_size", READER_CACHE);
+        let readers = Arc::new(Connections::new(reading, READERS));
         let small_results = Gather::start(&SMALL_RESULTS, &readers);
         let digests = Gather::start(&DIGESTS, &readers);
         let checkpointer = Connections::new(options.busy_timeout(CHECKPOINT_TIMEOUT), 1);
