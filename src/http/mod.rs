@@ -187,6 +187,7 @@ fn observed(routes: Router<Context>, context: Context) -> Router {
         .fallback(any(async || Problem::NotFound))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(from_fn(observe::refuse_large_head))
         .layer(from_fn(observe::measure))
         .layer(TraceLayer::new_for_http().make_span_with(observe::span).on_failure(()))
         .layer(PropagateRequestIdLayer::x_request_id())

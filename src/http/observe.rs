@@ -38,6 +38,20 @@ pub(super) async fn drop_odd_request_id(mut request: Request, next: Next) -> Res
     next.run(request).await
 }
 
+/// Nothing is kept or passed on of a head beyond what any honest sender needs.
+pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response {
+    let line = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+    let headers = request.headers();
+    let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + HEADER_SIGNS
+    };
+    let bytes = line + headers.iter().map(of_header).sum::<usize>();
+    if bytes > MAX_HEAD_BYTES || headers.len() > MAX_HEADERS {
+        return Problem::HeadersTooLarge.into_response();
+    }
+    next.run(request).await
+}
+
 pub(super) fn span(request: &Request) -> Span {
     let id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     tracing::info_span!(
@@ -48,32 +62,17 @@ pub(super) fn span(request: &Request) -> Span {
     )
 }
 
-/// Counts requests and their time. Nothing is kept or passed on of a head beyond what any honest
-/// sender needs.
 pub(super) async fn measure(request: Request, next: Next) -> Response {
     let stopwatch = Stopwatch::start();
     let method = request.method().as_str().to_owned();
     let route = route(&request).to_owned();
-    let response = match is_head_too_large(&request) {
-        true => Problem::HeadersTooLarge.into_response(),
-        false => next.run(request).await,
-    };
+    let response = next.run(request).await;
     let labels = [("method", method), ("route", route)];
     metrics::histogram!(telemetry::HTTP_SECONDS, &labels).record(stopwatch.elapsed().as_secs_f64());
     let status = response.status().as_str().to_owned();
     let [method, route] = labels;
     metrics::counter!(telemetry::HTTP_REQUESTS, &[method, route, ("status", status)]).increment(1);
     response
-}
-
-fn is_head_too_large(request: &Request) -> bool {
-    let line = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
-    let headers = request.headers();
-    let of_header = |(name, value): (&HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() + HEADER_SIGNS
-    };
-    let bytes = line + headers.iter().map(of_header).sum::<usize>();
-    bytes > MAX_HEAD_BYTES || headers.len() > MAX_HEADERS
 }
 
 pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {

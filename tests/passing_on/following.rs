@@ -39,7 +39,7 @@ impl Stream {
                 let id = id.parse().expect("a number");
                 return Some((id, field("event").expect("a type").to_owned(), data));
             }
-            let piece = within(self.body.next()).await?.ok()?;
+            let piece = within(self.body.next()).await?.expect("the stream is not broken off");
             self.buffer.push_str(std::str::from_utf8(&piece).expect("UTF-8"));
         }
     }

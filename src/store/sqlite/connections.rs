@@ -7,13 +7,24 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::unavailable;
+use super::{closed, unavailable};
 use crate::store::StoreError;
+
+/// Readers beside the writer: more than cores, since each waits for its thread in between.
+pub(super) const READERS: u32 = 4;
+
+/// KiB of pages that a reader keeps at most (negative, as SQLite has it): the inner pages of what a
+/// million jobs are found by are 2 MiB, which is SQLite's own default.
+const READER_CACHE: &str = "-4096";
+
+/// How long emptying the log waits at a time: writers wait with it.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(super) struct Connections {
@@ -32,8 +43,19 @@ pub(super) struct Lent<'a> {
 }
 
 impl Connections {
+    /// For questions, [`READERS`] at a time.
+    pub(super) fn that_read(options: &SqliteConnectOptions) -> Self {
+        let options = options.clone().read_only(true).pragma("cache_size", READER_CACHE);
+        Self::new(options, READERS)
+    }
+
+    /// The one that empties the log.
+    pub(super) fn that_checkpoint(options: SqliteConnectOptions) -> Self {
+        Self::new(options.busy_timeout(CHECKPOINT_TIMEOUT), 1)
+    }
+
     /// Opens none yet.
-    pub(super) fn new(options: SqliteConnectOptions, most: u32) -> Self {
+    fn new(options: SqliteConnectOptions, most: u32) -> Self {
         let places = Semaphore::new(most as usize);
         Self { options, most, places, idle: Mutex::default() }
     }
@@ -83,8 +105,4 @@ impl DerefMut for Lent<'_> {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
-}
-
-fn closed() -> StoreError {
-    StoreError::Unavailable("it has been closed".into())
 }

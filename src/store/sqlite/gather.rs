@@ -11,7 +11,11 @@ use futures_util::TryStreamExt;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{READERS, connections::Connections, rows};
+use super::{
+    closed,
+    connections::{Connections, READERS},
+    read, rows,
+};
 use crate::{
     domain::ids::JobId,
     store::{StoreError, StoredResult},
@@ -22,28 +26,40 @@ const MOST: usize = 16;
 
 /// What can be asked of a job.
 pub(super) struct Topic<A> {
-    /// A statement up to its list of jobs' ids; a row has the job's `id`.
-    pub(super) select: &'static str,
+    /// A statement without its conditions; a row has the job's `id`.
+    select: &'static str,
+    /// A condition beside the jobs' ids.
+    only: &'static str,
     answer: fn(&SqliteRow) -> sqlx::Result<A>,
 }
 
 /// Results of 64 KiB at most: larger ones are read one at a time, so that few are in memory.
 pub(super) const SMALL_RESULTS: Topic<StoredResult> = Topic {
-    select: "select jobs.id, jobs.finished_at, deliveries.sha256, delivery_bodies.body
-         from jobs
-         join deliveries on deliveries.seq = jobs.result_delivery
-         join delivery_bodies on delivery_bodies.delivery_seq = deliveries.seq
-         where deliveries.size_bytes <= 65536 and jobs.id in (",
+    select: read::SELECT_RESULTS,
+    only: " and deliveries.size_bytes <= 65536",
     answer: rows::result,
 };
 
 /// The SHA-256 of results.
 pub(super) const DIGESTS: Topic<[u8; 32]> = Topic {
     select: "select jobs.id, deliveries.sha256
-         from jobs join deliveries on deliveries.seq = jobs.result_delivery
-         where jobs.id in (",
+         from jobs join deliveries on deliveries.seq = jobs.result_delivery",
+    only: "",
     answer: |row| rows::digest(row, "sha256"),
 };
+
+impl<A> Topic<A> {
+    pub(super) fn question(&self, ids: &[JobId]) -> QueryBuilder<Sqlite> {
+        let mut query = QueryBuilder::new(self.select);
+        query.push(" where jobs.id in (");
+        let mut list = query.separated(", ");
+        for id in ids {
+            list.push_bind(id.0);
+        }
+        query.push(")").push(self.only);
+        query
+    }
+}
 
 /// Asks about one topic. Its tasks end when it is dropped.
 pub(super) struct Gather<A> {
@@ -69,7 +85,6 @@ impl<A: Clone + Send + Sync + 'static> Gather<A> {
     /// What there is about a job.
     pub(super) async fn ask(&self, id: JobId) -> Result<Option<A>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let closed = || StoreError::Unavailable("it has been closed".into());
         self.questions.send(Question { id, reply }).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -110,12 +125,7 @@ async fn answers<A>(
     topic: &Topic<A>,
     ids: &[JobId],
 ) -> sqlx::Result<HashMap<JobId, A>> {
-    let mut query = QueryBuilder::<Sqlite>::new(topic.select);
-    let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(id.0);
-    }
-    query.push(")");
+    let mut query = topic.question(ids);
     let mut answers = HashMap::with_capacity(ids.len());
     let mut found = query.build().fetch(connection);
     while let Some(row) = found.try_next().await? {

@@ -63,18 +63,8 @@ use crate::domain::{
 };
 use crate::wake::Wake;
 
-/// Readers beside the writer: more than cores, since each waits for its thread in between.
-const READERS: u32 = 4;
-
-/// KiB of pages that a reader keeps at most (negative, as SQLite has it): the inner pages of what a
-/// million jobs are found by are 2 MiB, which is SQLite's own default.
-const READER_CACHE: &str = "-4096";
-
 /// How long a statement waits for another process (a backup, an administrator) to let go.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long emptying the log waits at a time: writers wait with it.
-const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
 const ROW_BUFFER: usize = 1_000;
@@ -140,11 +130,10 @@ impl SqliteStore {
                 "jobs were being submitted when the process ended; they are unconfirmed now"
             );
         }
-        let reading = options.clone().read_only(true).pragma("cache_size", READER_CACHE);
-        let readers = Arc::new(Connections::new(reading, READERS));
+        let readers = Arc::new(Connections::that_read(&options));
         let small_results = Gather::start(&SMALL_RESULTS, &readers);
         let digests = Gather::start(&DIGESTS, &readers);
-        let checkpointer = Connections::new(options.busy_timeout(CHECKPOINT_TIMEOUT), 1);
+        let checkpointer = Connections::that_checkpoint(options);
         let closing = CancellationToken::new();
         let database = Database { options: writing, connection: Some(connection) };
         let outside = Outside { wake: wake.clone(), orders: orders.clone(), lock };
@@ -176,6 +165,10 @@ macro_rules! ask {
 
 fn unavailable(error: sqlx::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("it has been closed".into())
 }
 
 #[async_trait]

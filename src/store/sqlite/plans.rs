@@ -85,10 +85,11 @@ async fn nothing_that_is_asked_often_scans_a_table() {
         let mut query = QueryBuilder::<Sqlite>::default();
         submit::push_known(&mut query, &vec![&key; many]);
         read::push_jobs_of(&mut query, &vec![id; many]);
-        for select in [SMALL_RESULTS.select, DIGESTS.select] {
-            query.push(select).push(vec!["?"; many].join(", ")).push(");");
-        }
         texts.push(query.sql().as_str().to_owned());
+        let ids = vec![id; many];
+        for question in [SMALL_RESULTS.question(&ids), DIGESTS.question(&ids)] {
+            texts.push(question.sql().as_str().to_owned());
+        }
     }
     for text in texts {
         let scans = scans(&mut connection, &text).await;

@@ -251,20 +251,19 @@ fn joined(
     Ok(jobs)
 }
 
+pub(super) const SELECT_RESULTS: &str =
+    "select jobs.id, jobs.finished_at, deliveries.sha256, delivery_bodies.body
+     from jobs
+     join deliveries on deliveries.seq = jobs.result_delivery
+     join delivery_bodies on delivery_bodies.delivery_seq = deliveries.seq";
+
 pub(super) async fn result(
     connection: &mut SqliteConnection,
     id: JobId,
 ) -> sqlx::Result<Lookup<Option<StoredResult>>> {
-    let row = sqlx::query(
-        "select jobs.finished_at, deliveries.sha256, delivery_bodies.body
-         from jobs
-         join deliveries on deliveries.seq = jobs.result_delivery
-         join delivery_bodies on delivery_bodies.delivery_seq = deliveries.seq
-         where jobs.id = ?",
-    )
-    .bind(id.0)
-    .fetch_optional(&mut *connection)
-    .await?;
+    let mut query = QueryBuilder::<Sqlite>::new(SELECT_RESULTS);
+    query.push(" where jobs.id = ").push_bind(id.0);
+    let row = query.build().fetch_optional(&mut *connection).await?;
     let Some(row) = row else { return on_record(connection, id, None).await };
     Ok(Lookup::Found(Some(rows::result(&row)?)))
 }

@@ -65,15 +65,12 @@ async fn look(
         submissions.iter().filter_map(|one| one.idempotency.as_ref()).collect();
     let query = pipeline.next().await?;
     query.push("select coalesce(max(seq), 0) as last from jobs;");
-    let mut known = Vec::new();
-    let last = if keys.is_empty() {
+    let [last, known] = if keys.is_empty() {
         let [last] = pipeline.rows().await?;
-        last
+        [last, Vec::new()]
     } else {
         push_known(query, &keys);
-        let [last, found] = pipeline.rows().await?;
-        known = found;
-        last
+        pipeline.rows().await?
     };
     let last = last.first().ok_or(sqlx::Error::RowNotFound)?.try_get("last")?;
     let key = |row: &SqliteRow| Ok((row.try_get("api_key")?, rows::digest(row, "key_sha256")?));
@@ -260,7 +257,7 @@ pub(super) async fn settle_interrupted(
         let event = NewEvent::new(JobId(row.try_get("id")?), EventType::JobUnconfirmed, now);
         events.push(event.with(json!({ "reason": "interrupted", "engineStatus": null })));
     }
-    for chunk in events.chunks(1_000) {
+    for chunk in events.chunks(rows::ROWS_PER_STATEMENT) {
         rows::insert_events(connection, chunk).await?;
     }
     Ok(rows.len())

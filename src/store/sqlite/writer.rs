@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{self, RecordAnswer},
+    closed,
     open::connect,
     pipeline::Pipeline,
     receive, submit,
@@ -152,10 +153,6 @@ impl Writer {
         })?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
-}
-
-fn closed() -> StoreError {
-    StoreError::Unavailable("it has been closed".into())
 }
 
 async fn run(
