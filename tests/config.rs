@@ -438,6 +438,7 @@ fn a_wrong_setting_is_one_line_that_says_what_would_be_right() {
         ("[log]\nformat = \"xml\"", &["log.format = \"xml\"", "\"text\" or \"json\""]),
         ("[log]\nlevel = \"loud\"", &["log.level = \"loud\" is not a log level", "\"info\""]),
         ("[log]\nlevel = \"info,finishline=loud\"", &["log.level = \"info,finishline=loud\" is not a log level"]),
+        ("[log]\nlevel = \"info,finishline[request]=debug\"", &["log.level = \"info,finishline[request]=debug\" is not a log level"]),
         ("[log]\nlevel = \"\"", &["log.level = \"\" is not a log level"]),
         ("[log]\nlevel = \"a\\nb\"", &["log.level = \"a\\nb\""]),
     ];
