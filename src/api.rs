@@ -68,7 +68,7 @@ pub struct Input {
     pub name: String,
     #[schema(example = ".dcm")]
     pub extension: String,
-    /// Pre-signed address of the Engine's storage.
+    /// Pre-signed address of the Engine's storage; `null` for one that nobody should follow.
     pub upload_url: Option<String>,
     /// To be called after the upload.
     pub notify_url: Option<String>,
@@ -91,7 +91,7 @@ pub struct Output {
     pub structures: Vec<String>,
     /// As the Engine spelled it: `Available`, `Missing`, `Failed`; `null` before the result.
     pub status: Option<String>,
-    /// The Engine's pre-signed link; it expires.
+    /// The Engine's pre-signed link; it expires. `null` for one that nobody should follow.
     pub url: Option<String>,
     /// The mirrored copy, once there is one.
     pub file: Option<File>,
@@ -146,10 +146,13 @@ pub struct Delivery {
     pub headers: Vec<(String, String)>,
 }
 
-/// A job's deliveries in the order they came.
+/// One page of a job's deliveries, in the order they came.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Deliveries {
     pub deliveries: Vec<Delivery>,
+    /// To be passed as `cursor`; `null` on the last page.
+    pub next_cursor: Option<String>,
 }
 
 /// One line of a job's timeline.
@@ -172,10 +175,13 @@ pub struct Event {
 /// The comment in a stream of events that ends what was before; the number of an event follows.
 pub const CAUGHT_UP: &str = "caught up with ";
 
-/// A job's timeline.
+/// One page of a job's timeline.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Events {
     pub events: Vec<Event>,
+    /// To be passed as `cursor`; `null` on the last page.
+    pub next_cursor: Option<String>,
 }
 
 /// An order to pass a result on to one target.
@@ -208,7 +214,7 @@ pub struct Relays {
     pub next_cursor: Option<String>,
 }
 
-/// An order with every attempt.
+/// An order with its attempts, the last 100 of them.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RelayDetail {
@@ -333,6 +339,7 @@ pub struct FieldError {
 
 impl From<domain::job::Job> for Job {
     fn from(job: domain::job::Job) -> Self {
+        let job = job.into_shown();
         Self {
             id: job.id.to_string(),
             reference: job.reference,

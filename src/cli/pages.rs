@@ -1,6 +1,6 @@
 //! Lists that the service answers page by page: one page, or all of them.
 //!
-//! Used by `jobs list` and `relays list`. The invariants: memory holds one page, however many there
+//! Used by `jobs` and `relays`. The invariants: memory holds one page, however many there
 //! are; all pages as JSON are one value of the same form as one page.
 
 use std::collections::BTreeMap;
@@ -15,11 +15,11 @@ use super::{
 use crate::{
     api,
     client::Client,
-    domain::page::{DEFAULT_LIMIT, MAX_LIMIT},
+    domain::bounds::{DEFAULT_LIMIT, MAX_LIMIT},
 };
 
 /// How much of a list.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Extent {
     /// How many, 1 to 200
     #[arg(
@@ -38,7 +38,6 @@ pub(super) type Form<Row> = (Table, fn(&Row) -> Vec<Cell>);
 /// A page of something.
 pub(super) trait Page: DeserializeOwned {
     type Row;
-    const PATH: &'static str;
     /// The member of the page that holds the rows.
     const MEMBER: &'static str;
 
@@ -47,7 +46,6 @@ pub(super) trait Page: DeserializeOwned {
 
 impl Page for api::Jobs {
     type Row = api::Job;
-    const PATH: &'static str = "/v1/jobs";
     const MEMBER: &'static str = "jobs";
 
     fn into_parts(self) -> (Vec<api::Job>, Option<String>) {
@@ -57,7 +55,6 @@ impl Page for api::Jobs {
 
 impl Page for api::Relays {
     type Row = api::Relay;
-    const PATH: &'static str = "/v1/relays";
     const MEMBER: &'static str = "relays";
 
     fn into_parts(self) -> (Vec<api::Relay>, Option<String>) {
@@ -65,11 +62,30 @@ impl Page for api::Relays {
     }
 }
 
+impl Page for api::Deliveries {
+    type Row = api::Delivery;
+    const MEMBER: &'static str = "deliveries";
+
+    fn into_parts(self) -> (Vec<api::Delivery>, Option<String>) {
+        (self.deliveries, self.next_cursor)
+    }
+}
+
+impl Page for api::Events {
+    type Row = api::Event;
+    const MEMBER: &'static str = "events";
+
+    fn into_parts(self) -> (Vec<api::Event>, Option<String>) {
+        (self.events, self.next_cursor)
+    }
+}
+
 /// A list, page after page.
 pub(super) struct Pages<'a> {
     client: &'a Client,
+    path: String,
     query: Vec<(&'static str, String)>,
-    extent: &'a Extent,
+    extent: Extent,
     cursor: Option<String>,
 }
 
@@ -79,13 +95,20 @@ struct OnePage<R> {
 }
 
 impl<'a> Pages<'a> {
-    /// The list of what the query asks for.
+    /// The list at `path`, all of it.
+    pub(super) fn all(client: &'a Client, path: String) -> Self {
+        let extent = Extent { limit: MAX_LIMIT, all: true };
+        Self { client, path, query: Vec::new(), extent, cursor: None }
+    }
+
+    /// The list of what the query asks for, as much of it as is wanted.
     pub(super) fn new(
         client: &'a Client,
+        path: &str,
         query: Vec<(&'static str, String)>,
-        extent: &'a Extent,
+        extent: Extent,
     ) -> Self {
-        Self { client, query, extent, cursor: None }
+        Self { client, path: path.to_owned(), query, extent, cursor: None }
     }
 
     /// Prints as much of it as is wanted.
@@ -121,6 +144,24 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
+    /// Hands every row of it to `print`, in their order.
+    pub(super) async fn print_rows<P: Page>(
+        mut self,
+        screen: &mut Screen,
+        print: impl Fn(&mut Screen, &P::Row) -> std::io::Result<()>,
+    ) -> Result<(), Failure> {
+        if screen.is_json() {
+            return self.print_as_one::<P>(screen).await;
+        }
+        loop {
+            let page = self.next::<P>().await?;
+            page.rows.iter().try_for_each(|row| print(screen, row))?;
+            if self.cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Prints all pages as the JSON of one.
     async fn print_as_one<P: Page>(&mut self, screen: &mut Screen) -> Result<(), Failure> {
         let mut before = format!("{{\"{}\":[", P::MEMBER);
@@ -146,7 +187,7 @@ impl<'a> Pages<'a> {
         let mut query = self.query.clone();
         query.push(("limit", limit.to_string()));
         query.extend(self.cursor.take().map(|cursor| ("cursor", cursor)));
-        let answer = self.client.get::<P>(P::PATH, &query).await?;
+        let answer = self.client.get::<P>(&self.path, &query).await?;
         let (rows, cursor) = answer.value.into_parts();
         self.cursor = cursor;
         Ok(OnePage { rows, json: answer.json })

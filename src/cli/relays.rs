@@ -71,7 +71,7 @@ pub(super) async fn run(
 async fn carry_out(client: &Client, screen: &mut Screen, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { filter, extent } => {
-            let pages = Pages::new(client, filter.query(), &extent);
+            let pages = Pages::new(client, "/v1/relays", filter.query(), extent);
             pages.print::<api::Relays>(screen, (table(), row)).await
         }
         Command::Show { id } => show(screen, &client.get(&format!("/v1/relays/{id}"), &[]).await?),

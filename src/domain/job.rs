@@ -8,7 +8,12 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 
-use super::{ids::JobId, mirror::MirroredFile};
+use super::{
+    bounds::{MAX_WARNING_CHARS, MAX_WARNINGS, beginning},
+    ids::JobId,
+    link,
+    mirror::MirroredFile,
+};
 
 /// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,6 +214,44 @@ pub struct Job {
     /// Distinct deliveries on record.
     pub deliveries: u32,
     pub warnings: Vec<String>,
+}
+
+/// Stands among the warnings where a link is left out.
+const LINK_LEFT_OUT: &str = "A link of the Engine's is not shown: it is not http or https, holds a user name, or is longer \
+     than a link. The body it came in is kept as it came.";
+
+impl Job {
+    /// Adds a warning that it does not hold yet.
+    pub fn warn(&mut self, warning: &str) {
+        warn(&mut self.warnings, warning);
+    }
+
+    /// The job as JSON and pages show it: without links that nobody should follow, see
+    /// [`link::is_shown`], but with a warning where there is one.
+    pub fn into_shown(mut self) -> Self {
+        let inputs = self.inputs.iter_mut();
+        let links = inputs.flat_map(|input| [&mut input.upload_url, &mut input.notify_url]);
+        let links = links.chain(self.outputs.iter_mut().map(|output| &mut output.url));
+        let mut is_any_left_out = false;
+        for link in links {
+            if link.as_ref().is_some_and(|link| !link::is_shown(link)) {
+                *link = None;
+                is_any_left_out = true;
+            }
+        }
+        if is_any_left_out {
+            self.warn(LINK_LEFT_OUT);
+        }
+        self
+    }
+}
+
+/// Adds a warning to a job's, unless it is among them or there are [`MAX_WARNINGS`].
+pub fn warn(warnings: &mut Vec<String>, warning: &str) {
+    let warning = beginning(warning, MAX_WARNING_CHARS);
+    if warnings.len() < MAX_WARNINGS && !warnings.iter().any(|known| known == warning) {
+        warnings.push(warning.to_owned());
+    }
 }
 
 /// What is unusual about a job beside its status, as a list shows it.

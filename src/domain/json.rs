@@ -2,81 +2,264 @@
 //!
 //! Used for the Engine's bodies in both directions. Values stay slices of the original text, so
 //! numbers keep their digits, unknown fields keep their bytes, and depth costs no stack: only what
-//! is asked for is opened. The invariant: nothing here recurses deeper than it says.
+//! is asked for is opened. The invariants: nothing here recurses deeper than it says; members and
+//! elements come one by one, so that a text of millions of them takes no more memory than its own.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, SeqAccess, Visitor},
-};
+use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 /// Levels that [`fingerprint`] follows; each is one more pass over the text it encloses.
 pub const MAX_DEPTH: usize = 128;
 
+/// Bytes that one byte of a string takes at most as it is written: `\u0001`.
+const ESCAPE_BYTES: usize = 6;
+
+/// One JSON value, as the text it was written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Json<'a>(&'a str);
+
 /// Checks that `bytes` are one JSON text (a leading byte-order mark is passed over).
 /// Depth is not limited; invalid UTF-8 is not JSON.
-pub fn parse(bytes: &[u8]) -> Result<&RawValue, String> {
+pub fn parse(bytes: &[u8]) -> Result<Json<'_>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8: {error}"))?;
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    let value: &RawValue = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    Ok(Json(value.get()))
 }
 
-/// The members of an object in their order, repeated names included; `None` if it is none.
-pub fn members(value: &RawValue) -> Option<Vec<(String, &RawValue)>> {
-    // What begins otherwise is not worth the error that reading it would make.
-    let text = value.get().starts_with('{').then_some(value.get())?;
-    let Members(members) = serde_json::from_str(text).ok()?;
-    Some(members)
-}
-
-/// The last member of that name, as most readers of JSON see it.
-pub fn member<'a>(members: &[(String, &'a RawValue)], name: &str) -> Option<&'a RawValue> {
-    members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
-}
-
-/// The elements of an array; `None` if it is none.
-pub fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
-    let text = value.get().starts_with('[').then_some(value.get())?;
-    let Elements(elements) = serde_json::from_str(text).ok()?;
-    Some(elements)
-}
-
-/// A string's text, lone surrogates replaced by U+FFFD; `None` if it is no string.
-pub fn text(value: &RawValue) -> Option<String> {
-    let Text(text) = serde_json::from_str(value.get()).ok()?;
-    Some(text)
-}
-
-/// `true` or `false`; `None` if it is neither.
-pub fn boolean(value: &RawValue) -> Option<bool> {
-    serde_json::from_str(value.get()).ok()
-}
-
-/// What an RFC 6901 pointer leads to.
-pub fn at_pointer<'a>(value: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
-    let mut value = value;
-    for token in pointer.split('/').skip(1) {
-        let token = token.replace("~1", "/").replace("~0", "~");
-        value = match members(value) {
-            Some(found) => member(&found, &token)?,
-            None => *elements(value)?.get(token.parse::<usize>().ok()?)?,
-        };
+impl<'a> From<&'a RawValue> for Json<'a> {
+    fn from(value: &'a RawValue) -> Self {
+        Self(value.get())
     }
-    Some(value)
 }
 
-/// [`at_pointer`] from an object whose members are known: the text is not read again for each.
-pub fn at_pointer_in<'a>(
-    members: &[(String, &'a RawValue)],
-    pointer: &str,
-) -> Option<&'a RawValue> {
-    let rest = pointer.strip_prefix('/')?;
-    let end = rest.find('/').unwrap_or(rest.len());
-    let token = rest[..end].replace("~1", "/").replace("~0", "~");
-    at_pointer(member(members, &token)?, &rest[end..])
+impl<'a> Json<'a> {
+    /// Its text.
+    pub fn get(self) -> &'a str {
+        self.0
+    }
+
+    pub fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    /// A copy of its text.
+    pub fn to_raw(self) -> Box<RawValue> {
+        RawValue::from_string(self.0.to_owned()).expect("a part of a JSON text is JSON")
+    }
+
+    /// The members of an object in their order, repeated names included; `None` if it is none.
+    pub fn members(self) -> Option<Members<'a>> {
+        self.0.starts_with('{').then_some(Members { text: self.0, at: 1 })
+    }
+
+    /// The elements of an array; `None` if it is none.
+    pub fn elements(self) -> Option<Elements<'a>> {
+        self.0.starts_with('[').then_some(Elements { text: self.0, at: 1 })
+    }
+
+    /// An object's members of these names, each the last one of its name, as most readers of JSON
+    /// see it; `None` if it is no object.
+    pub fn find<const NAMES: usize>(
+        self,
+        names: [&str; NAMES],
+    ) -> Option<[Option<Json<'a>>; NAMES]> {
+        let mut found = [None; NAMES];
+        for (name, value) in self.members()? {
+            for (place, wanted) in found.iter_mut().zip(names) {
+                if name.is(wanted) {
+                    *place = Some(value);
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// An object's last member of that name.
+    pub fn member(self, name: &str) -> Option<Json<'a>> {
+        self.find([name]).and_then(|[found]| found)
+    }
+
+    /// A string's text, lone surrogates replaced by U+FFFD; `None` if it is no string.
+    pub fn text(self) -> Option<String> {
+        decode(self.0).map(Cow::into_owned)
+    }
+
+    /// Whether it is a string that has more than this many bytes, as far as that can be told
+    /// without reading it.
+    pub fn is_text_beyond(self, bytes: usize) -> bool {
+        self.0.starts_with('"') && self.0.len() > bytes.saturating_mul(ESCAPE_BYTES) + 2
+    }
+
+    /// `true` or `false`; `None` if it is neither.
+    pub fn boolean(self) -> Option<bool> {
+        match self.0 {
+            "true" => Some(true),
+            "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What an RFC 6901 pointer leads to.
+    pub fn at_pointer(self, pointer: &str) -> Option<Json<'a>> {
+        let mut value = self;
+        for token in pointer.split('/').skip(1) {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            value = match value.elements() {
+                Some(mut elements) => elements.nth(token.parse::<usize>().ok()?)?,
+                None => value.member(&token)?,
+            };
+        }
+        Some(value)
+    }
+}
+
+/// A member's name, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a>(&'a str);
+
+impl<'a> Name<'a> {
+    /// Whether it says `text`.
+    pub fn is(self, text: &str) -> bool {
+        let written = self.0.get(1..self.0.len().saturating_sub(1)).unwrap_or_default();
+        if !written.contains('\\') {
+            return written == text;
+        }
+        written.len() <= text.len() * ESCAPE_BYTES && self.text() == text
+    }
+
+    /// What it says.
+    pub fn text(self) -> Cow<'a, str> {
+        decode(self.0).unwrap_or_default()
+    }
+
+    /// As [`Json::is_text_beyond`].
+    pub fn is_beyond(self, bytes: usize) -> bool {
+        Json(self.0).is_text_beyond(bytes)
+    }
+
+    /// As it is written, quotes included.
+    pub fn get(self) -> &'a str {
+        self.0
+    }
+}
+
+/// See [`Json::members`].
+#[derive(Clone, Debug)]
+pub struct Members<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (Name<'a>, Json<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = next_value(self.text, &mut self.at)?;
+        let value = next_value(self.text, &mut self.at)?;
+        Some((Name(name), Json(value)))
+    }
+}
+
+/// See [`Json::elements`].
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Json<'a>;
+
+    fn next(&mut self) -> Option<Json<'a>> {
+        next_value(self.text, &mut self.at).map(Json)
+    }
+}
+
+/// The value, or the name, that comes next at or behind `at`, which is moved to its end; `None` at
+/// the end of the object or array. The text is known to be JSON, so nothing is checked.
+fn next_value<'a>(text: &'a str, at: &mut usize) -> Option<&'a str> {
+    let bytes = text.as_bytes();
+    let is_between = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':');
+    let start = *at + bytes.get(*at..)?.iter().position(|byte| !is_between(*byte))?;
+    let end = match bytes[start] {
+        b']' | b'}' => return None,
+        b'"' => end_of_string(bytes, start),
+        b'{' | b'[' => end_of_group(bytes, start),
+        _ => {
+            let is_end = |byte: u8| is_between(byte) || matches!(byte, b']' | b'}');
+            let rest = &bytes[start..];
+            start + rest.iter().position(|byte| is_end(*byte)).unwrap_or(rest.len())
+        }
+    };
+    *at = end;
+    text.get(start..end)
+}
+
+/// Behind the string that begins at `start`.
+fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(found) =
+        bytes.get(at..).and_then(|rest| rest.iter().position(|byte| matches!(byte, b'"' | b'\\')))
+    {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    bytes.len()
+}
+
+/// Behind the object or array that begins at `start`.
+fn end_of_group(bytes: &[u8], start: usize) -> usize {
+    let (mut at, mut depth) = (start, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = end_of_string(bytes, at);
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            return at;
+        }
+    }
+    bytes.len()
+}
+
+/// What a string in its quotes says; `None` if it is no string.
+fn decode(written: &str) -> Option<Cow<'_, str>> {
+    let inner = written.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    let Text(text) = serde_json::from_str(written).ok()?;
+    Some(Cow::Owned(text))
+}
+
+/// The beginning of what a string says, as it is written in its quotes: at least `bytes` of it, and
+/// whether that is all; `None` if it is no string.
+pub fn beginning(written: &str, bytes: usize) -> Option<(String, bool)> {
+    if !Json(written).is_text_beyond(bytes) {
+        return decode(written).map(|text| (text.into_owned(), true));
+    }
+    let mut end = 1;
+    while end <= bytes.saturating_mul(ESCAPE_BYTES) {
+        end += if written.as_bytes().get(end) == Some(&b'\\') { 2 } else { 1 };
+    }
+    // Half a character or half an escape may stand at the end: it is left out.
+    (0..=ESCAPE_BYTES * 2).find_map(|cut| {
+        let part = written.get(..end.checked_sub(cut)?)?;
+        Some((decode(&format!("{part}\""))?.into_owned(), false))
+    })
 }
 
 /// One token of an RFC 6901 pointer, escaped.
@@ -93,43 +276,51 @@ pub enum Ambiguous {
     TooDeep,
 }
 
+impl Ambiguous {
+    /// The same, seen from one level further up.
+    fn below(self, token: &str) -> Self {
+        match self {
+            Self::RepeatedName { pointer } => {
+                Self::RepeatedName { pointer: format!("/{}{pointer}", pointer_token(token)) }
+            }
+            Self::TooDeep => Self::TooDeep,
+        }
+    }
+}
+
 /// SHA-256 over the value with white space and the order of names set aside, strings by what they
 /// mean and numbers by their text: equal for two spellings of the same JSON value.
-pub fn fingerprint(value: &RawValue) -> Result<[u8; 32], Ambiguous> {
+pub fn fingerprint(value: Json<'_>) -> Result<[u8; 32], Ambiguous> {
     let mut hasher = Sha256::new();
-    feed(value, &mut hasher, "", 0)?;
+    feed(value, &mut hasher, 0)?;
     Ok(hasher.finalize().into())
 }
 
-fn feed(
-    value: &RawValue,
-    hasher: &mut Sha256,
-    pointer: &str,
-    depth: usize,
-) -> Result<(), Ambiguous> {
+fn feed(value: Json<'_>, hasher: &mut Sha256, depth: usize) -> Result<(), Ambiguous> {
     if depth > MAX_DEPTH {
         return Err(Ambiguous::TooDeep);
     }
-    if let Some(mut found) = members(value) {
+    if let Some(members) = value.members() {
+        let mut found: Vec<(Cow<'_, str>, Json<'_>)> =
+            members.map(|(name, value)| (name.text(), value)).collect();
         found.sort_by(|left, right| left.0.cmp(&right.0));
         if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let pointer = format!("{pointer}/{}", pointer_token(&pair[0].0));
-            return Err(Ambiguous::RepeatedName { pointer });
+            return Err(Ambiguous::RepeatedName { pointer: String::new() }.below(&pair[0].0));
         }
         hasher.update(b"{");
         for (name, member) in found {
             feed_text(&name, hasher);
-            let pointer = format!("{pointer}/{}", pointer_token(&name));
-            feed(member, hasher, &pointer, depth + 1)?;
+            feed(member, hasher, depth + 1).map_err(|ambiguous| ambiguous.below(&name))?;
         }
         hasher.update(b"}");
-    } else if let Some(found) = elements(value) {
+    } else if let Some(elements) = value.elements() {
         hasher.update(b"[");
-        for (position, element) in found.into_iter().enumerate() {
-            feed(element, hasher, &format!("{pointer}/{position}"), depth + 1)?;
+        for (position, element) in elements.enumerate() {
+            feed(element, hasher, depth + 1)
+                .map_err(|ambiguous| ambiguous.below(&position.to_string()))?;
         }
         hasher.update(b"]");
-    } else if let Some(text) = text(value) {
+    } else if let Some(text) = decode(value.get()) {
         feed_text(&text, hasher);
     } else {
         hasher.update(value.get());
@@ -142,54 +333,6 @@ fn feed(
 fn feed_text(text: &str, hasher: &mut Sha256) {
     hasher.update(format!("\"{}:", text.len()));
     hasher.update(text);
-}
-
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some((Text(name), value)) = map.next_entry()? {
-                    members.push((name, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-struct Elements<'a>(Vec<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Elements<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ElementsVisitor;
-        impl<'de> Visitor<'de> for ElementsVisitor {
-            type Value = Elements<'de>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = seq.next_element()? {
-                    elements.push(element);
-                }
-                Ok(Elements(elements))
-            }
-        }
-        deserializer.deserialize_seq(ElementsVisitor)
-    }
 }
 
 /// A string read as bytes, because RFC 8259 allows `"\ud800"` and Rust's strings do not.
@@ -251,9 +394,9 @@ mod tests {
             assert!(parse(text.as_bytes()).is_ok(), "{text}");
         }
         let lone = parse(br#"{"s":"\ud800","\udfff":1}"#).expect("JSON");
-        let found = members(lone).expect("object");
-        assert!(text(found[0].1).is_some());
-        assert_eq!(found.len(), 2);
+        let found: Vec<_> = lone.members().expect("object").collect();
+        assert_eq!(found[0].1.text().as_deref(), Some("\u{fffd}\u{fffd}\u{fffd}"));
+        assert_eq!((found.len(), found[1].0.text().is_empty()), (2, false));
         for text in ["", "{", "NaN", "{'a':1}", "[1,]", "{} {}", "01", "\"\u{1}\""] {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
         }
@@ -263,12 +406,49 @@ mod tests {
     #[test]
     fn a_pointer_leads_through_objects_and_arrays() {
         let value = parse(br#"{"a/b":[{"~":"x"}]}"#).expect("JSON");
-        assert_eq!(at_pointer(value, "/a~1b/0/~0").and_then(text).as_deref(), Some("x"));
-        assert!(at_pointer(value, "/a~1b/1").is_none());
-        let members = members(value).expect("an object");
-        for pointer in ["/a~1b/0/~0", "/a~1b/0", "/a~1b", "/a~1b/1", "/a", "/"] {
-            let (found, expected) = (at_pointer_in(&members, pointer), at_pointer(value, pointer));
-            assert_eq!(found.map(RawValue::get), expected.map(RawValue::get), "{pointer}");
+        let at = |pointer| value.at_pointer(pointer).map(Json::get);
+        assert_eq!(at("/a~1b/0/~0"), Some("\"x\""));
+        assert_eq!(at("/a~1b/0"), Some(r#"{"~":"x"}"#));
+        assert_eq!(at(""), Some(value.get()));
+        for nowhere in ["/a~1b/1", "/a~1b/x", "/a", "/"] {
+            assert_eq!(at(nowhere), None, "{nowhere}");
         }
+    }
+
+    #[test]
+    fn members_and_elements_are_those_that_were_written() {
+        let text = " { \"a\" : [ 1.10 ,\t\"]}\\\"\\\\\" , [ ] , { } ,true ] ,\n\"\\u0062\": {\"c\":\"}\"},\"a\":null } ";
+        let value = parse(text.as_bytes()).expect("JSON");
+        let members: Vec<_> =
+            value.members().expect("an object").map(|(name, value)| (name.text(), value)).collect();
+        let names: Vec<&str> = members.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["a", "b", "a"]);
+        let elements: Vec<&str> =
+            members[0].1.elements().expect("an array").map(Json::get).collect();
+        assert_eq!(elements, ["1.10", "\"]}\\\"\\\\\"", "[ ]", "{ }", "true"]);
+        assert_eq!(
+            value.find(["b", "a", "z"]).expect("an object").map(|one| one.map(Json::get)),
+            [Some("{\"c\":\"}\"}"), Some("null"), None]
+        );
+        assert!(value.elements().is_none() && members[0].1.members().is_none());
+        for empty in ["{}", "[]", "{ }", "[\n]"] {
+            let value = parse(empty.as_bytes()).expect("JSON");
+            let members = value.members().map_or(0, Iterator::count);
+            assert_eq!(members + value.elements().map_or(0, Iterator::count), 0);
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_a_string_needs_no_more_than_itself() {
+        let value = |text: &str| serde_json::to_string(text).expect("JSON");
+        let long = "\u{1}ä🦷\\".repeat(10_000);
+        let written = value(&long);
+        let (part, is_all) = beginning(&written, 100).expect("a string");
+        assert!(long.starts_with(&part) && !is_all && (100..1_000).contains(&part.len()));
+        let surrogates = format!("\"{}\"", "\\ud83e\\uddb7".repeat(5_000));
+        let (part, _) = beginning(&surrogates, 100).expect("a string");
+        assert!(part.starts_with("🦷🦷") && (100..1_000).contains(&part.len()));
+        assert_eq!(beginning("\"x\"", 1), Some(("x".into(), true)));
+        assert_eq!(beginning("7", 1), None);
     }
 }

@@ -3,6 +3,7 @@
 //! Every other module speaks in these terms. The one invariant: what is decided here depends on
 //! its arguments alone, so each decision can be tested with values.
 
+pub mod bounds;
 pub mod delivery;
 pub mod digest;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod file_name;
 pub mod ids;
 pub mod job;
 pub mod json;
+pub mod link;
 pub mod mirror;
 pub mod page;
 pub mod reconcile;

@@ -7,13 +7,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::job::{Job, JobStatus};
-
-/// Jobs of a page unless the caller says otherwise.
-pub const DEFAULT_LIMIT: u32 = 50;
-
-/// Jobs of a page at most.
-pub const MAX_LIMIT: u32 = 200;
+use super::{
+    ids::JobId,
+    job::{Job, JobStatus},
+};
 
 /// Which jobs are meant; every given field must fit.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +39,49 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// Where the next page begins; `None` on the last one.
     pub next: Option<Position>,
+}
+
+/// One page of a job's deliveries or events, in the order of their numbers.
+#[derive(Debug)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    /// The number behind which the next page begins; `None` on the last one.
+    pub next: Option<i64>,
+}
+
+/// Which list of a job's rows a cursor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowList {
+    pub job_id: JobId,
+    /// `events` or `deliveries`.
+    pub name: &'static str,
+}
+
+impl RowList {
+    /// The opaque text for the place behind the row numbered `seq`.
+    pub fn to_cursor(self, seq: i64) -> String {
+        let mut bytes = Vec::with_capacity(16);
+        bytes.extend(seq.to_be_bytes());
+        bytes.extend(self.seal(seq));
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The number that a cursor stands for.
+    ///
+    /// # Errors
+    /// If it is of another list.
+    pub fn from_cursor(self, cursor: &str) -> Result<i64, BadCursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| BadCursor)?;
+        let (seq, given) = bytes.split_first_chunk::<8>().ok_or(BadCursor)?;
+        let seq = i64::from_be_bytes(*seq);
+        if given == self.seal(seq) { Ok(seq) } else { Err(BadCursor) }
+    }
+
+    fn seal(self, seq: i64) -> [u8; 8] {
+        let digest: [u8; 32] =
+            Sha256::digest(format!("{} {} {seq}", self.name, self.job_id)).into();
+        digest[..8].try_into().expect("eight of thirty-two bytes")
+    }
 }
 
 /// The last row of a page: the next page holds what is older.
@@ -92,6 +132,21 @@ fn seal(position: &[u8], filter: &JobFilter) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cursor_of_a_job_s_rows_is_good_for_that_job_and_list_only() {
+        let list = |job, name| RowList { job_id: JobId(uuid::Uuid::from_u128(job)), name };
+        let cursor = list(1, "events").to_cursor(42);
+        assert_eq!(list(1, "events").from_cursor(&cursor).expect("ours"), 42);
+        for (list, cursor) in [
+            (list(2, "events"), &*cursor),
+            (list(1, "deliveries"), &*cursor),
+            (list(1, "events"), "42"),
+            (list(1, "events"), ""),
+        ] {
+            assert!(list.from_cursor(cursor).is_err(), "{list:?} {cursor}");
+        }
+    }
 
     #[test]
     fn a_cursor_is_good_for_its_own_list_only_and_only_unchanged() {

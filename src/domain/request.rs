@@ -8,12 +8,13 @@ use serde_json::value::{RawValue, to_raw_value};
 use url::Url;
 
 use super::{
+    bounds::{
+        self, Bound, MAX_INPUTS, MAX_OUTPUTS, MAX_POINTER_BYTES, MAX_VIOLATIONS, link, member_name,
+        name,
+    },
     job::{Input, InputState, Output},
-    json::{self, Ambiguous},
+    json::{self, Ambiguous, Json, Name, pointer_token},
 };
-
-/// Characters of a `finishline.reference`: a label, not a document.
-const MAX_REFERENCE_CHARS: usize = 256;
 
 /// What fills `cloudPackage` and `endUserId` when the caller leaves them out.
 #[derive(Clone, Debug, Default)]
@@ -38,11 +39,23 @@ pub struct Violation {
     pub detail: String,
 }
 
+impl Violation {
+    /// A violation that is fit to be answered: neither text is longer than its bound.
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        let (mut pointer, mut detail) = (pointer.into(), detail.into());
+        for text in [&mut pointer, &mut detail] {
+            text.truncate(text.floor_char_boundary(MAX_POINTER_BYTES));
+        }
+        Self { pointer, detail }
+    }
+}
+
 /// A body that passed.
 #[derive(Debug)]
 pub struct JobRequest {
-    /// Members for the Engine in the caller's order, without `finishWebhook` and `finishline`.
-    fields: Vec<(String, Box<RawValue>)>,
+    /// Members for the Engine in the caller's order and words, without `finishWebhook` and
+    /// `finishline`, separated by commas: one text, since there may be very many.
+    members: String,
     /// The caller's own webhook: the job's relay target.
     pub finish_webhook: Option<Url>,
     pub reference: Option<String>,
@@ -56,87 +69,96 @@ pub struct JobRequest {
     pub fingerprint: [u8; 32],
 }
 
+/// Members of a body that are read here, beside its files.
+const KNOWN: [&str; 7] = [
+    "inputFiles",
+    "outputFiles",
+    "finishWebhook",
+    "finishline",
+    "endUserId",
+    "cloudPackage",
+    "externalJobId",
+];
+
 impl JobRequest {
     /// Reads a caller's body. The fingerprint is of the body as given, before defaults.
     pub fn parse(body: &[u8], defaults: &Defaults) -> Result<Self, Refusal> {
         let value = json::parse(body).map_err(Refusal::Malformed)?;
-        let Some(members) = json::members(value) else {
-            return Err(Refusal::Invalid(vec![Violation {
-                pointer: String::new(),
-                detail: "expected an object: the Engine's job body".into(),
-            }]));
+        let Some(known) = value.find(KNOWN) else {
+            let detail = "expected an object: the Engine's job body";
+            return Err(Refusal::Invalid(vec![Violation::new("", detail)]));
         };
         let fingerprint = json::fingerprint(value).map_err(|ambiguous| match ambiguous {
-            Ambiguous::RepeatedName { pointer } => Refusal::Invalid(vec![Violation {
+            Ambiguous::RepeatedName { pointer } => Refusal::Invalid(vec![Violation::new(
                 pointer,
-                detail: "this name stands here more than once".into(),
-            }]),
+                "this name stands here more than once",
+            )]),
             Ambiguous::TooDeep => {
                 Refusal::Malformed(format!("nested deeper than {} levels", json::MAX_DEPTH))
             }
         })?;
 
+        let [inputs, outputs, finish_webhook, finishline, end_user, package, external] = known;
         let mut check = Check::default();
-        let inputs = check.inputs(json::member(&members, "inputFiles"));
-        let outputs = check.outputs(json::member(&members, "outputFiles"));
-        let finish_webhook = match json::member(&members, "finishWebhook") {
-            Some(value) if value.get() != "null" => check.url("/finishWebhook", value),
-            _ => None,
-        };
-        let reference = check.reference(json::member(&members, "finishline"));
         let mut request = Self {
-            finish_webhook,
-            reference,
-            end_user_id: check.optional_text(&members, "endUserId"),
-            cloud_package: check.optional_text(&members, "cloudPackage"),
-            external_job_id: check.optional_text(&members, "externalJobId"),
-            inputs,
-            outputs,
+            inputs: check.inputs(inputs),
+            outputs: check.outputs(outputs),
+            finish_webhook: finish_webhook
+                .filter(|value| !value.is_null())
+                .and_then(|value| check.url("/finishWebhook", value)),
+            reference: check.reference(finishline),
+            end_user_id: check.optional_name("/endUserId", end_user),
+            cloud_package: check.optional_name("/cloudPackage", package),
+            external_job_id: check.optional_name("/externalJobId", external),
             warnings: Vec::new(),
             fingerprint,
-            fields: members
-                .iter()
-                .filter(|(name, _)| name != "finishWebhook" && name != "finishline")
-                .map(|(name, value)| (name.clone(), (*value).to_owned()))
-                .collect(),
+            members: String::new(),
         };
         if !check.violations.is_empty() {
             return Err(Refusal::Invalid(check.violations));
         }
-        if request.fields.iter().any(|(name, _)| name == "externalJobId") {
+        if external.is_some() {
             request.warnings.push(
                 "externalJobId is deprecated by the Engine and will be removed; \
                  use finishline.reference for a label of your own"
                     .into(),
             );
         }
-        request.fill("cloudPackage", &defaults.cloud_package);
-        request.fill("endUserId", &defaults.end_user_id);
+        request.members.reserve_exact(value.get().len());
+        for (name, value) in value.members().into_iter().flatten() {
+            if !name.is("finishWebhook") && !name.is("finishline") {
+                push_member(&mut request.members, name.get(), value.get());
+            }
+        }
+        request.fill("cloudPackage", package, &defaults.cloud_package);
+        request.fill("endUserId", end_user, &defaults.end_user_id);
         Ok(request)
     }
 
     /// The body for the Engine: the caller's members, and our callback address as `finishWebhook`.
     pub fn engine_body(&self, callback_url: &str) -> Vec<u8> {
-        engine_body(self.fields.iter().map(|(name, value)| (name.as_str(), &**value)), callback_url)
+        let mut body = self.members.clone();
+        push_member(&mut body, "\"finishWebhook\"", raw(callback_url).get());
+        object(body).into_bytes()
     }
 
     /// The body to keep: as [`Self::engine_body`], but with the caller's own `finishWebhook`.
     pub fn stored_body(&self) -> Box<RawValue> {
-        let mut members: Vec<String> =
-            self.fields.iter().map(|(name, value)| member(name, value)).collect();
+        let mut body = self.members.clone();
         if let Some(url) = &self.finish_webhook {
-            members.push(member("finishWebhook", &raw(url.as_str())));
+            push_member(&mut body, "\"finishWebhook\"", raw(url.as_str()).get());
         }
-        let text = object(&members);
-        RawValue::from_string(text).expect("an object made of JSON members is JSON")
+        RawValue::from_string(object(body)).expect("an object made of JSON members is JSON")
     }
 
-    fn fill(&mut self, name: &str, default: &Option<String>) {
-        let Some(default) = default else { return };
-        if self.fields.iter().any(|(field, _)| field == name) {
-            return;
-        }
-        self.fields.push((name.into(), raw(default)));
+    /// Bytes that it holds, roughly.
+    pub fn held_bytes(&self) -> usize {
+        self.members.len() + (self.inputs.len() + self.outputs.len()) * super::result::OUTPUT_BYTES
+    }
+
+    fn fill(&mut self, name: &str, given: Option<Json<'_>>, default: &Option<String>) {
+        let Some(default) = default.as_ref().filter(|_| given.is_none()) else { return };
+        push_member(&mut self.members, raw(name).get(), raw(default).get());
         match name {
             "cloudPackage" => self.cloud_package = Some(default.clone()),
             _ => self.end_user_id = Some(default.clone()),
@@ -146,33 +168,38 @@ impl JobRequest {
 
 /// The Engine's body for a request that was stored earlier ([`JobRequest::stored_body`]).
 pub fn engine_body_of_stored(stored: &RawValue, callback_url: &str) -> Vec<u8> {
-    let members = json::members(stored).unwrap_or_default();
-    let fields = members.iter().filter(|(name, _)| name != "finishWebhook");
-    engine_body(fields.map(|(name, value)| (name.as_str(), *value)), callback_url)
+    let mut body = String::with_capacity(stored.get().len());
+    for (name, value) in Json::from(stored).members().into_iter().flatten() {
+        if !name.is("finishWebhook") {
+            push_member(&mut body, name.get(), value.get());
+        }
+    }
+    push_member(&mut body, "\"finishWebhook\"", raw(callback_url).get());
+    object(body).into_bytes()
 }
 
-fn engine_body<'a>(
-    fields: impl Iterator<Item = (&'a str, &'a RawValue)>,
-    callback_url: &str,
-) -> Vec<u8> {
-    let mut members: Vec<String> = fields.map(|(name, value)| member(name, value)).collect();
-    members.push(member("finishWebhook", &raw(callback_url)));
-    object(&members).into_bytes()
+/// Adds a member as it is written, name in quotes.
+fn push_member(members: &mut String, name: &str, value: &str) {
+    if !members.is_empty() {
+        members.push(',');
+    }
+    members.push_str(name);
+    members.push(':');
+    members.push_str(value);
 }
 
-fn member(name: &str, value: &RawValue) -> String {
-    format!("{}:{}", raw(name).get(), value.get())
-}
-
-fn object(members: &[String]) -> String {
-    format!("{{{}}}", members.join(","))
+fn object(mut members: String) -> String {
+    members.insert(0, '{');
+    members.push('}');
+    members
 }
 
 fn raw(text: &str) -> Box<RawValue> {
     to_raw_value(text).expect("a string is JSON")
 }
 
-/// Collects everything wrong with a body, so that the caller hears of it all at once.
+/// Collects what is wrong with a body, so that the caller hears of it at once: up to
+/// [`MAX_VIOLATIONS`] things.
 #[derive(Default)]
 struct Check {
     violations: Vec<Violation>,
@@ -180,26 +207,39 @@ struct Check {
 
 impl Check {
     fn refuse(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
-        self.violations.push(Violation { pointer: pointer.into(), detail: detail.into() });
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(Violation::new(pointer, detail));
+        }
     }
 
-    fn inputs(&mut self, value: Option<&RawValue>) -> Vec<Input> {
+    fn is_full(&self) -> bool {
+        self.violations.len() >= MAX_VIOLATIONS
+    }
+
+    /// The value, unless it is beyond a bound.
+    fn within<T>(&mut self, pointer: &str, read: Result<T, Bound>) -> Option<T> {
+        read.map_err(|bound| self.refuse(pointer, format!("at most {}", bound.describe()))).ok()
+    }
+
+    fn inputs(&mut self, value: Option<Json<'_>>) -> Vec<Input> {
         let mut inputs = Vec::new();
-        for (name, value) in self.filled_object("/inputFiles", value) {
-            let pointer = format!("/inputFiles/{}", json::pointer_token(&name));
-            let Some(entry) = json::members(value) else {
+        for (number, (name, value)) in self.filled_object("/inputFiles", value).enumerate() {
+            if number == MAX_INPUTS || self.is_full() {
+                self.refuse("/inputFiles", format!("at most {}", Bound::Inputs.describe()));
+                break;
+            }
+            let Some(name) = self.within("/inputFiles", member_name(name)) else { continue };
+            let pointer = format!("/inputFiles/{}", pointer_token(&name));
+            let found = value.find(["extension", "downloadUrl", "uploadUrl"]);
+            let Some([extension, download_url, upload_url]) = found else {
                 self.refuse(pointer, "expected an object with an extension");
                 continue;
             };
-            let extension = json::member(&entry, "extension").and_then(json::text);
-            let Some(extension) = extension.filter(|text| text.len() > 1 && text.starts_with('.'))
-            else {
-                let detail = "expected a text that begins with a dot, such as \".dcm\"";
-                self.refuse(format!("{pointer}/extension"), detail);
+            let Some(extension) = self.extension(&format!("{pointer}/extension"), extension) else {
                 continue;
             };
-            let download_url = self.optional_url(&pointer, &entry, "downloadUrl");
-            self.optional_url(&pointer, &entry, "uploadUrl");
+            let download_url = self.optional_url(&format!("{pointer}/downloadUrl"), download_url);
+            self.optional_url(&format!("{pointer}/uploadUrl"), upload_url);
             let state = match download_url {
                 Some(_) => InputState::Provided,
                 None => InputState::Awaiting,
@@ -209,78 +249,92 @@ impl Check {
         inputs
     }
 
-    fn outputs(&mut self, value: Option<&RawValue>) -> Vec<Output> {
+    fn extension(&mut self, pointer: &str, value: Option<Json<'_>>) -> Option<String> {
+        let text = self.within(pointer, value.map_or(Ok(None), name))?;
+        let extension = text.filter(|text| text.len() > 1 && text.starts_with('.'));
+        if extension.is_none() {
+            self.refuse(pointer, "expected a text that begins with a dot, such as \".dcm\"");
+        }
+        extension
+    }
+
+    fn outputs(&mut self, value: Option<Json<'_>>) -> Vec<Output> {
         let mut outputs = Vec::new();
         for (kind, value) in self.filled_object("/outputFiles", value) {
-            let pointer = format!("/outputFiles/{}", json::pointer_token(&kind));
-            match json::elements(value) {
-                Some(entries) => {
-                    for (index, entry) in (0u32..).zip(entries) {
-                        outputs.push(self.output(
-                            &format!("{pointer}/{index}"),
-                            &kind,
-                            index,
-                            entry,
-                        ));
-                    }
+            if self.is_full() {
+                break;
+            }
+            let Some(kind) = self.within("/outputFiles", member_name(kind)) else { continue };
+            let pointer = format!("/outputFiles/{}", pointer_token(&kind));
+            let is_one = value.elements().is_none();
+            let entries = value.elements().into_iter().flatten().chain(is_one.then_some(value));
+            for (index, entry) in (0u32..).zip(entries) {
+                if outputs.len() == MAX_OUTPUTS || self.is_full() {
+                    self.refuse("/outputFiles", format!("at most {}", Bound::Outputs.describe()));
+                    return outputs;
                 }
-                None => outputs.push(self.output(&pointer, &kind, 0, value)),
+                let pointer = if is_one { pointer.clone() } else { format!("{pointer}/{index}") };
+                outputs.extend(self.output(&pointer, &kind, index, entry));
             }
         }
         outputs
     }
 
-    /// Kinds we do not know are passed on whatever they hold; only their URLs are looked at.
-    fn output(&mut self, pointer: &str, kind: &str, index: u32, value: &RawValue) -> Output {
-        let entry = json::members(value).unwrap_or_default();
-        self.optional_url(pointer, &entry, "uploadUrl");
-        self.optional_url(pointer, &entry, "downloadUrl");
-        let structures = json::member(&entry, "structures").and_then(json::elements);
-        Output {
+    /// Kinds we do not know are passed on whatever they hold; only their URLs and the bounds are
+    /// looked at.
+    fn output(&mut self, pointer: &str, kind: &str, index: u32, value: Json<'_>) -> Option<Output> {
+        let [extension, structures, upload_url, download_url] =
+            value.find(["extension", "structures", "uploadUrl", "downloadUrl"]).unwrap_or_default();
+        self.optional_url(&format!("{pointer}/uploadUrl"), upload_url);
+        self.optional_url(&format!("{pointer}/downloadUrl"), download_url);
+        let extension =
+            self.within(&format!("{pointer}/extension"), extension.map_or(Ok(None), name));
+        let structures = self.within(
+            &format!("{pointer}/structures"),
+            structures.map_or(Ok(None), bounds::structures),
+        );
+        Some(Output {
             name: format!("{kind}-{index}"),
             kind: kind.to_owned(),
             index: Some(index),
-            extension: json::member(&entry, "extension").and_then(json::text),
-            structures: structures.unwrap_or_default().into_iter().filter_map(json::text).collect(),
+            extension: extension?,
+            structures: structures?.unwrap_or_default(),
             status: None,
             url: None,
             file: None,
-        }
+        })
     }
 
+    /// The members of an object that has one at least.
     fn filled_object<'a>(
         &mut self,
         pointer: &str,
-        value: Option<&'a RawValue>,
-    ) -> Vec<(String, &'a RawValue)> {
-        let members = value.and_then(json::members).unwrap_or_default();
-        if members.is_empty() {
+        value: Option<Json<'a>>,
+    ) -> impl Iterator<Item = (Name<'a>, Json<'a>)> + use<'a> {
+        let mut members = value.and_then(Json::members).into_iter().flatten().peekable();
+        if members.peek().is_none() {
             self.refuse(pointer, "expected an object with at least one entry");
         }
         members
     }
 
-    fn optional_text(&mut self, members: &[(String, &RawValue)], name: &str) -> Option<String> {
-        let value = json::member(members, name).filter(|value| value.get() != "null")?;
-        let text = json::text(value);
+    /// A text that is a name.
+    fn optional_name(&mut self, pointer: &str, value: Option<Json<'_>>) -> Option<String> {
+        let value = value.filter(|value| !value.is_null())?;
+        let text = self.within(pointer, name(value))?;
         if text.is_none() {
-            self.refuse(format!("/{name}"), "expected a text");
+            self.refuse(pointer, "expected a text");
         }
         text
     }
 
-    fn optional_url(
-        &mut self,
-        pointer: &str,
-        entry: &[(String, &RawValue)],
-        name: &str,
-    ) -> Option<Url> {
-        let value = json::member(entry, name).filter(|value| value.get() != "null")?;
-        self.url(&format!("{pointer}/{name}"), value)
+    fn optional_url(&mut self, pointer: &str, value: Option<Json<'_>>) -> Option<Url> {
+        self.url(pointer, value.filter(|value| !value.is_null())?)
     }
 
-    fn url(&mut self, pointer: &str, value: &RawValue) -> Option<Url> {
-        let url = json::text(value).and_then(|text| Url::parse(&text).ok());
+    fn url(&mut self, pointer: &str, value: Json<'_>) -> Option<Url> {
+        let text = self.within(pointer, link(value))?;
+        let url = text.and_then(|text| Url::parse(&text).ok());
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if url.is_none() {
             self.refuse(pointer, "expected an absolute http or https URL");
@@ -288,28 +342,26 @@ impl Check {
         url
     }
 
-    fn reference(&mut self, value: Option<&RawValue>) -> Option<String> {
-        let value = value.filter(|value| value.get() != "null")?;
-        let Some(members) = json::members(value) else {
+    fn reference(&mut self, value: Option<Json<'_>>) -> Option<String> {
+        let value = value.filter(|value| !value.is_null())?;
+        let Some(members) = value.members() else {
             self.refuse("/finishline", "expected an object such as {\"reference\": \"case-42\"}");
             return None;
         };
         let mut reference = None;
         for (name, value) in members {
-            let pointer = format!("/finishline/{}", json::pointer_token(&name));
-            if name != "reference" {
-                self.refuse(pointer, "unknown: only reference may stand here");
+            if name.is("reference") {
+                reference = self.optional_name("/finishline/reference", Some(value));
                 continue;
             }
-            if value.get() == "null" {
-                continue;
+            if self.is_full() {
+                break;
             }
-            reference =
-                json::text(value).filter(|text| text.chars().count() <= MAX_REFERENCE_CHARS);
-            if reference.is_none() {
-                let detail = format!("expected a text of at most {MAX_REFERENCE_CHARS} characters");
-                self.refuse(pointer, detail);
-            }
+            let pointer = match member_name(name) {
+                Ok(name) => format!("/finishline/{}", pointer_token(&name)),
+                Err(_) => "/finishline".to_owned(),
+            };
+            self.refuse(pointer, "unknown: only reference may stand here");
         }
         reference
     }
@@ -378,5 +430,124 @@ mod tests {
         assert_eq!(violations("[]"), [""]);
         let repeated = MINIMAL.replacen('{', r#"{"options":{"a":1,"a":2},"#, 1);
         assert_eq!(violations(&repeated), ["/options/a"]);
+    }
+
+    /// What is wrong with [`MINIMAL`] with one part of it replaced.
+    fn violations_with(part: &str, by: &str) -> Vec<String> {
+        assert!(MINIMAL.contains(part));
+        violations(&MINIMAL.replacen(part, by, 1))
+    }
+
+    fn is_taken(body: &str) -> bool {
+        JobRequest::parse(body.as_bytes(), &Defaults::default()).is_ok()
+    }
+
+    #[test]
+    fn a_body_beyond_a_bound_is_refused_where_it_is_and_one_at_it_is_not() {
+        let name = |chars: usize| "ä".repeat(chars);
+        let link = |bytes: usize| format!("https://s/{}", "a".repeat(bytes - 10));
+        let inputs = |count: usize| {
+            let one = |number| format!(r#""i{number}":{{"extension":".d"}}"#);
+            format!("{{{}}}", (0..count).map(one).collect::<Vec<_>>().join(","))
+        };
+        let list = |count: usize, one: &str| format!("[{}]", vec![one; count].join(","));
+        let (chars, bytes) = (bounds::MAX_NAME_CHARS, bounds::MAX_LINK_BYTES);
+        for (part, at, beyond, pointer) in [
+            (
+                r#"{"cbct":{"extension":".dcm"}}"#,
+                inputs(MAX_INPUTS),
+                inputs(MAX_INPUTS + 1),
+                "/inputFiles",
+            ),
+            (
+                r#""cbct""#,
+                format!("{:?}", name(chars)),
+                format!("{:?}", name(chars + 1)),
+                "/inputFiles",
+            ),
+            (
+                r#"".dcm""#,
+                format!("\".{}\"", name(chars - 1)),
+                format!("\".{}\"", name(chars)),
+                "/inputFiles/cbct/extension",
+            ),
+            (
+                r#"".dcm""#,
+                format!(r#"".d","downloadUrl":"{}""#, link(bytes)),
+                format!(r#"".d","downloadUrl":"{}""#, link(bytes + 1)),
+                "/inputFiles/cbct/downloadUrl",
+            ),
+            (
+                r#"[{"extension":".stl","structures":["mandible"]}]"#,
+                list(MAX_OUTPUTS, "0"),
+                list(MAX_OUTPUTS + 1, "0"),
+                "/outputFiles",
+            ),
+            (
+                r#""meshes":"#,
+                format!(r#""more":{},"meshes":"#, list(MAX_OUTPUTS - 1, "{}")),
+                format!(r#""more":{},"meshes":"#, list(MAX_OUTPUTS, "{}")),
+                "/outputFiles",
+            ),
+            (
+                r#""meshes""#,
+                format!("{:?}", name(chars)),
+                format!("{:?}", name(chars + 1)),
+                "/outputFiles",
+            ),
+            (
+                r#"["mandible"]"#,
+                list(bounds::MAX_STRUCTURES, "\"x\""),
+                list(bounds::MAX_STRUCTURES + 1, "\"x\""),
+                "/outputFiles/meshes/0/structures",
+            ),
+            (
+                r#""mandible""#,
+                format!("{:?}", name(chars)),
+                format!("{:?}", name(chars + 1)),
+                "/outputFiles/meshes/0/structures",
+            ),
+            (
+                r#"".stl""#,
+                format!("{:?}", name(chars)),
+                format!("{:?}", name(chars + 1)),
+                "/outputFiles/meshes/0/extension",
+            ),
+            (
+                r#"".stl""#,
+                format!(r#"".s","uploadUrl":"{}""#, link(bytes)),
+                format!(r#"".s","uploadUrl":"{}""#, link(bytes + 1)),
+                "/outputFiles/meshes/0/uploadUrl",
+            ),
+        ] {
+            assert!(is_taken(&MINIMAL.replacen(part, &at, 1)), "{pointer}");
+            assert_eq!(violations_with(part, &beyond), [pointer]);
+        }
+        for (member, pointer) in [
+            (r#""endUserId":"*""#, "/endUserId"),
+            (r#""cloudPackage":"*""#, "/cloudPackage"),
+            (r#""externalJobId":"*""#, "/externalJobId"),
+            (r#""finishline":{"reference":"*"}"#, "/finishline/reference"),
+        ] {
+            let with =
+                |text: &str| MINIMAL.replacen('{', &format!("{{{},", member.replace('*', text)), 1);
+            assert!(is_taken(&with(&name(chars))), "{pointer}");
+            assert_eq!(violations(&with(&name(chars + 1))), [pointer]);
+            assert_eq!(violations(&with(&name(100_000))), [pointer]);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_hostile_body_is_bounded() {
+        let inputs: Vec<String> = (0..5_000).map(|number| format!(r#""{number}":0"#)).collect();
+        let outputs = vec![r#"{"uploadUrl":"x"}"#; 5_000].join(",");
+        let body = format!(
+            r#"{{"inputFiles":{{{}}},"outputFiles":{{"meshes":[{outputs}]}},"endUserId":0}}"#,
+            inputs.join(",")
+        );
+        assert_eq!(violations(&body).len(), MAX_VIOLATIONS);
+        let name = "n".repeat(500_000);
+        let repeated = MINIMAL.replacen('{', &format!(r#"{{"{name}":[{{"a":1,"a":2}}],"#), 1);
+        assert!(violations(&repeated).iter().all(|pointer| pointer.len() <= MAX_POINTER_BYTES));
     }
 }

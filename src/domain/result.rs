@@ -1,35 +1,23 @@
-//! Reading the Engine's job result: from bytes to a [`JobResult`], or why not.
+//! The Engine's job result: what it says of each output, matched to what was asked for.
 //!
 //! The body of the finish webhook and the answer to a poll are the same document. Its `success` is
-//! stated; the rest is undocumented, so it is read tolerantly and matched without guessing. The
-//! invariant: any bytes are read without a panic, and what cannot be read changes nothing.
+//! stated; the rest is undocumented, so it is matched without guessing. The invariant: what a job
+//! holds of it is bounded by the table in `bounds`, whatever came.
 
-use serde_json::value::RawValue;
+mod reading;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use sha2::{Digest, Sha256};
 
+pub use self::reading::{Reading, engine_job_id, read};
 use super::{
+    bounds::{Bound, MAX_OUTPUTS},
     job::{JobStatus, Output},
-    json,
 };
 
-/// Where the per-file results may stand; the first one present is taken.
-const CONTAINERS: [&str; 4] = ["outputFiles", "outputs", "results", "files"];
-
-/// Outputs of a result that are looked at; a job has tens of them.
-const MAX_OUTPUTS: usize = 1_000;
-
-/// Names of an output's link: the documentation uses both.
-const LINKS: [&str; 2] = ["url", "downloadUrl"];
-
-/// What a body turned out to be.
-#[derive(Clone, Debug)]
-pub enum Reading {
-    Result(JobResult),
-    /// JSON, but no object with one boolean `success`; the reason is for people.
-    Unrecognised(&'static str),
-    /// Not JSON; the reason is for people.
-    Malformed(String),
-}
+/// Bytes that an output holds beside its texts, on its way into a row.
+pub const OUTPUT_BYTES: usize = 1024;
 
 /// A job result as the Engine reported it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +26,10 @@ pub struct JobResult {
     pub engine_job_id: Option<String>,
     /// In the Engine's order.
     pub outputs: Vec<ReportedOutput>,
+    /// Entries beyond a bound, which are not among the outputs.
+    pub left_out: LeftOut,
+    /// Bytes of all texts in `outputs`.
+    text_bytes: usize,
 }
 
 /// One output of a result, not yet matched to a request.
@@ -52,105 +44,65 @@ pub struct ReportedOutput {
     pub url: Option<String>,
 }
 
-/// Reads a body. `id_pointers` are the places where the Engine's job id may stand, best first.
-pub fn read(body: &[u8], id_pointers: &[String]) -> Reading {
-    let value = match json::parse(body) {
-        Ok(value) => value,
-        Err(reason) => return Reading::Malformed(reason),
-    };
-    let Some(members) = json::members(value) else {
-        return Reading::Unrecognised("not an object");
-    };
-    let mut verdicts = members.iter().filter(|(name, _)| name == "success").map(|(_, value)| value);
-    let Some(success) = verdicts.next() else {
-        return Reading::Unrecognised("no success");
-    };
-    let Some(success) = json::boolean(success) else {
-        return Reading::Unrecognised("success is not a boolean");
-    };
-    if verdicts.any(|other| json::boolean(other) != Some(success)) {
-        return Reading::Unrecognised("success stands there twice and disagrees");
+/// What was not taken up of a body because of the bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    pub entries: usize,
+    /// The bound that the first of them is beyond.
+    pub bound: Option<Bound>,
+}
+
+impl LeftOut {
+    /// Counts entries that are beyond this bound.
+    pub fn add(&mut self, bound: Bound, entries: usize) {
+        self.entries += entries;
+        self.bound.get_or_insert(bound);
     }
-    Reading::Result(JobResult {
-        success,
-        engine_job_id: job_id_of(
-            id_pointers.iter().filter_map(|pointer| json::at_pointer_in(&members, pointer)),
-        ),
-        outputs: reported_outputs(&members),
-    })
-}
 
-/// The Engine's id for a job: the first pointer that leads to a text or a number.
-pub fn engine_job_id(value: &RawValue, id_pointers: &[String]) -> Option<String> {
-    job_id_of(id_pointers.iter().filter_map(|pointer| json::at_pointer(value, pointer)))
-}
-
-fn job_id_of<'a>(mut found: impl Iterator<Item = &'a RawValue>) -> Option<String> {
-    found.find_map(|found| {
-        let digits = || found.get().parse::<u64>().ok().map(|number| number.to_string());
-        json::text(found).filter(|id| !id.is_empty()).or_else(digits)
-    })
-}
-
-fn reported_outputs(members: &[(String, &RawValue)]) -> Vec<ReportedOutput> {
-    let Some(container) = CONTAINERS.iter().find_map(|name| json::member(members, name)) else {
-        return Vec::new();
-    };
-    if let Some(entries) = json::elements(container) {
-        let outputs = entries.into_iter().filter_map(|entry| reported_output(None, entry));
-        return outputs.take(MAX_OUTPUTS).collect();
+    /// A job's warning that they are; `what` is the body they stand in.
+    pub fn warning(self, what: &str) -> Option<String> {
+        let bound = self.bound?.describe();
+        Some(format!(
+            "{} of {what} were left unmatched, because there is more than {bound}; the body is \
+             kept as it came.",
+            match self.entries {
+                1 => "1 entry".to_owned(),
+                entries => format!("{entries} entries"),
+            }
+        ))
     }
-    let mut outputs = Vec::new();
-    for (kind, value) in json::members(container).unwrap_or_default() {
-        let entries = json::elements(value).unwrap_or_else(|| vec![value]);
-        let found = entries.into_iter().filter_map(|entry| reported_output(Some(&kind), entry));
-        outputs.extend(found.take(MAX_OUTPUTS - outputs.len()));
-    }
-    outputs
-}
-
-fn reported_output(kind: Option<&String>, value: &RawValue) -> Option<ReportedOutput> {
-    let entry = json::members(value)?;
-    let text = |name: &str| json::member(&entry, name).and_then(json::text);
-    let structures = json::member(&entry, "structures").and_then(json::elements);
-    Some(ReportedOutput {
-        kind: kind.cloned(),
-        extension: text("extension"),
-        structures: structures.map(|found| found.into_iter().filter_map(json::text).collect()),
-        status: text("status"),
-        url: LINKS.iter().find_map(|name| text(name)),
-    })
 }
 
 impl JobResult {
     /// The job's outputs with this result applied. `requested` are the job's outputs so far; for a
     /// job that was not submitted here it is empty, and the result itself says what there is.
     pub fn apply(&self, requested: &[Output]) -> Vec<Output> {
-        // What an earlier result said of an output is not what this one says.
-        let blank = |output: &Output| Output { status: None, url: None, ..output.clone() };
-        let asked: Vec<Output> =
-            requested.iter().filter(|output| output.index.is_some()).map(blank).collect();
+        let asked: Vec<&Output> =
+            requested.iter().filter(|output| output.index.is_some()).collect();
         if asked.is_empty() {
             return self.as_reported();
         }
-        let mut outputs = asked;
-        let wanted: Vec<Vec<String>> =
-            outputs.iter().map(|output| as_set(&output.structures)).collect();
+        // What an earlier result said of an output is not what this one says.
+        let blank = |output: &&Output| Output { status: None, url: None, ..(*output).clone() };
+        let mut outputs: Vec<Output> = asked.iter().map(blank).collect();
+        let wanted: Vec<Set<'_>> = asked.iter().map(|output| Set::of(&output.structures)).collect();
         let mut taken = vec![false; outputs.len()];
         let mut unmatched = Vec::new();
         for (kind, reported) in self.by_kind() {
             let slots: Vec<usize> = (0..outputs.len())
                 .filter(|&slot| kind.is_none_or(|kind| outputs[slot].kind == *kind))
                 .collect();
+            // An entry that was left out has a place too, and nobody knows which.
+            let is_by_position = self.left_out.entries == 0 && reported.len() == slots.len();
             for (position, output) in reported.iter().enumerate() {
                 let found = match &output.structures {
                     Some(echoed) => {
-                        let echoed = as_set(echoed);
+                        let echoed = Set::of(echoed);
                         slots.iter().copied().find(|&slot| {
                             !taken[slot] && wanted[slot] == echoed && output.may_be(&outputs[slot])
                         })
                     }
-                    None => (reported.len() == slots.len())
+                    None => is_by_position
                         .then(|| slots[position])
                         .filter(|&slot| !taken[slot] && output.may_be(&outputs[slot])),
                 };
@@ -164,12 +116,31 @@ impl JobResult {
                 }
             }
         }
-        let unmatched = unmatched.into_iter().enumerate().map(|(position, output)| Output {
+        let room = MAX_OUTPUTS.saturating_sub(outputs.len());
+        let unmatched = unmatched.into_iter().take(room).enumerate();
+        outputs.extend(unmatched.map(|(position, output)| Output {
             index: None,
             ..output.as_output(format!("unmatched-{position}"), 0)
-        });
-        outputs.extend(unmatched);
+        }));
         outputs
+    }
+
+    /// What a job that this is the result of is to warn of; `outputs` are those of [`Self::apply`].
+    pub fn warnings(&self, outputs: &[Output]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let unmatched = outputs.iter().filter(|output| output.index.is_none()).count();
+        if unmatched > 0 {
+            warnings
+                .push("The result holds outputs that match none of the requested ones.".to_owned());
+        }
+        let is_told = |output: &&Output| output.status.is_some() || output.url.is_some();
+        let told = outputs.iter().filter(is_told).count().max(unmatched);
+        let mut left_out = self.left_out;
+        if outputs.len() >= MAX_OUTPUTS && told < self.outputs.len() {
+            left_out.add(Bound::Outputs, self.outputs.len() - told);
+        }
+        warnings.extend(left_out.warning("the result"));
+        warnings
     }
 
     /// Where the job stands with these outputs.
@@ -209,15 +180,32 @@ impl JobResult {
     }
 }
 
-/// Names in an order of their own, each once: how a set is compared.
-fn as_set(names: &[String]) -> Vec<String> {
-    let mut names = names.to_vec();
-    names.sort();
-    names.dedup();
-    names
+/// Names as a set: in an order of their own, each once.
+#[derive(PartialEq)]
+struct Set<'a> {
+    /// Compared first: sets are many, and most differ.
+    hash: u64,
+    names: Vec<&'a str>,
+}
+
+impl<'a> Set<'a> {
+    fn of(names: &'a [String]) -> Self {
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut hasher = DefaultHasher::new();
+        names.hash(&mut hasher);
+        Self { hash: hasher.finish(), names }
+    }
 }
 
 impl ReportedOutput {
+    fn text_bytes(&self) -> usize {
+        let texts = [&self.kind, &self.extension, &self.status, &self.url];
+        let structures = self.structures.iter().flatten();
+        texts.into_iter().flatten().chain(structures).map(String::len).sum()
+    }
+
     /// Whether the extension, as far as echoed, is that of `output`.
     fn may_be(&self, output: &Output) -> bool {
         self.extension.is_none() || output.extension.is_none() || self.extension == output.extension
@@ -259,6 +247,7 @@ pub fn reading_digest(success: bool, outputs: &[Output]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::bounds::{MAX_LINK_BYTES, MAX_OUTPUT_TEXT_BYTES};
 
     fn requested(extension: &str, structures: &[&str], index: u32) -> Output {
         Output {
@@ -342,23 +331,29 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_with_one_boolean_success_is_a_result() {
-        let ids = ["/jobId".to_owned()];
-        for body in
-            ["null", "[]", "{}", r#"{"success":"true"}"#, r#"{"success":true,"success":false}"#]
-        {
-            assert!(matches!(read(body.as_bytes(), &ids), Reading::Unrecognised(_)), "{body}");
+    fn a_job_holds_so_many_outputs_and_no_more() {
+        let entries = |count: usize| vec![r#"{"status":"Available"}"#; count].join(",");
+        for container in ["[*]", r#"{"meshes":[*]}"#] {
+            let read = |count: usize| {
+                let container = container.replace('*', &entries(count));
+                result(&format!(r#"{{"success":true,"outputFiles":{container}}}"#))
+            };
+            assert_eq!(read(MAX_OUTPUTS).left_out, LeftOut::default());
+            let many = read(MAX_OUTPUTS * 3);
+            assert_eq!((many.outputs.len(), many.left_out.entries), (MAX_OUTPUTS, MAX_OUTPUTS * 2));
+            // What was asked for has its place, and the others fill the room that is left.
+            let asked = [requested(".stl", &["skull"], 0)];
+            let outputs = many.apply(&asked);
+            assert_eq!((outputs.len(), &*outputs[0].name), (MAX_OUTPUTS, "meshes-0"));
+            assert_eq!(outputs[0].status, None, "nobody knows which of them it is");
+            assert_eq!(many.warnings(&outputs).len(), 2);
+            assert_eq!(many.apply(&[]).len(), MAX_OUTPUTS);
         }
-        for body in ["", "{", "\u{0}", "NaN"] {
-            assert!(matches!(read(body.as_bytes(), &ids), Reading::Malformed(_)), "{body}");
-        }
-        assert!(result(r#"{"success":true,"success":true}"#).success);
-    }
-
-    #[test]
-    fn bottomless_nesting_is_read_without_a_crash() {
-        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
-        let body = format!(r#"{{"success":false,"outputFiles":{{"meshes":{deep}}},"x":{deep}}}"#);
-        assert!(!result(&body).success);
+        let link = format!("https://s/{}", "a".repeat(MAX_LINK_BYTES - 10));
+        let entry = format!(r#"{{"url":"{link}"}}"#);
+        let body = format!(r#"{{"success":true,"outputs":[{}]}}"#, vec![&*entry; 900].join(","));
+        let wordy = result(&body);
+        assert_eq!(wordy.left_out.bound, Some(Bound::TextBytes));
+        assert!(wordy.text_bytes <= MAX_OUTPUT_TEXT_BYTES && wordy.outputs.len() > 500);
     }
 }

@@ -8,7 +8,7 @@ mod poll;
 mod token;
 mod wire;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -16,6 +16,7 @@ use reqwest::{
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use self::token::Tokens;
@@ -26,11 +27,14 @@ pub use self::{
 use crate::{
     clock::{self, Clock},
     config::EngineConfig,
+    domain::{bounds::MAX_REPLY_BYTES, result::LeftOut},
     outbound::{self, Outbound},
 };
 
-/// A reply to a submission holds some links; more than this is not one.
-const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
+/// Results that are looked up and larger than [`SMALL_RESULT_BYTES`]: so many of them are in memory
+/// at a time, until they are on record.
+const LARGE_RESULTS: usize = 2;
+const SMALL_RESULT_BYTES: u64 = 256 * 1024;
 
 /// Pauses between the attempts of one call: short at first, since most faults are.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -46,9 +50,15 @@ pub struct Accepted {
     /// The body of the reply; a JSON string if it is no JSON; `None` if it is empty.
     pub response: Option<Box<RawValue>>,
     pub engine_job_id: Option<String>,
-    /// Per input: name, upload address, notify address.
-    pub uploads: Vec<(String, Option<String>, Option<String>)>,
+    pub uploads: Vec<InputLinks>,
+    /// Entries of the reply that are beyond a bound, and not among the uploads.
+    pub left_out: LeftOut,
+    /// It has more than [`MAX_REPLY_BYTES`], and was not read.
+    pub is_too_large: bool,
 }
+
+/// An input by name: its upload address, its notify address.
+pub type InputLinks = (String, Option<String>, Option<String>);
 
 /// Why a call to the Engine was not answered with 2xx.
 #[derive(Debug)]
@@ -67,6 +77,18 @@ pub enum EngineError {
     TimedOut,
 }
 
+/// A looked-up result with its place, until its last owner drops it.
+struct Placed {
+    body: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
@@ -76,6 +98,7 @@ pub struct Engine {
     clock: Clock,
     /// A result is as large as a callback may be.
     max_result_bytes: usize,
+    large_results: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -87,7 +110,8 @@ impl Engine {
         max_result_bytes: usize,
     ) -> Self {
         let tokens = Tokens::new(config.auth.clone(), outbound.clone(), clock.clone());
-        Self { config, outbound, tokens, clock, max_result_bytes }
+        let large_results = Arc::new(Semaphore::new(LARGE_RESULTS));
+        Self { config, outbound, tokens, clock, max_result_bytes, large_results }
     }
 
     /// Fetches a token for real, without using it; answers how long it would be good, or why there
@@ -141,6 +165,11 @@ impl Engine {
         }
         let response = self.expect_success(response).await?;
         let engine_status = Some(response.status().as_u16());
+        let is_small = response.content_length().is_some_and(|bytes| bytes <= SMALL_RESULT_BYTES);
+        let place = match is_small {
+            true => None,
+            false => self.large_results.clone().acquire_owned().await.ok(),
+        };
         let body = outbound::read_capped(response, self.max_result_bytes).await;
         let body = body.map_err(|error| match error {
             outbound::ReadError::TimedOut => EngineError::TimedOut,
@@ -151,6 +180,7 @@ impl Engine {
                 EngineError::Lost { engine_status, cause: "its answer broke off" }
             }
         })?;
+        let body = Bytes::from_owner(Placed { body, _place: place });
         Ok(poll::read(body, self.config.running))
     }
 
@@ -184,7 +214,8 @@ impl Engine {
             Ok(body) => Ok(wire::accepted(engine_status, &body, &self.config.job_id_pointers)),
             // Taken, as the 2xx says; what it says beside that is of no use to us.
             Err(outbound::ReadError::TooLarge) => {
-                Ok(wire::accepted(engine_status, b"", &self.config.job_id_pointers))
+                let accepted = wire::accepted(engine_status, b"", &self.config.job_id_pointers);
+                Ok(Accepted { is_too_large: true, ..accepted })
             }
             Err(outbound::ReadError::TimedOut) => Err(EngineError::TimedOut),
             Err(outbound::ReadError::Lost) => Err(EngineError::Lost {

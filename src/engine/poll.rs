@@ -5,12 +5,12 @@
 
 use bytes::Bytes;
 use reqwest::StatusCode;
-use serde_json::value::RawValue;
 
 use crate::{
     config::RunningSetting,
     domain::{
-        json,
+        bounds,
+        json::{self, Json},
         result::{self, Reading},
     },
 };
@@ -43,8 +43,8 @@ pub(super) fn read(body: Bytes, running: RunningSetting) -> Polled {
         && match running {
             RunningSetting::SuccessFalse => true,
             RunningSetting::Auto => {
-                let is_told =
-                    result.outputs.iter().any(|one| one.status.is_some() || one.url.is_some());
+                let is_told = result.left_out.entries > 0
+                    || result.outputs.iter().any(|one| one.status.is_some() || one.url.is_some());
                 !is_told && !holds_error(&body)
             }
             _ => false,
@@ -54,10 +54,14 @@ pub(super) fn read(body: Bytes, running: RunningSetting) -> Polled {
 
 /// Whether an error stands beside `success: false`, under any name that says so.
 fn holds_error(body: &[u8]) -> bool {
-    let members = json::parse(body).ok().and_then(json::members).unwrap_or_default();
-    let is_told =
-        |value: &RawValue| !matches!(value.get(), "null" | "false" | "\"\"" | "[]" | "{}");
-    members.iter().any(|(name, value)| name.to_lowercase().contains("error") && is_told(value))
+    let members = json::parse(body).ok().and_then(Json::members);
+    let is_told = |value: Json<'_>| !matches!(value.get(), "null" | "false" | "\"\"" | "[]" | "{}");
+    members.into_iter().flatten().any(|(name, value)| {
+        // No longer name is one that an Engine would give an error.
+        !name.is_beyond(bounds::MAX_NAME_CHARS)
+            && name.text().to_lowercase().contains("error")
+            && is_told(value)
+    })
 }
 
 #[cfg(test)]

@@ -5,8 +5,12 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::Accepted;
-use crate::domain::{json, result::engine_job_id};
+use super::{Accepted, InputLinks};
+use crate::domain::{
+    bounds::{Bound, MAX_INPUTS, link, member_name},
+    json::{self, Json, Name},
+    result::{LeftOut, engine_job_id},
+};
 
 /// Longest reply that is kept when it is not JSON: an error page, not a document.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
@@ -14,11 +18,14 @@ const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// Reads the reply to a submission that was answered 2xx.
 pub(super) fn accepted(engine_status: u16, body: &[u8], id_pointers: &[String]) -> Accepted {
     let value = json::parse(body).ok();
+    let (uploads, left_out) = value.map(uploads).unwrap_or_default();
     Accepted {
         engine_status,
         response: response(body),
         engine_job_id: value.and_then(|value| engine_job_id(value, id_pointers)),
-        uploads: value.map(uploads).unwrap_or_default(),
+        uploads,
+        left_out,
+        is_too_large: false,
     }
 }
 
@@ -28,24 +35,41 @@ pub(super) fn response(body: &[u8]) -> Option<Box<RawValue>> {
         return None;
     }
     if let Ok(value) = json::parse(body) {
-        return Some(value.to_owned());
+        return Some(value.to_raw());
     }
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_TEXT_BYTES)]);
     Some(to_raw_value(&text).expect("a string is JSON"))
 }
 
 /// The addresses for each input; a `notifyUrl` at the top serves all that have none of their own.
-fn uploads(value: &RawValue) -> Vec<(String, Option<String>, Option<String>)> {
-    let members = json::members(value).unwrap_or_default();
-    let common = json::member(&members, "notifyUrl").and_then(json::text);
-    let inputs = json::member(&members, "inputFiles").and_then(json::members);
-    let upload = |(name, entry): (String, &RawValue)| {
-        let entry = json::members(entry)?;
-        let upload_url = json::member(&entry, "uploadUrl").and_then(json::text)?;
-        let notify_url = json::member(&entry, "notifyUrl").and_then(json::text);
-        Some((name, Some(upload_url), notify_url.or_else(|| common.clone())))
+fn uploads(value: Json<'_>) -> (Vec<InputLinks>, LeftOut) {
+    let (mut uploads, mut left_out) = (Vec::new(), LeftOut::default());
+    let Some([common, inputs]) = value.find(["notifyUrl", "inputFiles"]) else {
+        return (uploads, left_out);
     };
-    inputs.unwrap_or_default().into_iter().filter_map(upload).collect()
+    let common = common.map_or(Ok(None), link).unwrap_or_else(|bound| {
+        left_out.add(bound, 1);
+        None
+    });
+    for (name, entry) in inputs.and_then(Json::members).into_iter().flatten() {
+        match input_links(name, entry) {
+            Ok(None) => {}
+            Ok(Some(_)) if uploads.len() == MAX_INPUTS => left_out.add(Bound::Inputs, 1),
+            Ok(Some((name, upload_url, notify_url))) => {
+                uploads.push((name, upload_url, notify_url.or_else(|| common.clone())));
+            }
+            Err(bound) => left_out.add(bound, 1),
+        }
+    }
+    (uploads, left_out)
+}
+
+/// The addresses of one input; `None` if it has none.
+fn input_links(name: Name<'_>, entry: Json<'_>) -> Result<Option<InputLinks>, Bound> {
+    let [upload_url, notify_url] = entry.find(["uploadUrl", "notifyUrl"]).unwrap_or_default();
+    let Some(upload_url) = upload_url.map_or(Ok(None), link)? else { return Ok(None) };
+    let notify_url = notify_url.map_or(Ok(None), link)?;
+    Ok(Some((member_name(name)?, Some(upload_url), notify_url)))
 }
 
 #[cfg(test)]
@@ -78,5 +102,48 @@ mod tests {
         assert!(page.engine_job_id.is_none() && page.uploads.is_empty());
         assert!(read("").response.is_none());
         assert!(read(r#"{"inputFiles":[1],"jobId":{}}"#).engine_job_id.is_none());
+    }
+
+    #[test]
+    fn an_entry_beyond_a_bound_is_left_unmatched_and_the_reply_is_kept() {
+        let long = format!("https://s/{}", "a".repeat(5_000));
+        let id = "7".repeat(300);
+        for (body, count, left_out) in [
+            (format!(r#"{{"inputFiles":{{"cbct":{{"uploadUrl":"{long}"}}}}}}"#), 0, 1),
+            (
+                format!(
+                    r#"{{"inputFiles":{{"cbct":{{"uploadUrl":"https://u","notifyUrl":"{long}"}}}}}}"#
+                ),
+                0,
+                1,
+            ),
+            (
+                format!(
+                    r#"{{"notifyUrl":"{long}","inputFiles":{{"cbct":{{"uploadUrl":"https://u"}}}}}}"#
+                ),
+                1,
+                1,
+            ),
+            (format!(r#"{{"inputFiles":{{"{id}":{{"uploadUrl":"https://u"}}}}}}"#), 0, 1),
+            (
+                format!(
+                    r#"{{"inputFiles":{{{}}}}}"#,
+                    (0..150)
+                        .map(|number| format!(r#""i{number}":{{"uploadUrl":"https://u"}}"#))
+                        .collect::<Vec<_>>()
+                        .join(",")
+                ),
+                MAX_INPUTS,
+                50,
+            ),
+        ] {
+            let reply = read(&body);
+            assert_eq!((reply.uploads.len(), reply.left_out.entries), (count, left_out), "{body}");
+            assert_eq!(reply.response.expect("kept").get(), body);
+            assert!(reply.left_out.bound.is_some());
+        }
+        let other = read(&format!(r#"{{"jobId":"{id}","id":"e-1"}}"#));
+        assert_eq!(other.engine_job_id.as_deref(), Some("e-1"));
+        assert!(read(&format!(r#"{{"jobId":"{id}"}}"#)).engine_job_id.is_none());
     }
 }

@@ -37,7 +37,7 @@ struct Packing {
 
 /// Every copy that the job has, under names that differ.
 pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem> {
-    let copies = download::copies(&job);
+    let mut copies = download::copies(&job);
     let (Some(blobs), false) = (context.blobs.clone(), copies.is_empty()) else {
         return Err(Problem::NoFile("the job has no mirrored files".into()));
     };
@@ -50,6 +50,13 @@ pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem>
         download::length(archive.length()),
         download::attachment(&file_name::of_bundle(&job)),
     ];
+    let job_id = job.id;
+    drop(job);
+    for copy in &mut copies {
+        // A bundle may be on its way for hours, and needs no more than the files.
+        copy.output.structures = Vec::new();
+        copy.output.url = None;
+    }
     let packing = Packing {
         context,
         blobs,
@@ -59,7 +66,6 @@ pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem>
         content: None,
         has_directory: false,
     };
-    let job_id = job.id;
     let pieces = stream::try_unfold(packing, Packing::next).inspect_err(move |error| {
         tracing::warn!(job.id = %job_id, %error, "a bundle broke off");
     });

@@ -175,6 +175,11 @@ async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Res
             Err(error) => return Err(refused(&context, job, error).await),
         };
         debug_assert!(arrival.body.len() <= limit);
+        // Twice: the spool's intake has a copy of what was read. A small body may say much.
+        let _room = match context.limits.bodies.room(arrival.reading.held_bytes() * 2) {
+            Ok(room) => room,
+            Err(full) => return Err(refused(&context, job, full.into()).await),
+        };
         let reading = match &arrival.reading {
             Reading::Malformed(reason) => Some(reason.clone()),
             _ => None,

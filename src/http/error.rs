@@ -109,7 +109,7 @@ pub enum Problem {
 impl Problem {
     /// Something wrong with one query parameter or field.
     pub fn invalid(pointer: impl Into<String>, detail: impl ToString) -> Self {
-        let violation = Violation { pointer: pointer.into(), detail: detail.to_string() };
+        let violation = Violation::new(pointer, detail.to_string());
         Self::ValidationFailed(vec![violation])
     }
 

@@ -21,34 +21,41 @@ use super::{
     Context,
     access::MayRead,
     error::Problem,
-    extract::JobPath,
+    extract::{JobPath, RowQuery},
     feed::{Published, render},
     jobs::found,
+    limits::Room,
 };
 use crate::{
     api,
-    domain::{event::Event, ids::JobId},
+    domain::{event::Event, ids::JobId, page::RowList},
     store::StoreError,
 };
 
 /// Silence is broken this often, so that proxies keep the connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Events replayed at a time.
-const PAGE: u32 = 500;
+/// Events replayed at a time: a follower holds what it has not taken yet.
+const PAGE: u32 = 100;
 
 /// Shows a job's timeline.
 #[utoipa::path(
     operation_id = "showTimeline",
-    get, path = "/v1/jobs/{id}/events", tag = "events", description = "Scope: `read`.",
-    params(("id" = String, Path, description = "Job id")),
+    get, path = "/v1/jobs/{id}/events", tag = "events",
+    description = "Page by page. Scope: `read`.",
+    params(
+        ("id" = String, Path, description = "Job id"),
+        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+    ),
     responses(
         (status = 200, body = api::Events),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -56,9 +63,13 @@ pub async fn timeline(
     _: MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
+    query: RowQuery,
 ) -> Result<Json<api::Events>, Problem> {
-    let events = found(context.store.events(id).await?)?;
-    Ok(Json(api::Events { events: events.into_iter().map(api::Event::from).collect() }))
+    let list = RowList { job_id: id, name: "events" };
+    let after = query.after(list)?;
+    let page = found(context.store.events(id, after, query.limit).await?)?;
+    let events = page.rows.into_iter().map(api::Event::from).collect();
+    Ok(Json(api::Events { events, next_cursor: page.next.map(|seq| list.to_cursor(seq)) }))
 }
 
 /// Follows the events of all jobs, or of one.
@@ -96,7 +107,8 @@ pub async fn follow(
     // A number beyond the last is of another database, or of this one before a backup was restored:
     // numbers up to it will be used again, for events that its reader has not seen.
     let seen = after.map_or(last, |seq| seq.min(last));
-    let follower = Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()) };
+    let follower =
+        Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()), room: None };
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
     Ok(Sse::new(follower.into_stream()).keep_alive(heartbeat).into_response())
 }
@@ -133,6 +145,8 @@ struct Follower {
     live: broadcast::Receiver<Arc<Published>>,
     /// What was read of the store and not sent yet; `None` once the live end is reached.
     replayed: Option<VecDeque<Event>>,
+    /// For what was read of the store.
+    room: Option<Room>,
 }
 
 impl Follower {
@@ -180,7 +194,10 @@ impl Follower {
             self.seen = event.seq;
             return Ok(Some(event));
         }
+        self.room = None;
         let events = self.context.store.events_after(self.seen, self.job_id, PAGE).await?;
+        let bytes = events.iter().map(|event| event.data.len() + size_of::<Event>()).sum();
+        self.room = self.context.limits.answers.wait_for_room(bytes).await;
         self.replayed = (!events.is_empty()).then(|| events.into());
         Ok(None)
     }

@@ -26,9 +26,10 @@ use super::{
     limits::{Full, Limits},
 };
 use crate::domain::{
+    bounds::{Bound, DEFAULT_LIMIT, MAX_LIMIT, is_name},
     ids::{DeliveryId, JobId},
     job::JobStatus,
-    page::{DEFAULT_LIMIT, JobFilter, MAX_LIMIT},
+    page::{JobFilter, RowList},
     time,
 };
 
@@ -109,8 +110,11 @@ impl ListQuery {
         let mut list = Self { limit: DEFAULT_LIMIT, ..Self::default() };
         let filter = &mut list.filter;
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let text = || Some(value.clone().into_owned());
             let refuse = |detail: &str| Problem::invalid(format!("/{name}"), detail);
+            let text = || match is_name(&value) {
+                true => Ok(Some(value.clone().into_owned())),
+                false => Err(refuse(&format!("at most {}", Bound::NameChars.describe()))),
+            };
             match &*name {
                 "status" => {
                     let status: JobStatus =
@@ -119,11 +123,11 @@ impl ListQuery {
                         filter.statuses.push(status);
                     }
                 }
-                "endUserId" => filter.end_user_id = text(),
-                "cloudPackage" => filter.cloud_package = text(),
-                "reference" => filter.reference = text(),
-                "engineJobId" => filter.engine_job_id = text(),
-                "externalJobId" => filter.external_job_id = text(),
+                "endUserId" => filter.end_user_id = text()?,
+                "cloudPackage" => filter.cloud_package = text()?,
+                "reference" => filter.reference = text()?,
+                "engineJobId" => filter.engine_job_id = text()?,
+                "externalJobId" => filter.external_job_id = text()?,
                 "overdue" => {
                     let overdue = value.parse().map_err(|_| refuse("expected true or false"))?;
                     filter.overdue = Some(overdue);
@@ -138,17 +142,52 @@ impl ListQuery {
                 "createdBefore" => {
                     filter.created_before = Some(instant(&value).map_err(refuse)?);
                 }
-                "cursor" => list.cursor = text(),
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                    let detail = format!("expected a number from 1 to {MAX_LIMIT}");
-                    list.limit = limit.ok_or_else(|| refuse(&detail))?;
-                }
+                "cursor" => list.cursor = text()?,
+                "limit" => list.limit = limit(&value)?,
                 _ => return Err(refuse("unknown parameter")),
             }
         }
         Ok(list)
     }
+}
+
+/// What a page of a job's deliveries or events is asked for.
+#[derive(Debug)]
+pub struct RowQuery {
+    pub cursor: Option<String>,
+    /// Rows of the page.
+    pub limit: u32,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RowQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let mut rows = Self { cursor: None, limit: DEFAULT_LIMIT };
+        let query = parts.uri.query().unwrap_or_default();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "cursor" => rows.cursor = Some(value.into_owned()),
+                "limit" => rows.limit = limit(&value)?,
+                _ => return Err(Problem::invalid(format!("/{name}"), "unknown parameter")),
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl RowQuery {
+    /// The number behind which the page of this list begins.
+    pub fn after(&self, list: RowList) -> Result<Option<i64>, Problem> {
+        Ok(self.cursor.as_deref().map(|cursor| list.from_cursor(cursor)).transpose()?)
+    }
+}
+
+/// Rows of a page, as a query says it.
+pub fn limit(text: &str) -> Result<u32, Problem> {
+    let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    let detail = format!("expected a number from 1 to {MAX_LIMIT}");
+    limit.ok_or_else(|| Problem::invalid("/limit", detail))
 }
 
 /// A time given with its offset; between two milliseconds it means the later one, so that a bound

@@ -12,7 +12,8 @@ use axum::{
     },
     response::{AppendHeaders, IntoResponse, Response},
 };
-use futures_util::TryStreamExt;
+use bytes::Bytes;
+use futures_util::stream;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -26,15 +27,19 @@ use super::{
 use crate::{
     api,
     domain::{
+        bounds::MAX_LIMIT,
         ids::JobId,
         page::Position,
         request::{Defaults, JobRequest},
     },
-    store::{EraseTarget, Idempotency, Lookup},
+    store::{EraseTarget, Idempotency, Lookup, StoreError},
 };
 
 /// A job body names files and structures; it holds no files.
 const MAX_JOB_BODY: usize = 1024 * 1024;
+
+/// Bodies above this are read on a thread for slow work.
+const SLOW_BYTES: usize = 64 * 1024;
 
 /// Characters of an `Idempotency-Key`.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
@@ -84,7 +89,7 @@ pub async fn submit(
     let key = idempotency_key(&headers)?;
     let body = read_body(&context.limits, &headers, body, MAX_JOB_BODY).await;
     let body = body.map_err(|error| error.into_problem(MAX_JOB_BODY))?;
-    let request = JobRequest::parse(&body, &defaults(&context))?;
+    let request = read_request(&context, body).await?;
     let idempotency = key.map(|key| once(&caller.name, key, &request));
     let wait = wait::preferred(&headers);
     let submitted = match (submit_job(context.clone(), request, idempotency).await?, wait) {
@@ -112,6 +117,17 @@ pub async fn submit(
         response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
+}
+
+/// Reads a body; a large one on a thread for slow work, a few of them at a time.
+async fn read_request(context: &Context, body: Bytes) -> Result<JobRequest, Problem> {
+    let defaults = defaults(context);
+    if body.len() <= SLOW_BYTES {
+        return Ok(JobRequest::parse(&body, &defaults)?);
+    }
+    let _place = context.limits.reading().await;
+    let read = tokio::task::spawn_blocking(move || JobRequest::parse(&body, &defaults));
+    Ok(read.await.map_err(|_| Problem::Internal)??)
 }
 
 /// What the settings put into a body that leaves it out.
@@ -149,8 +165,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 #[utoipa::path(
     operation_id = "listJobs",
     get, path = "/v1/jobs", tag = "jobs",
-    description = "Page by page; with `Accept: application/x-ndjson`, all matches as a stream of \
-        lines. Scope: `read`.",
+    description = "Page by page; a page of large jobs has fewer than `limit`. With \
+        `Accept: application/x-ndjson`, all matches as a stream of lines. Scope: `read`.",
     params(
         ("status" = Option<Vec<String>>, Query, description = "Any of these; repeatable"),
         ("endUserId" = Option<String>, Query),
@@ -173,7 +189,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -207,16 +223,27 @@ fn wants_lines(headers: &HeaderMap) -> bool {
     })
 }
 
+/// All matches, a page at a time as the reader takes them.
 fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
     let place = context.limits.stream()?;
-    let lines = context.store.all_jobs(query.filter).map_ok(move |job| {
-        let _until_the_end = &place;
-        let mut line = serde_json::to_vec(&api::Job::from(job)).expect("a job is JSON");
-        line.push(b'\n');
-        line
+    let context = context.clone();
+    let first = Some(None);
+    let pages = stream::try_unfold((place, first), move |(place, next)| {
+        let (context, filter) = (context.clone(), query.filter.clone());
+        async move {
+            let Some(after) = next else { return Ok(None) };
+            let page = context.store.jobs(&filter, after, MAX_LIMIT).await?;
+            let mut lines = Vec::new();
+            for job in page.jobs {
+                serde_json::to_writer(&mut lines, &api::Job::from(job)).expect("a job is JSON");
+                lines.push(b'\n');
+            }
+            let lines = context.limits.answers.wait_to_hold(lines.into()).await;
+            Ok::<_, StoreError>(Some((lines, (place, page.next.map(Some)))))
+        }
     });
     let kind = HeaderValue::from_static("application/x-ndjson");
-    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
+    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(pages)).into_response())
 }
 
 /// Shows a job.

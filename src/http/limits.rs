@@ -18,6 +18,16 @@ const MAX_SUBMISSIONS: usize = 512;
 /// a megabyte.
 const MAX_UPLOADS: usize = 32;
 
+/// What a submission holds on its way, in copies of its body: for the record, for the Engine, for
+/// its caller, and the Engine's reply.
+const SUBMISSION_COPIES: usize = 8;
+
+/// A job that is sent again; how large it is shows only when it is read.
+const RESUBMISSION_BYTES: usize = 8 * 1024 * 1024;
+
+/// Pages of one job that are put together at once: each holds the job and bodies of it.
+const MAX_PAGES: usize = 4;
+
 /// Lists of all jobs as streams: each holds a page of jobs and takes turns at the database, which
 /// must stay free for other readers.
 const MAX_STREAMS: usize = 16;
@@ -54,7 +64,10 @@ pub struct Limits {
     pub(super) idle_timeout: Duration,
     /// For a body as a whole.
     pub(super) body_timeout: Duration,
+    /// For submissions on their way.
+    submitted: Budget,
     submissions: Arc<Semaphore>,
+    pages: Arc<Semaphore>,
     uploads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     readings: Arc<Semaphore>,
@@ -70,16 +83,31 @@ impl Limits {
             answers: Budget::new(config.callbacks.memory),
             idle_timeout: config.service.idle_timeout,
             body_timeout: config.service.body_timeout,
+            submitted: Budget::new(config.callbacks.memory.max(RESUBMISSION_BYTES)),
             submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
+            pages: Arc::new(Semaphore::new(MAX_PAGES)),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             readings: Arc::new(Semaphore::new(MAX_READINGS)),
         }
     }
 
-    /// A place for a submission, to be kept until the Engine's answer is on record.
-    pub(super) fn submission(&self) -> Result<Place, Full> {
-        self.submissions.clone().try_acquire_owned().map_err(|_| Full)
+    /// A place for a submission whose request holds so many bytes, to be kept until the Engine's
+    /// answer is on record.
+    pub(super) fn submission(&self, bytes: usize) -> Result<(Place, Place), Full> {
+        let room = self.submitted.take(bytes.saturating_mul(SUBMISSION_COPIES))?;
+        let place = self.submissions.clone().try_acquire_owned().map_err(|_| Full)?;
+        Ok((place, room))
+    }
+
+    /// The same for a job that is sent again.
+    pub(super) fn resubmission(&self) -> Result<(Place, Place), Full> {
+        self.submission(RESUBMISSION_BYTES / SUBMISSION_COPIES)
+    }
+
+    /// A place for putting a page of one job together; it is soon given back, so it is waited for.
+    pub(super) async fn page(&self) -> Option<Place> {
+        self.pages.clone().acquire_owned().await.ok()
     }
 
     /// A place for an upload, to be kept until it is on record.
@@ -100,11 +128,30 @@ impl Limits {
 
 /// Bytes that may be held. Cheap to clone; clones share them.
 #[derive(Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    bytes: Arc<Semaphore>,
+    most: usize,
+}
+
+/// Room for some bytes, until it is dropped.
+pub(super) type Room = OwnedSemaphorePermit;
+
+/// Bytes with their room.
+struct Lent {
+    bytes: Bytes,
+    _room: Option<Room>,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        let most = bytes.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self { bytes: Arc::new(Semaphore::new(most)), most }
     }
 
     /// An empty body of at most `most` bytes.
@@ -112,29 +159,36 @@ impl Budget {
         Held { bytes: Vec::new(), most, budget: self.clone(), room: None }
     }
 
+    /// Room for bytes beyond the free ones; `None` where there are none.
+    pub(super) fn room(&self, bytes: usize) -> Result<Option<Room>, Full> {
+        match bytes.saturating_sub(FREE_BYTES) {
+            0 => Ok(None),
+            bytes => self.take(bytes).map(Some),
+        }
+    }
+
+    /// The same, waited for; what is more than there will ever be waits for all of it.
+    pub(super) async fn wait_for_room(&self, bytes: usize) -> Option<Room> {
+        let bytes = bytes.saturating_sub(FREE_BYTES).min(self.most);
+        let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)?;
+        self.bytes.clone().acquire_many_owned(bytes).await.ok()
+    }
+
     /// Holds bytes that are there already, as long as anyone has them.
     pub(super) fn hold(&self, bytes: Bytes) -> Result<Bytes, Full> {
-        struct Lent {
-            bytes: Bytes,
-            _room: OwnedSemaphorePermit,
-        }
-
-        impl AsRef<[u8]> for Lent {
-            fn as_ref(&self) -> &[u8] {
-                &self.bytes
-            }
-        }
-
-        if bytes.len() <= FREE_BYTES {
-            return Ok(bytes);
-        }
-        let _room = self.take(bytes.len() - FREE_BYTES)?;
+        let _room = self.room(bytes.len())?;
         Ok(Bytes::from_owner(Lent { bytes, _room }))
     }
 
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Full> {
+    /// The same, as soon as there is room.
+    pub(super) async fn wait_to_hold(&self, bytes: Bytes) -> Bytes {
+        let _room = self.wait_for_room(bytes.len()).await;
+        Bytes::from_owner(Lent { bytes, _room })
+    }
+
+    fn take(&self, bytes: usize) -> Result<Room, Full> {
         let bytes = u32::try_from(bytes).map_err(|_| Full)?;
-        self.0.clone().try_acquire_many_owned(bytes).map_err(|_| Full)
+        self.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Full)
     }
 }
 
@@ -144,7 +198,7 @@ pub(super) struct Held {
     most: usize,
     budget: Budget,
     /// What was taken for the bytes beyond the free ones.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
 }
 
 impl Held {
@@ -165,7 +219,7 @@ impl Held {
     }
 
     fn grow(&mut self, capacity: usize) -> Result<(), Full> {
-        let has = self.room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let has = self.room.as_ref().map_or(0, Room::num_permits);
         let more = capacity.saturating_sub(FREE_BYTES).saturating_sub(has);
         if more > 0 {
             let room = self.budget.take(more)?;

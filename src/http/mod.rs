@@ -5,6 +5,7 @@
 //! the settings merge the doors, and then only with a key.
 
 pub mod access;
+mod answers;
 mod bundle;
 mod callbacks;
 mod conditions;
@@ -172,6 +173,7 @@ fn api_routes(context: &Context) -> Router<Context> {
         .route("/v1/relays/{id}", get(relays::show))
         .route("/v1/relays/{id}/resend", post(relays::resend))
         .route("/v1/stats", get(stats::show))
+        .layer(from_fn_with_state(context.clone(), answers::count))
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

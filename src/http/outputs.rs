@@ -48,7 +48,7 @@ use crate::{
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`; of a bundle also: the job has no mirrored files"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -63,7 +63,7 @@ pub async fn list(
     if is_bundle {
         return bundle::zip(context, job).await;
     }
-    let outputs = job.outputs.into_iter().map(api::Output::from).collect();
+    let outputs = job.into_shown().outputs.into_iter().map(api::Output::from).collect();
     Ok(Json(api::Outputs { outputs }).into_response())
 }
 

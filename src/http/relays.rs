@@ -15,14 +15,11 @@ use super::{
     Context,
     access::{MayOperate, MayRead},
     error::Problem,
-    extract::read_small_json,
+    extract::{self, read_small_json},
 };
 use crate::{
     api,
-    domain::{
-        page::{DEFAULT_LIMIT, MAX_LIMIT},
-        relay::RelayFilter,
-    },
+    domain::{bounds::DEFAULT_LIMIT, relay::RelayFilter},
 };
 
 /// The order's id in the address; anything else there is not found.
@@ -86,18 +83,14 @@ fn read_query(query: &str) -> Result<(RelayFilter, Option<i64>, u32), Problem> {
                 let detail = "not a cursor of this list: take nextCursor as it came";
                 before = Some(value.parse().map_err(|_| refuse(&detail))?);
             }
-            "limit" => {
-                let given = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                let detail = format!("expected a number from 1 to {MAX_LIMIT}");
-                limit = given.ok_or_else(|| refuse(&detail))?;
-            }
+            "limit" => limit = extract::limit(&value)?,
             _ => return Err(refuse(&"unknown parameter")),
         }
     }
     Ok((filter, before, limit))
 }
 
-/// Shows an order with every attempt.
+/// Shows an order with its attempts, the last 100 of them.
 #[utoipa::path(
     operation_id = "showRelay",
     get, path = "/v1/relays/{id}", tag = "relays", description = "Scope: `read`.",

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::{Context, error::Problem, jobs::found};
 use crate::{
     domain::{
+        bounds::MAX_REPLY_BYTES,
         ids::JobId,
         job::{Job, JobStatus},
         request::{JobRequest, Violation, engine_body_of_stored},
@@ -42,7 +43,7 @@ pub(super) async fn submit(
     idempotency: Option<Idempotency>,
 ) -> Result<Submitted, Problem> {
     check_relay_target(&context, &request)?;
-    let place = context.limits.submission()?;
+    let place = context.limits.submission(request.held_bytes())?;
     let tasks = context.tasks.clone();
     let submitted = tasks.spawn(async move {
         let _until_recorded = place;
@@ -64,7 +65,7 @@ pub(super) async fn resubmit(
     id: JobId,
     is_confirmed: bool,
 ) -> Result<Submitted, Problem> {
-    let place = context.limits.submission()?;
+    let place = context.limits.resubmission()?;
     let tasks = context.tasks.clone();
     let submitted = tasks.spawn(async move {
         let _until_recorded = place;
@@ -247,6 +248,13 @@ fn accepted_answer(accepted: Accepted, address: &CallbackAddress) -> EngineAnswe
              cannot be looked up there, only its callback brings the result."
                 .to_owned(),
         );
+    }
+    warnings.extend(accepted.left_out.warning("the Engine's reply"));
+    if accepted.is_too_large {
+        warnings.push(format!(
+            "The Engine's reply has more than {MAX_REPLY_BYTES} bytes: it was neither read nor \
+             kept."
+        ));
     }
     EngineAnswer::Accepted {
         engine_status: accepted.engine_status,

@@ -62,11 +62,13 @@ async fn carry_out(
     body: Body,
 ) -> Result<Job, Problem> {
     let turn = context.turns.take_over(id, name).await;
-    let job = found(context.store.job(id).await?)?;
-    let (_, address) = target(&job, name)?;
+    let address = {
+        let job = found(context.store.job(id).await?)?;
+        target(&job, name)?.1.to_owned()
+    };
     let length = head.length;
     let sent = tokio::select! {
-        sent = context.engine.upload(address, head, pieces(&context.limits, body)) => sent,
+        sent = context.engine.upload(&address, head, pieces(&context.limits, body)) => sent,
         () = turn.is_over.cancelled() => {
             return Err(Problem::UploadFailed("another upload of this input took its place".into()));
         }

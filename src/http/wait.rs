@@ -64,10 +64,12 @@ pub async fn finished(context: &Context, id: JobId, wait: Duration) -> Result<Jo
         if job.status.is_finished() {
             return Ok(job);
         }
+        // Waiters may be many, and a job may be large.
+        drop(job);
         tokio::select! {
             () = ticket => {}
             () = &mut deadline => return found(context.store.job(id).await?),
-            () = context.stopping.cancelled() => return Ok(job),
+            () = context.stopping.cancelled() => return found(context.store.job(id).await?),
         }
     }
 }

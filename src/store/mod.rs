@@ -17,7 +17,6 @@ use std::{collections::HashMap, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -29,7 +28,7 @@ use crate::domain::{
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Marks, Output},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
-    page::{JobFilter, JobPage, Position},
+    page::{JobFilter, JobPage, Page, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
 };
@@ -342,7 +341,7 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<Relay>, StoreError>;
 
-    /// An order with its attempts in their order.
+    /// An order with its last attempts in their order, see `bounds::MAX_ATTEMPTS`.
     async fn relay(
         &self,
         id: Uuid,
@@ -407,7 +406,8 @@ pub trait Store: Send + Sync {
     /// A job with its inputs and outputs.
     async fn job(&self, id: JobId) -> Result<Lookup<Job>, StoreError>;
 
-    /// At most `limit` jobs that are older than `after`, newest first.
+    /// At most `limit` jobs that are older than `after`, newest first; fewer where they are large,
+    /// see `bounds::MAX_PAGE_BYTES`, but one at least.
     async fn jobs(
         &self,
         filter: &JobFilter,
@@ -423,17 +423,20 @@ pub trait Store: Send + Sync {
         public_url: Option<&str>,
     ) -> Result<HashMap<JobId, Marks>, StoreError>;
 
-    /// All jobs of a filter, newest first, page by page as the reader takes them.
-    fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>>;
-
     /// `Found(None)` while the job has no result.
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError>;
 
     /// The SHA-256 of [`Self::result`], if there is one.
     async fn result_digest(&self, id: JobId) -> Result<Option<[u8; 32]>, StoreError>;
 
-    /// A job's deliveries in the order they came.
-    async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError>;
+    /// At most `limit` deliveries of a job behind the one numbered `after`, in the order they came;
+    /// fewer where they are large, but one at least.
+    async fn deliveries(
+        &self,
+        job_id: JobId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Lookup<Page<Delivery>>, StoreError>;
 
     /// A delivery without its bytes; `None` if it is not on record, or no more.
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
@@ -441,8 +444,14 @@ pub trait Store: Send + Sync {
     /// The exact bytes of a delivery.
     async fn delivery_body(&self, id: DeliveryId) -> Result<Option<Bytes>, StoreError>;
 
-    /// A job's timeline. The tombstone of an erased job stands among the events of all.
-    async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError>;
+    /// At most `limit` events of a job's timeline behind the one numbered `after`; fewer where they
+    /// are large, but one at least. The tombstone of an erased job stands among the events of all.
+    async fn events(
+        &self,
+        job_id: JobId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Lookup<Page<Event>>, StoreError>;
 
     /// Up to `limit` events after `seq`, of all jobs or of one, in their order.
     async fn events_after(

@@ -17,7 +17,7 @@ use reqwest::{
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use standardwebhooks::Webhook;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
@@ -35,6 +35,10 @@ use crate::{
 /// Beyond an attempt's own time limit, until a lease that was lost is given back.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
+/// Bytes of results larger than [`SMALL_BYTES`] that are under way at a time, to all targets.
+const LARGE_BYTES: u32 = 16 * 1024 * 1024;
+const SMALL_BYTES: usize = 256 * 1024;
+
 /// See the module. Cheap to clone; clones share what is under way.
 #[derive(Clone)]
 pub struct Relayer {
@@ -47,6 +51,8 @@ pub struct Relayer {
     under_way: Arc<Mutex<HashMap<String, u32>>>,
     /// An attempt ended: its target has room again.
     ended: Arc<Notify>,
+    /// For large results.
+    large: Arc<Semaphore>,
 }
 
 impl Relayer {
@@ -65,6 +71,7 @@ impl Relayer {
             attempts: TaskTracker::new(),
             under_way: Arc::default(),
             ended: Arc::default(),
+            large: Arc::new(Semaphore::new(LARGE_BYTES as usize)),
         }
     }
 }
@@ -123,9 +130,25 @@ impl Relayer {
 
     async fn attempt(&self, relay: DueRelay) -> anyhow::Result<()> {
         // Erased in the meantime: its orders went with it.
-        let Lookup::Found(Some(result)) = self.store.result(relay.job_id).await? else {
+        let Lookup::Found(Some(mut result)) = self.store.result(relay.job_id).await? else {
             return Ok(());
         };
+        let mut _room = None;
+        if result.body.len() > SMALL_BYTES {
+            // It is not held while it waits for others that are as large.
+            let bytes = u32::try_from(result.body.len()).unwrap_or(LARGE_BYTES).min(LARGE_BYTES);
+            drop(result);
+            let room = self.large.clone().acquire_many_owned(bytes);
+            let Ok(room) = tokio::time::timeout(LEASE_MARGIN / 2, room).await else {
+                // Its lease runs out, and it is due again.
+                return Ok(());
+            };
+            _room = Some(room.context("places for large results are never closed")?);
+            result = match self.store.result(relay.job_id).await? {
+                Lookup::Found(Some(result)) => result,
+                _ => return Ok(()),
+            };
+        }
         let at = self.clock.now();
         let stopwatch = Stopwatch::start();
         let sent = match self.request(&relay, &result.body, at.as_second()) {

@@ -60,7 +60,7 @@ async fn a_body_is_judged_by_what_is_on_record(subject: &Subject) {
         let receipt = taken!(subject.receive(to(job.id, seconds, body)));
         assert_eq!(receipt, Receipt::Kept { job_id: job.id, outcome }, "{position}: {body}");
         kept += usize::from(is_new);
-        let deliveries = found(taken!(subject.deliveries(job.id)));
+        let deliveries = found(taken!(subject.deliveries(job.id, None, 200))).rows;
         assert_eq!(deliveries.len(), kept, "{position}");
         let now_on_record = found(taken!(subject.job(job.id)));
         assert_eq!(now_on_record.deliveries as usize, kept);
@@ -77,13 +77,16 @@ async fn a_body_is_judged_by_what_is_on_record(subject: &Subject) {
     let job = found(taken!(subject.job(job.id)));
     assert_eq!(job.outputs[0].url.as_deref(), Some("2"), "the link is renewed");
     assert_eq!(job.outputs[0].status.as_deref(), Some("Available"));
-    let repeats =
-        found(taken!(subject.deliveries(job.id))).iter().map(|one| one.repeats).sum::<u64>();
+    let repeats = found(taken!(subject.deliveries(job.id, None, 200)))
+        .rows
+        .iter()
+        .map(|one| one.repeats)
+        .sum::<u64>();
     assert_eq!(repeats, 5);
     for number in 0..10 {
         taken!(subject.receive(to(job.id, 50, &format!("z{number}"))));
     }
-    let deliveries = found(taken!(subject.deliveries(job.id)));
+    let deliveries = found(taken!(subject.deliveries(job.id, None, 200))).rows;
     let malformed = deliveries.iter().filter(|one| one.outcome == Outcome::Malformed).count();
     assert_eq!(malformed, MAX_MALFORMED);
 }
@@ -138,13 +141,13 @@ async fn an_inbox_key_is_one_job(subject: &Subject) {
 async fn a_body_too_large_is_an_event(subject: &Subject) {
     let job = begun(subject, 0).await;
     found(taken!(subject.record_oversize(job.id, 77, now(3))));
-    let events = found(taken!(subject.events(job.id)));
+    let events = found(taken!(subject.events(job.id, None, 200))).rows;
     assert_eq!(
         (events.len(), events[0].kind.as_str(), events[0].at),
         (1, "delivery.oversize", now(3))
     );
     assert_eq!(events[0].data, r#"{"limitBytes":77}"#);
-    assert!(found(taken!(subject.deliveries(job.id))).is_empty());
+    assert!(found(taken!(subject.deliveries(job.id, None, 200))).rows.is_empty());
     assert_eq!(found(taken!(subject.job(job.id))).status, JobStatus::Submitting);
 }
 
@@ -154,13 +157,14 @@ async fn events_grow_in_the_order_of_their_facts(subject: &Subject) {
     for step in 0..6 {
         let id = if step % 2 == 0 { one } else { two };
         taken!(subject.receive(to(id, step, &format!("[{step}]"))));
-        let newest = found(taken!(subject.events(id))).last().expect("an event").seq;
+        let newest =
+            found(taken!(subject.events(id, None, 200))).rows.last().expect("an event").seq;
         assert!(newest > last, "{newest} after {last}");
         last = newest;
     }
     found(taken!(subject.erase(EraseTarget::Job(one), now(9))));
     taken!(subject.receive(to(two, 9, "[9]")));
-    let newest = found(taken!(subject.events(two))).last().expect("an event").seq;
+    let newest = found(taken!(subject.events(two, None, 200))).rows.last().expect("an event").seq;
     assert!(newest > last + 1, "the numbers of what was erased are not used again");
 }
 
@@ -176,8 +180,8 @@ async fn receive_at_once(
 /// Everything on record of a job, as text, without numbers that others take part in.
 async fn record(subject: &Subject, id: JobId) -> String {
     let job: Job = found(taken!(subject.job(id)));
-    let deliveries = found(taken!(subject.deliveries(id)));
-    let events = found(taken!(subject.events(id)));
+    let deliveries = found(taken!(subject.deliveries(id, None, 200))).rows;
+    let events = found(taken!(subject.events(id, None, 200))).rows;
     let events: Vec<_> =
         events.into_iter().map(|event| (event.kind, event.at, event.data)).collect();
     let result = found(taken!(subject.result(id)));

@@ -173,7 +173,7 @@ async fn a_stream_of_jobs_that_breaks_off_does_not_look_complete() {
     let lines: Vec<Value> =
         whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 3);
-    store.fail(Plan::always(Failure::Unavailable).only("all_jobs").late());
+    store.fail(Plan::always(Failure::Unavailable).only("jobs").late());
     let broken = match stream().await {
         // Refused before it began, or cut off so that the reader notices.
         Ok(answer) if answer.status() == 200 => answer.bytes().await.is_err(),

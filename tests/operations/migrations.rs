@@ -160,10 +160,10 @@ async fn expect_seeded_rows(store: &SqliteStore) {
         panic!("the interrupted job is gone");
     };
     assert_eq!(job.status, JobStatus::Unconfirmed);
-    let Lookup::Found(events) = store.events(FINISHED).await.unwrap() else {
+    let Lookup::Found(events) = store.events(FINISHED, None, 200).await.unwrap() else {
         panic!("the events are gone");
     };
-    assert!(events.iter().any(|event| event.kind == "job.finished"));
+    assert!(events.rows.iter().any(|event| event.kind == "job.finished"));
 }
 
 #[tokio::test]

@@ -16,15 +16,15 @@ const SIZE: u64 = 64 * KIB;
 
 /// What was received for a job: outcome and repeats of each delivery.
 async fn received(store: &dyn Store, job: JobId) -> Vec<(Outcome, u64)> {
-    match store.deliveries(job).await.expect("a database") {
-        Lookup::Found(found) => found.iter().map(|one| (one.outcome, one.repeats)).collect(),
+    match store.deliveries(job, None, 200).await.expect("a database") {
+        Lookup::Found(found) => found.rows.iter().map(|one| (one.outcome, one.repeats)).collect(),
         _ => Vec::new(),
     }
 }
 
 async fn events(store: &dyn Store, job: JobId) -> Vec<String> {
-    match store.events(job).await.expect("a database") {
-        Lookup::Found(found) => found.into_iter().map(|event| event.kind).collect(),
+    match store.events(job, None, 200).await.expect("a database") {
+        Lookup::Found(found) => found.rows.into_iter().map(|event| event.kind).collect(),
         _ => Vec::new(),
     }
 }
@@ -208,7 +208,7 @@ async fn the_spooled_callback_of_an_erased_job_leaves_nothing() {
     let intake = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     assert_eq!(intake.take_in().await.expect("a working store"), 1);
     assert!(matches!(store.0.job(job).await, Ok(Lookup::Erased)));
-    assert!(matches!(store.0.events(job).await, Ok(Lookup::Erased)));
+    assert!(matches!(store.0.events(job, None, 200).await, Ok(Lookup::Erased)));
     assert!(!holds(&folder.spool(), b"late word"));
     intake.close(std::future::ready(())).await;
     close_store(store).await;

@@ -23,7 +23,7 @@ use finishline::{
         ids::{DeliveryId, JobId},
         job::{Job, Marks},
         mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
-        page::{JobFilter, JobPage, Position},
+        page::{JobFilter, JobPage, Page, Position},
         reconcile::{DueJob, Next},
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
     },
@@ -32,7 +32,6 @@ use finishline::{
         NewSubmission, Receipt, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
     },
 };
-use futures_util::{StreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -282,16 +281,6 @@ impl Store for FailingStore {
         self.pass("marks", self.inner.marks(ids, public_url)).await
     }
 
-    fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {
-        match self.strike("all_jobs") {
-            None => self.inner.all_jobs(filter),
-            Some(Strike::Before(error)) => stream::iter([Err(error)]).boxed(),
-            Some(Strike::After(error)) => {
-                self.inner.all_jobs(filter).chain(stream::iter([Err(error)])).boxed()
-            }
-        }
-    }
-
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {
         self.pass("result", self.inner.result(id)).await
     }
@@ -300,8 +289,13 @@ impl Store for FailingStore {
         self.pass("result_digest", self.inner.result_digest(id)).await
     }
 
-    async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError> {
-        self.pass("deliveries", self.inner.deliveries(job_id)).await
+    async fn deliveries(
+        &self,
+        job_id: JobId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Lookup<Page<Delivery>>, StoreError> {
+        self.pass("deliveries", self.inner.deliveries(job_id, after, limit)).await
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -312,8 +306,13 @@ impl Store for FailingStore {
         self.pass("delivery_body", self.inner.delivery_body(id)).await
     }
 
-    async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError> {
-        self.pass("events", self.inner.events(job_id)).await
+    async fn events(
+        &self,
+        job_id: JobId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Lookup<Page<Event>>, StoreError> {
+        self.pass("events", self.inner.events(job_id, after, limit)).await
     }
 
     async fn begin_resubmission(

@@ -77,7 +77,7 @@ pub(super) async fn run(
     screen: &mut Screen,
     arguments: &Arguments,
 ) -> Result<(), Failure> {
-    let pages = Pages::new(client, arguments.query(), &arguments.extent);
+    let pages = Pages::new(client, "/v1/jobs", arguments.query(), arguments.extent);
     pages.print::<api::Jobs>(screen, (table(), row)).await
 }
 

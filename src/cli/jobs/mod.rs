@@ -27,6 +27,7 @@ use super::{
     Exit, Failure, Screen,
     connection::{self, job_id},
     events, or_interrupted,
+    pages::Pages,
     table::{Cell, Kind, Table, time},
 };
 use crate::{api, client::Client, domain::ids::JobId};
@@ -148,12 +149,7 @@ fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 async fn deliveries(client: &Client, screen: &mut Screen, id: JobId) -> Result<(), Failure> {
-    let path = format!("/v1/jobs/{id}/deliveries");
-    let answer = client.get::<api::Deliveries>(&path, &[]).await?;
-    if screen.is_json() {
-        return Ok(screen.json_text(&answer.json)?);
-    }
-    let mut table = Table::new(&[
+    let table = Table::new(&[
         ("ID", Kind::Whole),
         ("RECEIVED (UTC)", Kind::Whole),
         ("OUTCOME", Kind::Whole),
@@ -162,7 +158,7 @@ async fn deliveries(client: &Client, screen: &mut Screen, id: JobId) -> Result<(
         ("SOURCE", Kind::Cut),
         ("SHA-256", Kind::Cut),
     ]);
-    let rows = answer.value.deliveries.iter().map(|one| {
+    let row = |one: &api::Delivery| {
         vec![
             one.id.as_str().into(),
             time(one.received_at).into(),
@@ -172,14 +168,12 @@ async fn deliveries(client: &Client, screen: &mut Screen, id: JobId) -> Result<(
             one.source.as_str().into(),
             one.sha256.as_str().into(),
         ]
-    });
-    Ok(table.print(screen, &rows.collect::<Vec<_>>())?)
+    };
+    let pages = Pages::all(client, format!("/v1/jobs/{id}/deliveries"));
+    pages.print::<api::Deliveries>(screen, (table, row)).await
 }
 
 async fn timeline(client: &Client, screen: &mut Screen, id: JobId) -> Result<(), Failure> {
-    let answer = client.get::<api::Events>(&format!("/v1/jobs/{id}/events"), &[]).await?;
-    if screen.is_json() {
-        return Ok(screen.json_text(&answer.json)?);
-    }
-    Ok(answer.value.events.iter().try_for_each(|event| events::print(screen, event))?)
+    let pages = Pages::all(client, format!("/v1/jobs/{id}/events"));
+    pages.print_rows::<api::Events>(screen, events::print).await
 }

@@ -19,7 +19,7 @@ mod visitor;
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{
         HeaderName, HeaderValue,
         header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
@@ -29,7 +29,8 @@ use axum::{
     routing::{get, post},
 };
 
-use super::{Context, access};
+use self::refusal::Refusal;
+use super::{Context, access, answers, error::Problem};
 
 /// Every page does with its own files; whatever a payload smuggles in is not run.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -59,10 +60,20 @@ pub(super) fn routes(context: &Context) -> Router<Context> {
         .route("/search", get(jobs::search::lead))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
+        .layer(from_fn_with_state(context.clone(), count))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(from_fn_with_state(context.clone(), refusal::show))
         .layer(from_fn(guard_browser))
         .layer(from_fn_with_state(context.clone(), access::only_this_host))
+}
+
+/// Counts what a page holds until it is sent.
+async fn count(
+    State(context): State<Context>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    Ok(answers::counted(&context, next.run(request).await).map_err(Problem::from)?)
 }
 
 /// Adds [`HEADERS`]; pages are not kept by browsers unless they say so themselves.

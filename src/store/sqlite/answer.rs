@@ -127,7 +127,9 @@ impl RecordAnswer {
             return;
         };
         job.submitted_at = Some(from_millis(self.now.as_millisecond()));
-        job.warnings.extend_from_slice(warnings);
+        for warning in warnings {
+            job.warn(warning);
+        }
         if engine_job_id.is_some() {
             job.engine_job_id.clone_from(engine_job_id);
         }

@@ -11,6 +11,7 @@ use sqlx::SqliteConnection;
 use super::{read, rows, writer::UseCase};
 use crate::{
     domain::{
+        bounds::MAX_EVENT_NAMES_BYTES,
         event::{EventType, NewEvent},
         ids::JobId,
         job::Job,
@@ -78,9 +79,19 @@ impl UseCase for RecordNotified {
         }
         if changed > 0 {
             let event = NewEvent::new(self.id, EventType::InputNotified, self.now)
-                .with(json!({ "inputs": self.inputs }));
+                .with(json!({ "inputs": named(&self.inputs) }));
             rows::insert_events(connection, &[event]).await?;
         }
         read::job(connection, self.id).await
     }
+}
+
+/// As many of the names as an event lists.
+fn named(names: &[String]) -> &[String] {
+    let mut bytes = 0;
+    let fits = |name: &&String| {
+        bytes += name.len();
+        bytes <= MAX_EVENT_NAMES_BYTES
+    };
+    &names[..names.iter().take_while(fits).count()]
 }

@@ -11,9 +11,11 @@ mod erase;
 mod gather;
 mod inputs;
 pub mod inspect;
+mod large;
 mod mirror;
 mod notes;
 mod open;
+mod pages;
 mod pipeline;
 #[cfg(test)]
 mod plans;
@@ -32,7 +34,6 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{TryStreamExt, stream, stream::BoxStream};
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tokio::task::JoinHandle;
@@ -44,6 +45,7 @@ use self::{
     answer::RecordAnswer,
     connections::Connections,
     gather::{DIGESTS, Gather, SMALL_RESULTS},
+    large::Room,
     writer::{Database, Outside, Writer},
 };
 use super::{
@@ -57,7 +59,7 @@ use crate::domain::{
     ids::{DeliveryId, JobId},
     job::{Job, Marks},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
-    page::{JobFilter, JobPage, MAX_LIMIT, Position},
+    page::{JobFilter, JobPage, Page, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
 };
@@ -78,6 +80,7 @@ pub struct SqliteStore {
     readers: Arc<Connections>,
     small_results: Gather<StoredResult>,
     digests: Gather<[u8; 32]>,
+    large: Room,
     checkpointer: Connections,
     closing: CancellationToken,
     signing_key: [u8; 32],
@@ -143,6 +146,7 @@ impl SqliteStore {
             readers,
             small_results,
             digests,
+            large: Room::new(),
             checkpointer,
             closing,
             signing_key,
@@ -410,7 +414,9 @@ impl Store for SqliteStore {
         after: Option<Position>,
         limit: u32,
     ) -> Result<JobPage, StoreError> {
-        ask!(self, read::jobs, filter, after, limit)
+        let keys = ask!(self, pages::job_keys, filter, after, limit)?;
+        let _room = self.large.of(keys.bytes).await?;
+        ask!(self, pages::jobs, keys)
     }
 
     async fn marks(
@@ -421,28 +427,14 @@ impl Store for SqliteStore {
         ask!(self, read::marks, ids, public_url)
     }
 
-    fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {
-        let readers = self.readers.clone();
-        let pages = stream::try_unfold((filter, None, false), move |(filter, after, is_done)| {
-            let readers = readers.clone();
-            async move {
-                if is_done {
-                    return Ok(None);
-                }
-                let mut reader = readers.lend().await?;
-                let page = read::jobs(&mut reader, &filter, after, MAX_LIMIT).await;
-                let page = reader.settle(page)?;
-                let jobs = stream::iter(page.jobs.into_iter().map(Ok));
-                Ok(Some((jobs, (filter, page.next, page.next.is_none()))))
-            }
-        });
-        Box::pin(pages.try_flatten())
-    }
-
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {
         match self.small_results.ask(id).await? {
             Some(small) => Ok(Lookup::Found(Some(small))),
-            None => ask!(self, read::result, id),
+            None => {
+                let bytes = ask!(self, read::result_bytes, id)?.unwrap_or_default();
+                let _room = self.large.of(bytes.unsigned_abs()).await?;
+                ask!(self, read::result, id)
+            }
         }
     }
 
@@ -450,8 +442,13 @@ impl Store for SqliteStore {
         self.digests.ask(id).await
     }
 
-    async fn deliveries(&self, job_id: JobId) -> Result<Lookup<Vec<Delivery>>, StoreError> {
-        ask!(self, read::deliveries, job_id)
+    async fn deliveries(
+        &self,
+        job_id: JobId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Lookup<Page<Delivery>>, StoreError> {
+        ask!(self, pages::deliveries, job_id, after, limit)
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
@@ -459,11 +456,18 @@ impl Store for SqliteStore {
     }
 
     async fn delivery_body(&self, id: DeliveryId) -> Result<Option<Bytes>, StoreError> {
+        let bytes = ask!(self, read::delivery_bytes, id)?.unwrap_or_default();
+        let _room = self.large.of(bytes.unsigned_abs()).await?;
         ask!(self, read::delivery_body, id)
     }
 
-    async fn events(&self, job_id: JobId) -> Result<Lookup<Vec<Event>>, StoreError> {
-        ask!(self, read::events, job_id)
+    async fn events(
+        &self,
+        job_id: JobId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<Lookup<Page<Event>>, StoreError> {
+        ask!(self, pages::events, job_id, after, limit)
     }
 
     async fn events_after(
@@ -472,7 +476,7 @@ impl Store for SqliteStore {
         job_id: Option<JobId>,
         limit: u32,
     ) -> Result<Vec<Event>, StoreError> {
-        ask!(self, read::events_after, seq, job_id, limit)
+        ask!(self, pages::events_after, seq, job_id, limit)
     }
 
     async fn last_event(&self) -> Result<i64, StoreError> {

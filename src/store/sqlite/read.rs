@@ -1,7 +1,8 @@
 //! Questions: each answered from one snapshot, payloads only where they are asked for.
 //!
-//! Called through the pool of readers, and by use cases within their transaction. The invariant: a
-//! page costs the same wherever it lies, because it starts at a key and never at an offset.
+//! Called through the pool of readers, and by use cases within their transaction; pages have a file
+//! of their own. The invariant: what is read of one job is bounded, also where its rows are older
+//! than the bounds.
 
 use std::collections::HashMap;
 
@@ -12,11 +13,10 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use super::{pipeline::Pipeline, rows};
 use crate::{
     domain::{
+        bounds::{MAX_INPUTS, MAX_OUTPUTS, MAX_ROWS_BYTES},
         delivery::{Delivery, Outcome},
-        event::Event,
         ids::{DeliveryId, JobId},
         job::{Job, JobStatus, Marks},
-        page::{JobFilter, JobPage, Position},
         time::from_millis,
     },
     store::{Lookup, Stats, StoredResult},
@@ -57,39 +57,38 @@ pub(super) fn push_jobs_of(query: &mut QueryBuilder<Sqlite>, ids: &[JobId]) {
             list.push_bind(id.0);
         }
     };
-    push_select_jobs(query);
-    query.push(" where id in (");
-    push_ids(query);
-    query.push(");");
-    for parts in [SELECT_INPUTS, SELECT_OUTPUTS] {
-        query.push(parts).push(" where job_seq in (select seq from jobs where id in (");
-        push_ids(query);
-        query.push(")) order by job_seq, position;");
-    }
+    push_jobs(query, "id", push_ids);
 }
 
-pub(super) async fn jobs(
-    connection: &mut SqliteConnection,
-    filter: &JobFilter,
-    after: Option<Position>,
-    limit: u32,
-) -> sqlx::Result<JobPage> {
-    let mut query = QueryBuilder::new("");
-    push_select_jobs(&mut query);
-    query.push(" where jobs.seq in (select seq from (");
-    push_keys(&mut query, filter, after, limit + 1);
-    query.push(") order by created_at desc, seq desc limit ").push_bind(limit + 1);
-    query.push(") order by created_at desc, jobs.seq desc");
-    let rows = query.build().fetch_all(&mut *connection).await?;
-    let on_page = rows.len().min(limit as usize);
-    let jobs = with_parts(connection, &rows[..on_page]).await?;
-    let next = match jobs.last() {
-        Some((seq, last)) if rows.len() > on_page => {
-            Some(Position { created_at_millis: last.created_at.as_millisecond(), seq: *seq })
-        }
-        _ => None,
-    };
-    Ok(JobPage { jobs: jobs.into_iter().map(|(_, job)| job).collect(), next })
+/// Three statements: the rows of jobs whose `column` is among those that `push_list` writes, their
+/// inputs, their outputs. Rows that are beyond a bound are older than it, and are not read.
+pub(super) fn push_jobs(
+    query: &mut QueryBuilder<Sqlite>,
+    column: &str,
+    push_list: impl Fn(&mut QueryBuilder<Sqlite>),
+) {
+    query.push("select ").push(rows::JOB_COLUMNS);
+    for (kind, position, bytes) in [PARTS_OF_INPUTS, PARTS_OF_OUTPUTS] {
+        query.push(format!(
+            ", exists (select 1 from job_{kind} where job_seq = jobs.seq and position >= {position})
+                 or {bytes} > {MAX_ROWS_BYTES} as has_more_{kind}"
+        ));
+    }
+    query.push(" from jobs left join job_bodies on job_bodies.job_seq = jobs.seq where jobs.");
+    query.push(column).push(" in (");
+    push_list(query);
+    query.push(") order by created_at desc, jobs.seq desc;");
+    for (select, (_, position, bytes)) in
+        [(SELECT_INPUTS, PARTS_OF_INPUTS), (SELECT_OUTPUTS, PARTS_OF_OUTPUTS)]
+    {
+        query.push(select).push(" where job_seq in (select seq from jobs where ");
+        query.push(column).push(" in (");
+        push_list(query);
+        query.push(format!(
+            ") and {bytes} <= {MAX_ROWS_BYTES}) and position < {position}
+             order by job_seq, position;"
+        ));
+    }
 }
 
 pub(super) async fn marks(
@@ -129,73 +128,27 @@ pub(super) async fn marks(
     Ok(marks)
 }
 
-/// The keys of a page. Statuses are asked one by one, since an index gives the order of age only
-/// within one status.
-fn push_keys(
-    query: &mut QueryBuilder<Sqlite>,
-    filter: &JobFilter,
-    after: Option<Position>,
-    limit: u32,
-) {
-    let statuses: Vec<Option<JobStatus>> = match filter.statuses.is_empty() {
-        true => vec![None],
-        false => filter.statuses.iter().copied().map(Some).collect(),
-    };
-    for (position, status) in statuses.into_iter().enumerate() {
-        if position > 0 {
-            query.push(" union ");
-        }
-        query.push("select * from (select created_at, seq from jobs where true");
-        if let Some(status) = status {
-            // Overdue jobs are few and have an index; jobs with a status may be nearly all.
-            let column = if filter.overdue == Some(true) { "+status" } else { "status" };
-            query.push(" and ").push(column).push(" = ").push_bind(status.as_str());
-        }
-        push_conditions(query, filter);
-        if let Some(after) = after {
-            query.push(" and (created_at, seq) < (").push_bind(after.created_at_millis);
-            query.push(", ").push_bind(after.seq).push(")");
-        }
-        query.push(" order by created_at desc, seq desc limit ").push_bind(limit).push(")");
-    }
-}
+/// A kind of a job's parts: its name, how many of them are read, and the bytes that those hold, as
+/// far as texts of our own lengths do not bound them.
+type Parts = (&'static str, usize, &'static str);
 
-fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
-    let texts = [
-        ("end_user_id", &filter.end_user_id),
-        ("cloud_package", &filter.cloud_package),
-        ("reference", &filter.reference),
-        ("engine_job_id", &filter.engine_job_id),
-        ("external_job_id", &filter.external_job_id),
-    ];
-    for (column, wanted) in texts {
-        if let Some(wanted) = wanted {
-            query.push(" and ").push(column).push(" = ").push_bind(wanted.clone());
-        }
-    }
-    match filter.overdue {
-        Some(true) => _ = query.push(" and overdue = 1"),
-        Some(false) => _ = query.push(" and overdue = 0"),
-        None => {}
-    }
-    if let Some(is_stale) = filter.stale_callback {
-        query.push(if is_stale { " and (" } else { " and not (" });
-        query.push("status in ('submitting', 'submitted', 'unconfirmed') and callback_base <> ");
-        query.push_bind(filter.public_url.clone());
-        query.push(" and callback_base is not null)");
-    }
-    if let Some(from) = filter.created_after {
-        query.push(" and created_at >= ").push_bind(from.as_millisecond());
-    }
-    if let Some(to) = filter.created_before {
-        query.push(" and created_at < ").push_bind(to.as_millisecond());
-    }
-}
+pub(super) const PARTS_OF_INPUTS: Parts = (
+    "inputs",
+    MAX_INPUTS,
+    "(select coalesce(sum(octet_length(name) + octet_length(extension)
+             + coalesce(octet_length(upload_url), 0) + coalesce(octet_length(notify_url), 0)
+             + 256), 0)
+         from job_inputs where job_seq = jobs.seq and position < 100)",
+);
 
-fn push_select_jobs(query: &mut QueryBuilder<Sqlite>) {
-    query.push("select ").push(rows::JOB_COLUMNS);
-    query.push(" from jobs left join job_bodies on job_bodies.job_seq = jobs.seq");
-}
+pub(super) const PARTS_OF_OUTPUTS: Parts = (
+    "outputs",
+    MAX_OUTPUTS,
+    "(select coalesce(sum(octet_length(name) + octet_length(kind) + octet_length(structures)
+             + coalesce(octet_length(extension), 0) + coalesce(octet_length(status), 0)
+             + coalesce(octet_length(url), 0) + 512), 0)
+         from job_outputs where job_seq = jobs.seq and position < 1000)",
+);
 
 const SELECT_INPUTS: &str =
     "select job_seq, name, extension, upload_url, notify_url, state from job_inputs";
@@ -206,35 +159,23 @@ const SELECT_OUTPUTS: &str =
      from job_outputs left join mirrors using (job_seq, position)";
 
 /// Jobs by seq, in the order of their rows, with inputs and outputs.
-async fn with_parts(
-    connection: &mut SqliteConnection,
-    rows: &[SqliteRow],
-) -> sqlx::Result<Vec<(i64, Job)>> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut query = QueryBuilder::<Sqlite>::new("");
-    for parts in [SELECT_INPUTS, SELECT_OUTPUTS] {
-        query.push(parts).push(" where job_seq in (");
-        let mut list = query.separated(", ");
-        for row in rows {
-            list.push_bind(row.try_get::<i64, _>("seq")?);
-        }
-        query.push(") order by job_seq, position;");
-    }
-    let [inputs, outputs] = rows::fetch_each(connection, query).await?;
-    joined(rows, &inputs, &outputs)
-}
-
-/// Jobs by seq, in the order of their rows.
-fn joined(
+pub(super) fn joined(
     rows: &[SqliteRow],
     inputs: &[SqliteRow],
     outputs: &[SqliteRow],
 ) -> sqlx::Result<Vec<(i64, Job)>> {
     let mut jobs = Vec::with_capacity(rows.len());
     for row in rows {
-        jobs.push((row.try_get::<i64, _>("seq")?, rows::job(row)?));
+        let mut job = rows::job(row)?;
+        for (kind, most, _) in [PARTS_OF_INPUTS, PARTS_OF_OUTPUTS] {
+            if row.try_get(&*format!("has_more_{kind}"))? {
+                job.warn(&format!(
+                    "It is older than the bounds of this service, and not all of its {kind} are \
+                     shown: at most {most}. Its bodies are kept as they came."
+                ));
+            }
+        }
+        jobs.push((row.try_get::<i64, _>("seq")?, job));
     }
     let places: HashMap<i64, usize> =
         jobs.iter().enumerate().map(|(place, (seq, _))| (*seq, place)).collect();
@@ -268,26 +209,11 @@ pub(super) async fn result(
     Ok(Lookup::Found(Some(rows::result(&row)?)))
 }
 
-const SELECT_DELIVERIES: &str =
-    "select deliveries.id, jobs.id as job_id, deliveries.received_at, deliveries.source,
+pub(super) const SELECT_DELIVERIES: &str =
+    "select deliveries.seq, deliveries.id, jobs.id as job_id, deliveries.received_at, deliveries.source,
          deliveries.outcome, deliveries.size_bytes, deliveries.sha256, deliveries.repeats,
          deliveries.headers
      from deliveries join jobs on jobs.seq = deliveries.job_seq";
-
-pub(super) async fn deliveries(
-    connection: &mut SqliteConnection,
-    job_id: JobId,
-) -> sqlx::Result<Lookup<Vec<Delivery>>> {
-    let mut query = QueryBuilder::<Sqlite>::new(SELECT_DELIVERIES);
-    query.push(" where jobs.id = ").push_bind(job_id.0).push(" order by deliveries.seq");
-    let rows = query.build().fetch_all(&mut *connection).await?;
-    let found = rows.iter().map(delivery_of).collect::<sqlx::Result<Vec<_>>>()?;
-    if found.is_empty() {
-        on_record(connection, job_id, found).await
-    } else {
-        Ok(Lookup::Found(found))
-    }
-}
 
 pub(super) async fn delivery(
     connection: &mut SqliteConnection,
@@ -296,6 +222,31 @@ pub(super) async fn delivery(
     let mut query = QueryBuilder::<Sqlite>::new(SELECT_DELIVERIES);
     query.push(" where deliveries.id = ").push_bind(id.0);
     query.build().fetch_optional(connection).await?.as_ref().map(delivery_of).transpose()
+}
+
+/// Bytes of a delivery; `None` if it is not on record.
+pub(super) async fn delivery_bytes(
+    connection: &mut SqliteConnection,
+    id: DeliveryId,
+) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("select size_bytes from deliveries where id = ?")
+        .bind(id.0)
+        .fetch_optional(connection)
+        .await
+}
+
+/// Bytes of a job's result; `None` if there is none.
+pub(super) async fn result_bytes(
+    connection: &mut SqliteConnection,
+    id: JobId,
+) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar(
+        "select size_bytes from jobs join deliveries on deliveries.seq = jobs.result_delivery
+         where jobs.id = ?",
+    )
+    .bind(id.0)
+    .fetch_optional(connection)
+    .await
 }
 
 pub(super) async fn delivery_body(
@@ -310,35 +261,6 @@ pub(super) async fn delivery_body(
     .fetch_optional(connection)
     .await?;
     Ok(body.map(Bytes::from))
-}
-
-pub(super) async fn events(
-    connection: &mut SqliteConnection,
-    job_id: JobId,
-) -> sqlx::Result<Lookup<Vec<Event>>> {
-    let rows =
-        sqlx::query("select seq, job_id, type, at, data from events where job_id = ? order by seq")
-            .bind(job_id.0)
-            .fetch_all(&mut *connection)
-            .await?;
-    let found = rows.iter().map(rows::event).collect::<sqlx::Result<Vec<_>>>()?;
-    on_record(connection, job_id, found).await
-}
-
-pub(super) async fn events_after(
-    connection: &mut SqliteConnection,
-    seq: i64,
-    job_id: Option<JobId>,
-    limit: u32,
-) -> sqlx::Result<Vec<Event>> {
-    let mut query =
-        QueryBuilder::<Sqlite>::new("select seq, job_id, type, at, data from events where seq > ");
-    query.push_bind(seq);
-    if let Some(job_id) = job_id {
-        query.push(" and job_id = ").push_bind(job_id.0);
-    }
-    query.push(" order by seq limit ").push_bind(limit);
-    query.build().fetch_all(connection).await?.iter().map(rows::event).collect()
 }
 
 pub(super) async fn last_event(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
@@ -411,7 +333,7 @@ pub(super) async fn turnarounds(connection: &mut SqliteConnection) -> sqlx::Resu
     Ok(millis)
 }
 
-fn delivery_of(row: &SqliteRow) -> sqlx::Result<Delivery> {
+pub(super) fn delivery_of(row: &SqliteRow) -> sqlx::Result<Delivery> {
     let headers: String = row.try_get("headers")?;
     let size: i64 = row.try_get("size_bytes")?;
     let repeats: i64 = row.try_get("repeats")?;
@@ -444,7 +366,7 @@ fn outcome(text: &str) -> Result<Outcome, String> {
 }
 
 /// `found` if the job is on record, else why it is not.
-async fn on_record<T>(
+pub(super) async fn on_record<T>(
     connection: &mut SqliteConnection,
     id: JobId,
     found: T,

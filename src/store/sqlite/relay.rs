@@ -13,6 +13,7 @@ use super::{pipeline::Pipeline, rows, writer::UseCase};
 use crate::{
     clock,
     domain::{
+        bounds::MAX_ATTEMPTS,
         event::{EventType, NewEvent},
         ids::JobId,
         relay::{
@@ -338,7 +339,7 @@ pub(super) async fn list(
     query.build().fetch_all(connection).await?.iter().map(relay_of).collect()
 }
 
-/// An order with every attempt.
+/// An order with its last attempts, in their order.
 pub(super) async fn show(
     connection: &mut SqliteConnection,
     id: Uuid,
@@ -350,12 +351,13 @@ pub(super) async fn show(
     let relay = relay_of(&row)?;
     let rows = sqlx::query(
         "select number, at, millis, status, error, answer from relay_attempts
-         where relay_seq = ? order by number",
+         where relay_seq = ? order by number desc limit ?",
     )
     .bind(relay.seq)
+    .bind(MAX_ATTEMPTS)
     .fetch_all(connection)
     .await?;
-    let attempts = rows.iter().map(|row| {
+    let attempts = rows.iter().rev().map(|row| {
         Ok(Attempt {
             number: row.try_get("number")?,
             at: from_millis(row.try_get("at")?),

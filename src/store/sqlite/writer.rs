@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Stopwatch,
-    domain::{delivery::Outcome, job::Job},
+    domain::{delivery::Outcome, job::Job, result::OUTPUT_BYTES},
     store::{Arrival, Begun, Lookup, NewSubmission, Receipt, ResultOrders, StoreError},
     telemetry,
     wake::Wake,
@@ -33,8 +33,8 @@ const QUEUE_CAPACITY: usize = 1024;
 /// Changes of one transaction: beyond this, sharing an fsync gains little and latency grows.
 const MAX_BATCH: usize = 64;
 
-/// Bodies of one transaction, unless one alone is larger: each is copied several times on its way,
-/// and beside large ones an fsync costs little.
+/// Bytes of one transaction's changes, unless one alone is larger: each is copied several times on
+/// its way, and beside large ones an fsync costs little.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// A change to the database: one use case, carried out within the transaction of a batch.
@@ -217,7 +217,7 @@ enum Failure {
 fn fitting(batch: &[Change]) -> usize {
     let mut bytes = 0;
     let fits = |change: &&Change| {
-        bytes += change.body_bytes();
+        bytes += change.held_bytes();
         bytes <= MAX_BATCH_BYTES
     };
     batch.iter().take_while(fits).count().max(1)
@@ -340,10 +340,15 @@ fn set_outputs<C, O>(waiting: Vec<&mut Waiting<C, O>>, outputs: Vec<O>) {
 }
 
 impl Change {
-    fn body_bytes(&self) -> usize {
+    fn held_bytes(&self) -> usize {
         match self {
-            Self::Receive(waiting) => waiting.change.body.len(),
-            Self::Submit(waiting) => waiting.change.request.get().len(),
+            Self::Receive(waiting) => {
+                waiting.change.body.len() + waiting.change.reading.held_bytes()
+            }
+            Self::Submit(waiting) => {
+                let NewSubmission { request, inputs, outputs, .. } = &waiting.change;
+                request.get().len() + (inputs.len() + outputs.len()) * OUTPUT_BYTES
+            }
             Self::Answer(_) | Self::Other(_) => 0,
         }
     }

@@ -18,6 +18,7 @@ use super::{
     Body, Facts, body_of, difference, tree,
 };
 use crate::domain::{
+    bounds::MAX_CELL_CHARS,
     delivery::{Delivery, Outcome},
     digest::hex,
     ids::DeliveryId,
@@ -28,9 +29,6 @@ const MAX_BODIES: usize = 4;
 
 /// A larger body is only linked.
 const MAX_BODY_BYTES: u64 = 1024 * 1024;
-
-/// Deliveries that are shown.
-const MAX_DELIVERIES: usize = 100;
 
 /// The bodies that are to be shown.
 pub(super) async fn bodies(
@@ -45,7 +43,7 @@ pub(super) async fn bodies(
         is_odd && delivery.bytes <= MAX_BODY_BYTES
     };
     let mut bodies = HashMap::new();
-    for delivery in facts.deliveries.iter().filter(is_meant).take(MAX_BODIES) {
+    for delivery in facts.deliveries.rows.iter().filter(is_meant).take(MAX_BODIES) {
         bodies.extend(body_of(context, delivery.id).await?.map(|body| (delivery.id, body)));
     }
     Ok(bodies)
@@ -53,12 +51,12 @@ pub(super) async fn bodies(
 
 pub(super) fn show(facts: &Facts, bodies: &HashMap<DeliveryId, Bytes>, api: &Api) -> Markup {
     html! {
-        @if facts.deliveries.is_empty() { p.muted { "Nothing was received yet." } }
-        @for delivery in facts.deliveries.iter().take(MAX_DELIVERIES) {
+        @if facts.deliveries.rows.is_empty() { p.muted { "Nothing was received yet." } }
+        @for delivery in &facts.deliveries.rows {
             (one(facts, delivery, bodies.get(&delivery.id), api))
         }
-        @if facts.deliveries.len() > MAX_DELIVERIES {
-            p.cut { "The first " (MAX_DELIVERIES) ". "
+        @if facts.deliveries.next.is_some() {
+            p.cut { "The first " (facts.deliveries.rows.len()) ". "
                 a href={ "/v1/jobs/" (facts.job.id) "/deliveries" } { "All of them as JSON" } }
         }
     }
@@ -88,7 +86,8 @@ fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> M
                 h3 { "Headers" }
                 dl.headers {
                     @for (name, value) in &delivery.headers {
-                        div { dt { (name) } dd { (facts.veil.over(value)) } }
+                        @let (shown, is_all) = facts.veil.over_beginning(value, true, MAX_CELL_CHARS);
+                        div { dt { (name) } dd { (shown) @if !is_all { "…" } } }
                     }
                 }
             }

@@ -6,26 +6,21 @@ use maud::{Markup, html};
 use similar::{Algorithm, DiffOp, capture_diff_slices, group_diff_ops};
 
 use super::{
-    tokens::{Token, Tokens, said},
+    tokens::{Token, Tokens},
     veil::Veil,
 };
-use crate::domain::json;
-
-/// Lines of a body that are compared.
-const MAX_LINES: usize = 2_000;
-
-/// Levels that are written out.
-const MAX_DEPTH: usize = 64;
-
-/// Characters of a line.
-const MAX_LINE: usize = 500;
+use crate::domain::{
+    bounds::{MAX_COMPARED_BYTES, MAX_COMPARED_LINES, MAX_LINE_CHARS, MAX_TREE_DEPTH, beginning},
+    json,
+};
 
 /// Lines shown around a difference.
 const AROUND: usize = 3;
 
 /// Shows where two bodies differ.
 pub(super) fn between(left: &[u8], right: &[u8], veil: &Veil) -> Markup {
-    let (left, right) = (lines(left, veil), lines(right, veil));
+    let ((left, is_left_cut), (right, is_right_cut)) = (lines(left, veil), lines(right, veil));
+    let is_cut = is_left_cut || is_right_cut;
     let operations = capture_diff_slices(Algorithm::Myers, &left, &right);
     let groups = group_diff_ops(operations, AROUND);
     html! {
@@ -45,8 +40,8 @@ pub(super) fn between(left: &[u8], right: &[u8], veil: &Veil) -> Markup {
                 }
             }
         }
-        @if left.len().max(right.len()) >= MAX_LINES {
-            p.cut { "The first " (MAX_LINES) " lines are compared." }
+        @if is_cut {
+            p.cut { "Their beginnings are compared, up to " (MAX_COMPARED_LINES) " lines." }
         }
     }
 }
@@ -80,28 +75,31 @@ fn cell(at: Option<usize>, lines: &[String], change: &str, is_equal: bool) -> Ma
     }
 }
 
-/// A body as lines: one for each name, value and bracket.
-fn lines(bytes: &[u8], veil: &Veil) -> Vec<String> {
+/// A body as lines: one for each name, value and bracket; and whether there are more.
+fn lines(bytes: &[u8], veil: &Veil) -> (Vec<String>, bool) {
     let Ok(value) = json::parse(bytes) else {
-        let beginning = &bytes[..bytes.len().min(MAX_LINES * MAX_LINE)];
-        let text = String::from_utf8_lossy(beginning);
-        return text.lines().take(MAX_LINES).map(|line| shortened(&veil.over(line))).collect();
+        let (text, is_all) = veil.over_bytes(bytes, MAX_COMPARED_BYTES);
+        let lines: Vec<String> = text.lines().take(MAX_COMPARED_LINES).map(shortened).collect();
+        let is_cut = !is_all || lines.len() == MAX_COMPARED_LINES;
+        return (lines, is_cut);
     };
     let mut lines = Vec::new();
     let mut depth: usize = 0;
+    let mut bytes: usize = 0;
     let mut name = String::new();
     let mut tokens = Tokens::of(value);
     while let Some(token) = tokens.next() {
         let words = match token {
             Token::Name(written) => {
-                name = format!("{}: ", veil.over(&said(written).unwrap_or_default()));
+                let (said, _) = veil.over_string(written, MAX_LINE_CHARS).unwrap_or_default();
+                name = format!("{said}: ");
                 continue;
             }
-            Token::Scalar(written) => match said(written) {
-                Some(said) => format!("{:?}", veil.over(&said)),
-                None => written.to_owned(),
+            Token::Scalar(written) => match veil.over_string(written, MAX_LINE_CHARS) {
+                Some((said, _)) => format!("{said:?}"),
+                None => beginning(written, MAX_LINE_CHARS).to_owned(),
             },
-            Token::Open(shape) if depth >= MAX_DEPTH => {
+            Token::Open(shape) if depth >= MAX_TREE_DEPTH => {
                 tokens.pass_over();
                 format!("{}…{}", shape.opening(), shape.closing())
             }
@@ -111,23 +109,23 @@ fn lines(bytes: &[u8], veil: &Veil) -> Vec<String> {
         if matches!(token, Token::Close(_)) {
             depth = depth.saturating_sub(1);
         }
-        lines.push(shortened(&format!("{:1$}{name}{words}", "", depth * 2)));
+        let line = shortened(&format!("{:1$}{name}{words}", "", depth * 2));
+        bytes += line.len();
+        lines.push(line);
         name.clear();
         if matches!(token, Token::Open(_)) && !words.ends_with(['}', ']']) {
             depth += 1;
         }
-        if lines.len() >= MAX_LINES {
-            break;
+        if lines.len() >= MAX_COMPARED_LINES || bytes >= MAX_COMPARED_BYTES {
+            return (lines, true);
         }
     }
-    lines
+    (lines, false)
 }
 
 fn shortened(line: &str) -> String {
-    match line.char_indices().nth(MAX_LINE) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
-    }
+    let kept = beginning(line, MAX_LINE_CHARS);
+    if kept.len() == line.len() { line.to_owned() } else { format!("{kept}…") }
 }
 
 #[cfg(test)]
@@ -141,7 +139,7 @@ mod tests {
         let left = br#"{"success":true,"url":"https://s/a?sig=1","n":[1,{"x":[]}]}"#;
         let right = br#"{"success":false,"url":"https://s/a?sig=2","n":[1,{"x":[]}]}"#;
         assert_eq!(
-            lines(left, &veil),
+            lines(left, &veil).0,
             [
                 "{",
                 "  success: true",

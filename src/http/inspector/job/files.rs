@@ -6,7 +6,10 @@
 use maud::{Markup, html};
 
 use super::super::parts::{self, Tone};
-use crate::domain::job::{InputState, Job, Output};
+use crate::domain::{
+    bounds::{MAX_CELL_CHARS, MAX_SHOWN_FILES},
+    job::{InputState, Job, Output},
+};
 
 pub(super) fn inputs(job: &Job) -> Markup {
     html! {
@@ -42,15 +45,19 @@ pub(super) fn outputs(job: &Job) -> Markup {
             table.plain.cards {
                 thead { tr { th scope="col" { "Output" } th scope="col" { "Structures" } th scope="col" { "Status" } th scope="col" { "File" } } }
                 tbody {
-                    @for output in &job.outputs {
+                    @for output in job.outputs.iter().take(MAX_SHOWN_FILES) {
                         tr {
                             td.name { (output.name) " " code { (output.extension.as_deref().unwrap_or_default()) } }
-                            td data-label="Structures" { (output.structures.join(", ")) }
+                            td data-label="Structures" { (structures(output)) }
                             td data-label="Status" { (status(output)) }
                             td data-label="File" { (link(job, output)) }
                         }
                     }
                 }
+            }
+            @if job.outputs.len() > MAX_SHOWN_FILES {
+                p.cut { "The first " (MAX_SHOWN_FILES) " of " (job.outputs.len()) ". "
+                    a href={ "/v1/jobs/" (job.id) "/outputs" } { "All of them as JSON" } }
             }
             @match job.secured {
                 Some(true) => p.muted {
@@ -64,6 +71,22 @@ pub(super) fn outputs(job: &Job) -> Markup {
             }
         }
     }
+}
+
+/// Its structures, as far as a cell holds them.
+fn structures(output: &Output) -> String {
+    let mut text = String::new();
+    for structure in &output.structures {
+        if text.len() + structure.len() > MAX_CELL_CHARS && !text.is_empty() {
+            text.push_str(", …");
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(structure);
+    }
+    text
 }
 
 fn status(output: &Output) -> Markup {
@@ -106,6 +129,6 @@ fn mesh_format(output: &Output) -> Option<&'static str> {
 fn mesh_name(output: &Output) -> String {
     match output.structures.as_slice() {
         [] => output.name.clone(),
-        structures => format!("{}: {}", output.name, structures.join(", ")),
+        _ => format!("{}: {}", output.name, structures(output)),
     }
 }

@@ -33,18 +33,17 @@ use super::{
 };
 use crate::{
     domain::{
+        bounds::{MAX_SHOWN_DELIVERIES, MAX_SHOWN_EVENTS, MAX_SHOWN_RELAYS},
         delivery::Delivery,
         digest::hex,
         event::Event,
         ids::{DeliveryId, JobId},
         job::{Job, Marks},
+        page::Page as PageOf,
         relay::{Attempt, Relay, RelayFilter},
     },
     store::{Lookup, StoredResult},
 };
-
-/// Targets of one job that are shown.
-const MAX_RELAYS: u32 = 50;
 
 /// Bodies from this size on take long enough to read that others would notice.
 const SLOW_BYTES: usize = 256 * 1024;
@@ -54,8 +53,8 @@ struct Facts {
     job: Job,
     marks: Marks,
     expected: Option<Expected>,
-    events: Vec<Event>,
-    deliveries: Vec<Delivery>,
+    events: PageOf<Event>,
+    deliveries: PageOf<Delivery>,
     relays: Vec<(Relay, Vec<Attempt>)>,
     result: Body,
     veil: Veil,
@@ -77,6 +76,7 @@ pub(super) async fn show(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    let _place = context.limits.page().await;
     let facts = gather(&context, id).await?;
     let api = Api::of(&headers, &context);
     let bodies = deliveries::bodies(&context, &facts).await?;
@@ -128,13 +128,13 @@ pub(super) async fn show(
 
 async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
     let store = &context.store;
-    let job = found(store.job(id).await?)?;
+    let job = found(store.job(id).await?)?.into_shown();
     let public_url = context.public_url.current().await.ok();
     let marks = store.marks(&[id], public_url.as_deref()).await?.remove(&id).unwrap_or_default();
     let now = context.clock.now();
     let filter = RelayFilter { job_id: Some(id), ..RelayFilter::default() };
     let mut relays = Vec::new();
-    for relay in store.relays(&filter, None, MAX_RELAYS, now).await? {
+    for relay in store.relays(&filter, None, MAX_SHOWN_RELAYS, now).await? {
         relays.extend(store.relay(relay.id, now).await?);
     }
     let result = match store.result(id).await? {
@@ -147,8 +147,8 @@ async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
     Ok(Facts {
         marks,
         expected: Expected::of(&store.turnarounds().await?),
-        events: found(store.events(id).await?)?,
-        deliveries: found(store.deliveries(id).await?)?,
+        events: found(store.events(id, None, MAX_SHOWN_EVENTS).await?)?,
+        deliveries: found(store.deliveries(id, None, MAX_SHOWN_DELIVERIES).await?)?,
         relays,
         result,
         veil: Veil::of(&store.signing_key(), id),

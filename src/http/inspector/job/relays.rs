@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{
     config::Scope,
-    domain::relay::{Attempt, Relay, RelayState},
+    domain::{
+        bounds::{MAX_CELL_CHARS, MAX_SHOWN_ATTEMPTS},
+        relay::{Attempt, Relay, RelayState},
+    },
 };
-
-/// Attempts of one order that are shown, the last ones.
-const MAX_ATTEMPTS: usize = 50;
 
 pub(super) fn show(facts: &Facts, visitor: &Visitor) -> Markup {
     html! {
@@ -61,7 +61,7 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
                     table.plain.cards {
                         thead { tr { th scope="col" { "Attempt" } th scope="col" { "When" } th scope="col" { "Took" } th scope="col" { "Answer" } } }
                         tbody {
-                            @for attempt in attempts.iter().rev().take(MAX_ATTEMPTS).rev() { (tried(facts, attempt)) }
+                            @for attempt in attempts.iter().rev().take(MAX_SHOWN_ATTEMPTS).rev() { (tried(facts, attempt)) }
                         }
                     }
                 }
@@ -73,7 +73,7 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
 fn tried(facts: &Facts, attempt: &Attempt) -> Markup {
     let is_taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
     let tone = if is_taken { Tone::Good } else { Tone::Bad };
-    let answer = facts.veil.over(&String::from_utf8_lossy(&attempt.answer));
+    let (answer, is_all) = facts.veil.over_bytes(&attempt.answer, MAX_CELL_CHARS);
     html! {
         tr {
             td data-label="Attempt" { (attempt.number) }
@@ -82,7 +82,7 @@ fn tried(facts: &Facts, attempt: &Attempt) -> Markup {
             td data-label="Answer" {
                 @if let Some(status) = attempt.status { (parts::tag(tone, &status.to_string(), "HTTP status")) }
                 @if let Some(error) = &attempt.error { (parts::tag(tone, error, "Why there was no answer")) }
-                @if !answer.is_empty() { pre.raw { (answer) } }
+                @if !answer.is_empty() { pre.raw { (answer) @if !is_all { "…" } } }
             }
         }
     }

@@ -8,6 +8,7 @@ use maud::{Markup, html};
 
 use super::{super::parts, Facts};
 use crate::domain::{
+    bounds::{MAX_CELL_CHARS, beginning},
     delivery::{Delivery, Outcome},
     event::Event,
     relay::Attempt,
@@ -18,9 +19,6 @@ const WIDTH: f64 = 1_000.0;
 
 /// The narrowest mark that can be seen.
 const NARROWEST: f64 = 5.0;
-
-/// Events that are listed.
-const MAX_EVENTS: usize = 200;
 
 /// The event that every output is copied.
 const SECURED: &str = "job.secured";
@@ -70,7 +68,7 @@ pub(super) fn show(facts: &Facts, now: Timestamp) -> Markup {
                 }
             }
         }
-        (events(&facts.events, begin))
+        (events(facts, begin))
     }
 }
 
@@ -114,7 +112,7 @@ fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
         };
         rows.push(Row::new("At the Engine", vec![going_on(submitted_at, end, class)]));
     }
-    rows.push(Row::new("Deliveries", facts.deliveries.iter().map(received).collect()));
+    rows.push(Row::new("Deliveries", facts.deliveries.rows.iter().map(received).collect()));
     let is_of_mirror = |kind: &str| kind.starts_with("output.") || kind == SECURED;
     rows.push(Row::new("Mirror", marks(facts, is_of_mirror)));
     let is_note = |kind: &str| kind.starts_with("job.") && !TOLD_ELSEWHERE.contains(&kind);
@@ -173,10 +171,11 @@ fn marks(facts: &Facts, is_meant: impl Fn(&str) -> bool) -> Vec<Span> {
         },
         told: event.kind.split_once('.').map_or("", |(_, what)| what).replace('_', " "),
     };
-    facts.events.iter().filter(|event| is_meant(&event.kind)).map(mark).collect()
+    facts.events.rows.iter().filter(|event| is_meant(&event.kind)).map(mark).collect()
 }
 
-fn events(events: &[Event], begin: Timestamp) -> Markup {
+fn events(facts: &Facts, begin: Timestamp) -> Markup {
+    let events = &facts.events.rows;
     html! {
         details.fold data-key="events" {
             summary { "Events " span.muted { "· " (events.len()) } }
@@ -184,19 +183,19 @@ fn events(events: &[Event], begin: Timestamp) -> Markup {
                 table.plain.cards {
                     thead { tr { th scope="col" { "When" } th scope="col" { "After" } th scope="col" { "Event" } th scope="col" { "Data" } } }
                     tbody {
-                        @for event in events.iter().take(MAX_EVENTS) {
+                        @for event in events {
                             tr {
                                 td data-label="When" { (parts::moment(event.at)) }
                                 td data-label="After" { "+" (parts::duration(parts::millis_between(begin, event.at))) }
                                 td data-label="Event" { code { (event.kind) } }
-                                td data-label="Data" { code.data { (event.data) } }
+                                td data-label="Data" { code.data { (beginning(&event.data, MAX_CELL_CHARS)) } }
                             }
                         }
                     }
                 }
             }
-            @if events.len() > MAX_EVENTS {
-                p.cut { "The first " (MAX_EVENTS) ". " a href={ "/v1/jobs/" (events[0].job_id) "/events" } { "All of them as JSON" } }
+            @if facts.events.next.is_some() {
+                p.cut { "The first " (events.len()) ". " a href={ "/v1/jobs/" (facts.job.id) "/events" } { "All of them as JSON" } }
             }
         }
     }

@@ -3,9 +3,7 @@
 //! Used for the tree and the lines of a body that `json::parse` has found to be JSON. The
 //! invariant: reading costs no stack, and no more than the text that was read.
 
-use serde_json::value::RawValue;
-
-use crate::domain::json;
+use crate::domain::json::Json;
 
 /// An object or an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,7 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    pub(super) fn of(text: &'a RawValue) -> Self {
+    pub(super) fn of(text: Json<'a>) -> Self {
         Self { text: text.get(), at: 0 }
     }
 
@@ -130,17 +128,10 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// What a string in its quotes says; `None` if it is no string.
-pub(super) fn said(written: &str) -> Option<String> {
-    if !written.starts_with('"') {
-        return None;
-    }
-    json::text(serde_json::from_str::<&RawValue>(written).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::json;
 
     fn tokens(text: &str) -> Vec<Token<'_>> {
         Tokens::of(json::parse(text.as_bytes()).expect("JSON")).collect()

@@ -1,27 +1,20 @@
 //! A body as a tree that can be folded, or as plain text where it is no JSON.
 //!
-//! The invariant: a page holds so many nodes and levels and no more, whatever the body is; the
-//! exact bytes are a link away.
+//! The invariant: a tree is bounded in nodes, levels and bytes, whatever the body is; the exact
+//! bytes are a link away.
 
 use maud::{Markup, PreEscaped, html};
 
 use super::{
-    tokens::{Shape, Token, Tokens, said},
+    tokens::{Shape, Token, Tokens},
     veil::Veil,
 };
-use crate::domain::json;
-
-/// Nodes of a tree: more than anyone reads, little enough for any browser.
-const MAX_NODES: usize = 2_000;
-
-/// Levels of a tree.
-const MAX_DEPTH: usize = 64;
-
-/// Levels that stand open at first.
-const OPEN_DEPTH: usize = 3;
-
-/// Characters that are shown of one string, and of a body that is no JSON.
-const MAX_CHARACTERS: usize = 2_000;
+use crate::domain::{
+    bounds::{
+        MAX_SHOWN_CHARS, MAX_TREE_BYTES, MAX_TREE_DEPTH, MAX_TREE_NODES, OPEN_TREE_DEPTH, beginning,
+    },
+    json,
+};
 
 /// Shows a body. `key` tells this tree from others of the page.
 pub(super) fn body(bytes: &[u8], key: &str, veil: &Veil) -> Markup {
@@ -37,21 +30,10 @@ pub(super) fn body(bytes: &[u8], key: &str, veil: &Veil) -> Markup {
 
 /// The beginning of a body that is no JSON.
 fn text(bytes: &[u8], veil: &Veil) -> Markup {
-    // Four bytes are the longest character.
-    let beginning = &bytes[..bytes.len().min(MAX_CHARACTERS * 4)];
-    let beginning_text = veil.over(&String::from_utf8_lossy(beginning));
-    let (shown, is_cut) = cut(&beginning_text);
+    let (shown, is_all) = veil.over_bytes(bytes, MAX_SHOWN_CHARS);
     html! {
         pre.raw tabindex="0" { (shown) }
-        @if is_cut || beginning.len() < bytes.len() { p.cut { "This is its beginning." } }
-    }
-}
-
-/// A text, cut to what is shown of it, and whether that is not all.
-fn cut(text: &str) -> (&str, bool) {
-    match text.char_indices().nth(MAX_CHARACTERS) {
-        Some((end, _)) => (&text[..end], true),
-        None => (text, false),
+        @if !is_all { p.cut { "This is its beginning." } }
     }
 }
 
@@ -74,7 +56,7 @@ impl Tree<'_> {
     fn grow(&mut self, mut tokens: Tokens<'_>) {
         let mut name = None;
         while let Some(token) = tokens.next() {
-            if self.nodes >= MAX_NODES && !matches!(token, Token::Close(_)) {
+            if self.is_full() && !matches!(token, Token::Close(_)) {
                 self.leaf(None, html! { span.cut { "… and more: see the exact bytes" } });
                 break;
             }
@@ -97,19 +79,23 @@ impl Tree<'_> {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.nodes >= MAX_TREE_NODES || self.html.len() >= MAX_TREE_BYTES
+    }
+
     fn open(&mut self, shape: Shape, label: Option<Markup>, tokens: &mut Tokens<'_>) {
         let (opening, closing) = (shape.opening(), shape.closing());
         if tokens.pass_over_if_empty() {
             self.leaf(label, html! { span.shape { (opening) (closing) } });
-        } else if self.levels.len() >= MAX_DEPTH {
+        } else if self.levels.len() >= MAX_TREE_DEPTH {
             tokens.pass_over();
             self.leaf(
                 label,
-                html! { span.cut { (opening) " … deeper than " (MAX_DEPTH) " levels " (closing) } },
+                html! { span.cut { (opening) " … deeper than " (MAX_TREE_DEPTH) " levels " (closing) } },
             );
         } else {
             self.nodes += 1;
-            let is_open = if self.levels.len() < OPEN_DEPTH { " open" } else { "" };
+            let is_open = if self.levels.len() < OPEN_TREE_DEPTH { " open" } else { "" };
             self.push(&format!("<li><details{is_open} data-key=\""));
             self.push(&html! { (self.key) "-" (self.nodes) }.into_string());
             self.push("\">");
@@ -133,8 +119,8 @@ impl Tree<'_> {
     /// A member's name, or an element's place.
     fn label(&mut self, name: Option<&str>) -> Option<Markup> {
         if let Some(name) = name {
-            let name = self.veil.over(&said(name).unwrap_or_default());
-            return Some(html! { span.member { (cut(&name).0) } });
+            let (name, _) = self.veil.over_string(name, MAX_SHOWN_CHARS).unwrap_or_default();
+            return Some(html! { span.member { (name) } });
         }
         let level = self.levels.last_mut().filter(|level| level.shape == Shape::Array)?;
         level.place += 1;
@@ -142,12 +128,13 @@ impl Tree<'_> {
     }
 
     fn scalar(&self, written: &str) -> Markup {
-        let Some(said) = said(written) else {
-            return html! { span.scalar { (cut(written).0) } };
+        let Some((shown, is_all)) = self.veil.over_string(written, MAX_SHOWN_CHARS) else {
+            return html! { span.scalar { (beginning(written, MAX_SHOWN_CHARS)) } };
         };
-        let said = self.veil.over(&said);
-        let (shown, is_cut) = cut(&said);
-        html! { span.string { (shown) } @if is_cut { span.cut { " … " (said.len()) " bytes" } } }
+        html! {
+            span.string { (shown) }
+            @if !is_all { span.cut { " … " (written.len() - 2) " bytes" } }
+        }
     }
 
     fn push(&mut self, html: &str) {

@@ -3,7 +3,7 @@
 //! The invariants: no page holds the signature of a callback address, with which anyone could forge
 //! the callback, nor the query of a link, which is a credential where links are signed.
 
-use crate::domain::{ids::JobId, signature};
+use crate::domain::{bounds::beginning, ids::JobId, json, signature};
 
 /// Stands where something was taken out.
 const HIDDEN: &str = "…";
@@ -25,6 +25,37 @@ impl Veil {
     /// The text as it may be shown.
     pub(super) fn over(&self, text: &str) -> String {
         without_queries(&text.replace(&self.signature, HIDDEN))
+    }
+
+    /// The beginning of a text, `most` characters of it as it may be shown, and whether that is all.
+    /// `is_all` says so of `text` itself.
+    pub(super) fn over_beginning(&self, text: &str, is_all: bool, most: usize) -> (String, bool) {
+        let mut shown = text.replace(&self.signature, HIDDEN);
+        if !is_all {
+            // A signature may have been cut: the part that is left of it goes too.
+            let part = (1..self.signature.len()).rev();
+            let part = part.map(|end| &self.signature[..end]).find(|part| shown.ends_with(part));
+            shown.truncate(shown.len() - part.map_or(0, str::len));
+        }
+        let shown = without_queries(&shown);
+        let kept = beginning(&shown, most);
+        let is_all = is_all && kept.len() == shown.len();
+        (kept.to_owned(), is_all)
+    }
+
+    /// What a string says that is written in quotes, as [`Self::over_beginning`] has it; `None` if
+    /// it is no string.
+    pub(super) fn over_string(&self, written: &str, most: usize) -> Option<(String, bool)> {
+        // Four bytes are the longest character.
+        let (text, is_all) = json::beginning(written, most * 4)?;
+        Some(self.over_beginning(&text, is_all, most))
+    }
+
+    /// The beginning of bytes that may be no text, as [`Self::over_beginning`] has it.
+    pub(super) fn over_bytes(&self, bytes: &[u8], most: usize) -> (String, bool) {
+        let part = &bytes[..bytes.len().min(most * 4)];
+        let is_all = part.len() == bytes.len();
+        self.over_beginning(&String::from_utf8_lossy(part), is_all, most)
     }
 }
 
@@ -66,5 +97,26 @@ mod tests {
         );
         assert_eq!(veil.over("a? b https://s/a \"x?y\""), "a? b https://s/a \"x?y\"");
         assert_eq!(veil.over("ä?https://"), "ä?https://");
+    }
+
+    #[test]
+    fn a_signature_that_is_cut_is_shown_in_no_part() {
+        let id = JobId(uuid::Uuid::from_u128(7));
+        let veil = Veil::of(&[1; 32], id);
+        let signature = signature::sign(&[1; 32], id);
+        for end in 1..signature.len() {
+            let text = format!("{}{}", "x".repeat(8), &signature[..end]);
+            assert_eq!(veil.over_beginning(&text, false, 100), ("x".repeat(8), false), "{end}");
+        }
+        let long = format!("{}{signature}{}", "x".repeat(390), "y".repeat(400));
+        let written = serde_json::to_string(&long).expect("JSON");
+        for most in 1..500 {
+            let (shown, is_all) = veil.over_string(&written, most).expect("a string");
+            assert!(
+                !shown.contains(&signature[..1]) || signature.starts_with(['x', 'y']),
+                "{shown}"
+            );
+            assert!(!is_all && shown.chars().count() <= most);
+        }
     }
 }

@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 
 use super::super::parts::{self, Tone};
-use crate::domain::job::{InputState, Job, Marks};
+use crate::domain::{
+    bounds::MAX_NAMES_IN_A_ROW,
+    job::{InputState, Job, Marks},
+};
 
 /// Finished jobs that an expectation needs.
 const EXPECTED_FROM: usize = 5;
@@ -110,30 +113,42 @@ fn files(job: &Job) -> Markup {
     }
     html! {
         p {
-            @for (position, input) in job.inputs.iter().enumerate() {
+            @for (position, input) in job.inputs.iter().take(MAX_NAMES_IN_A_ROW).enumerate() {
                 @if position > 0 { ", " }
                 (input.name)
             }
+            (more(job.inputs.len()))
             @if job.inputs.is_empty() { span.muted { "unknown" } }
             span.arrow aria-label="to" { " → " }
-            @for (position, (kind, count)) in kinds.iter().enumerate() {
+            @for (position, (kind, count)) in kinds.iter().take(MAX_NAMES_IN_A_ROW).enumerate() {
                 @if position > 0 { ", " }
                 (kind)
                 @if *count > 1 { " × " (count) }
             }
+            (more(kinds.len()))
             @if kinds.is_empty() { span.muted { "unknown" } }
         }
         @if !awaiting.is_empty() {
-            p.beside { "awaits " (awaiting.join(", ")) }
+            p.beside {
+                "awaits " (awaiting[..awaiting.len().min(MAX_NAMES_IN_A_ROW)].join(", "))
+                (more(awaiting.len()))
+            }
         } @else if !statuses.is_empty() {
             p.beside {
-                @for (position, (status, count)) in statuses.iter().enumerate() {
+                @for (position, (status, count)) in statuses.iter().take(MAX_NAMES_IN_A_ROW).enumerate() {
                     @if position > 0 { ", " }
                     (count) " " (status)
                 }
+                (more(statuses.len()))
             }
         }
     }
+}
+
+/// Says that there are more names than a row holds.
+fn more(count: usize) -> Markup {
+    let more = count.saturating_sub(MAX_NAMES_IN_A_ROW);
+    html! { @if more > 0 { " and " (more) " more" } }
 }
 
 /// How long a job took, or has been running, as text and as a bar against the expectation.

@@ -16,6 +16,7 @@ use self::state::{State, insert_jobs, push_updates, upsert_outputs};
 use super::{mirror, pipeline::Pipeline, relay, rows};
 use crate::{
     domain::{
+        bounds::MAX_OUTPUTS,
         delivery::{ENGINE_SOURCE, MAX_MALFORMED, Outcome, Says, judge},
         event::{EventType, NewEvent},
         ids::JobId,
@@ -321,11 +322,11 @@ pub(super) fn push_reads(query: &mut QueryBuilder<Sqlite>, arrivals: &[&Arrival]
          from job_outputs where job_seq in (select seq from jobs where ",
     );
     push_addressees(query, arrivals, "id", "inbox_key");
-    query.push(
-        ") order by job_seq, position;
+    query.push(format!(
+        ") and position < {MAX_OUTPUTS} order by job_seq, position;
          select job_seq, seq, sha256, outcome from deliveries
-         where job_seq in (select seq from jobs where ",
-    );
+         where job_seq in (select seq from jobs where "
+    ));
     push_addressees(query, arrivals, "id", "inbox_key");
     query.push(");");
 }

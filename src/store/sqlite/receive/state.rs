@@ -11,7 +11,7 @@ use crate::{
     domain::{
         delivery::{Outcome, Says},
         ids::JobId,
-        job::{JobStatus, Origin, Output},
+        job::{self, JobStatus, Origin, Output},
         result::Reading,
     },
     store::{Addressee, Arrival},
@@ -122,8 +122,8 @@ impl State {
                 if self.engine_job_id.is_none() {
                     self.engine_job_id.clone_from(&result.engine_job_id);
                 }
-                if outputs.iter().any(|output| output.index.is_none()) {
-                    self.warn("The result holds outputs that match none of the requested ones.");
+                for warning in result.warnings(&outputs) {
+                    self.warn(&warning);
                 }
                 self.outputs = outputs;
                 self.are_outputs_changed = true;
@@ -153,9 +153,7 @@ impl State {
     }
 
     fn warn(&mut self, warning: &str) {
-        if !self.warnings.iter().any(|known| known == warning) {
-            self.warnings.push(warning.to_owned());
-        }
+        job::warn(&mut self.warnings, warning);
     }
 }
 

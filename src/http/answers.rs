@@ -1,0 +1,69 @@
+//! What answers hold in memory until they are sent, counted against their budget.
+//!
+//! A layer around the routes that answer with what is on record, so that no handler can forget it.
+//! The invariant: an answer that finds no room is not sent but refused, and its memory is free.
+
+use std::{
+    pin::Pin,
+    task::{self, Poll},
+};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+
+use super::{
+    Context,
+    error::Problem,
+    limits::{Full, Room},
+};
+
+/// Middleware: counts what an answer of the API holds.
+pub(super) async fn count(
+    State(context): State<Context>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    Ok(counted(&context, next.run(request).await)?)
+}
+
+/// The answer with the room that it takes. A stream has no size and holds what it sends by itself.
+pub(super) fn counted(context: &Context, response: Response) -> Result<Response, Full> {
+    let bytes = response.body().size_hint().exact().unwrap_or_default();
+    let bytes = usize::try_from(bytes).map_err(|_| Full)?;
+    Ok(match context.limits.answers.room(bytes)? {
+        Some(room) => response.map(|body| Body::new(Counted { body, _room: room })),
+        None => response,
+    })
+}
+
+/// A body that holds its room.
+struct Counted {
+    body: Body,
+    _room: Room,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
