@@ -5,6 +5,7 @@
 //! the settings merge the doors, and then only with a key.
 
 pub mod access;
+mod address_places;
 mod bundle;
 mod callbacks;
 mod conditions;

@@ -10,6 +10,7 @@ pub mod copies;
 mod erase;
 mod gather;
 mod inputs;
+pub mod keys;
 pub mod inspect;
 mod mirror;
 mod notes;
@@ -52,6 +53,7 @@ use super::{
     StoredResult,
 };
 use crate::domain::{
+    callback_address::{AddressRecord, Standing},
     delivery::{Delivery, Outcome},
     event::Event,
     ids::{DeliveryId, JobId},
@@ -60,6 +62,7 @@ use crate::domain::{
     page::{JobFilter, JobPage, MAX_LIMIT, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
+    signing_keys::SigningKeys,
 };
 use crate::wake::Wake;
 
@@ -80,7 +83,7 @@ pub struct SqliteStore {
     digests: Gather<[u8; 32]>,
     checkpointer: Connections,
     closing: CancellationToken,
-    signing_key: [u8; 32],
+    signing_keys: SigningKeys,
     spool_mark: Option<SpoolMark>,
     wake: Wake,
     orders: ResultOrders,
@@ -119,8 +122,8 @@ impl SqliteStore {
             .statement_cache_capacity(WRITER_STATEMENTS);
         let mut connection = open::connect(&writing).await.map_err(|error| unusable(&error))?;
         open::migrate(&mut connection, path).await?;
-        let signing_key =
-            open::signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
+        let signing_keys =
+            keys::load(&mut connection, now).await.map_err(|error| unusable(&error))?;
         let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
         let interrupted =
             open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
@@ -145,7 +148,7 @@ impl SqliteStore {
             digests,
             checkpointer,
             closing,
-            signing_key,
+            signing_keys,
             spool_mark,
             wake,
             orders,
@@ -173,8 +176,12 @@ fn closed() -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn signing_key(&self) -> [u8; 32] {
-        self.signing_key
+    fn signing_keys(&self) -> &SigningKeys {
+        &self.signing_keys
+    }
+
+    async fn callback_address(&self, id: JobId) -> Result<Lookup<AddressRecord>, StoreError> {
+        ask!(self, keys::address, id)
     }
 
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
@@ -222,7 +229,7 @@ impl Store for SqliteStore {
         id: JobId,
         limit_bytes: usize,
         now: Timestamp,
-    ) -> Result<Lookup<()>, StoreError> {
+    ) -> Result<Lookup<Standing>, StoreError> {
         self.writer.commit(notes::RecordOversize { id, limit_bytes, now }).await
     }
 

@@ -76,7 +76,7 @@ async fn nothing_that_is_asked_often_scans_a_table() {
         let arrivals = arrivals(make);
         for arrivals in [&arrivals[..], &arrivals[..1]] {
             let mut query = QueryBuilder::<Sqlite>::default();
-            receive::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
+            receive::reads::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
             texts.push(query.sql().as_str().to_owned());
         }
     }

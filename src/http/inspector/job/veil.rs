@@ -3,7 +3,7 @@
 //! The invariants: no page holds the signature of a callback address, with which anyone could forge
 //! the callback, nor the query of a link, which is a credential where links are signed.
 
-use crate::domain::{ids::JobId, signature};
+use crate::domain::{ids::JobId, signing_keys::SigningKeys};
 
 /// Stands where something was taken out.
 const HIDDEN: &str = "…";
@@ -14,17 +14,19 @@ const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// What is to be hidden on the page of one job.
 #[derive(Clone)]
 pub(super) struct Veil {
-    signature: String,
+    signatures: Vec<String>,
 }
 
 impl Veil {
-    pub(super) fn of(signing_key: &[u8; 32], id: JobId) -> Self {
-        Self { signature: signature::sign(signing_key, id) }
+    pub(super) fn of(keys: &SigningKeys, id: JobId) -> Self {
+        Self { signatures: keys.signatures(id) }
     }
 
     /// The text as it may be shown.
     pub(super) fn over(&self, text: &str) -> String {
-        without_queries(&text.replace(&self.signature, HIDDEN))
+        let signatures = self.signatures.iter();
+        let text = signatures.fold(text.to_owned(), |text, one| text.replace(one, HIDDEN));
+        without_queries(&text)
     }
 }
 
@@ -53,11 +55,12 @@ fn without_queries(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::signature;
 
     #[test]
     fn a_link_loses_its_query_and_a_callback_its_signature() {
         let id = JobId(uuid::Uuid::from_u128(7));
-        let veil = Veil::of(&[1; 32], id);
+        let veil = Veil::of(&SigningKeys::first([1; 32]), id);
         let callback = format!("http://x/callbacks/{id}/{}", signature::sign(&[1; 32], id));
         assert_eq!(veil.over(&callback), format!("http://x/callbacks/{id}/…"));
         assert_eq!(
