@@ -63,7 +63,8 @@ mod tests {
     fn an_address_ends_seven_days_after_its_job_and_knows_its_keys() {
         let at = |hours| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours);
         let [one, two, three] = [1, 2, 3].map(KeyNumber);
-        let record = |finished_at, earlier_keys| AddressRecord { finished_at, key: one, earlier_keys };
+        let record =
+            |finished_at, earlier_keys| AddressRecord { finished_at, key: one, earlier_keys };
         let open = record(None, vec![]);
         assert_eq!(open.standing(one, one, at(100_000)), Standing::Valid);
         assert_eq!(open.standing(one, two, at(0)), Standing::Valid, "submitted under it");

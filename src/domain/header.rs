@@ -193,18 +193,21 @@ fn base64_decoded(text: &str) -> impl Iterator<Item = String> {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true);
-    [(&STANDARD, ['+', '/']), (&URL_SAFE, ['-', '_'])].into_iter().flat_map(move |(alphabet, more)| {
-        let engine = GeneralPurpose::new(alphabet, config);
-        let runs = text.split(move |one: char| !one.is_ascii_alphanumeric() && !more.contains(&one));
-        let long = runs.filter(|run| run.len() >= MIN_ENCODED);
-        let shifted = long.flat_map(|run| (0..4).map(move |start| &run[start..]));
-        shifted.filter_map(move |run| {
-            // One letter too many is the end of something that was cut off.
-            let whole = if run.len() % 4 == 1 { &run[..run.len() - 1] } else { run };
-            let bytes = engine.decode(whole).ok()?;
-            Some(String::from_utf8_lossy(&bytes).into_owned())
-        })
-    })
+    [(&STANDARD, ['+', '/']), (&URL_SAFE, ['-', '_'])].into_iter().flat_map(
+        move |(alphabet, more)| {
+            let engine = GeneralPurpose::new(alphabet, config);
+            let runs =
+                text.split(move |one: char| !one.is_ascii_alphanumeric() && !more.contains(&one));
+            let long = runs.filter(|run| run.len() >= MIN_ENCODED);
+            let shifted = long.flat_map(|run| (0..4).map(move |start| &run[start..]));
+            shifted.filter_map(move |run| {
+                // One letter too many is the end of something that was cut off.
+                let whole = if run.len() % 4 == 1 { &run[..run.len() - 1] } else { run };
+                let bytes = engine.decode(whole).ok()?;
+                Some(String::from_utf8_lossy(&bytes).into_owned())
+            })
+        },
+    )
 }
 
 #[cfg(test)]
@@ -243,7 +246,8 @@ mod tests {
         ] {
             assert_eq!(redaction().kept(name, "value"), HIDDEN, "{name}");
         }
-        for name in ["content-type", "idempotency-key", "webhook-signature", "x-author", "keyword"] {
+        for name in ["content-type", "idempotency-key", "webhook-signature", "x-author", "keyword"]
+        {
             assert_eq!(redaction().kept(name, "value"), "value", "{name}");
         }
         assert_eq!(redaction().kept("x-original", "bearer abc"), HIDDEN);
@@ -260,13 +264,17 @@ mod tests {
             kept(&format!("<{address}>,<{address}>")),
             format!("<https://h/callbacks/{ID}/[redacted]>,<https://h/callbacks/{ID}/[redacted]>")
         );
-        assert_eq!(kept("https://user:pw@h/a@b, http://x@y"), "https://[redacted]@h/a@b, http://[redacted]@y");
+        assert_eq!(
+            kept("https://user:pw@h/a@b, http://x@y"),
+            "https://[redacted]@h/a@b, http://[redacted]@y"
+        );
         assert_eq!(kept(&format!("/v1/jobs/{ID}/outputs")), format!("/v1/jobs/{ID}/outputs"));
     }
 
     #[test]
     fn a_secret_in_another_spelling_hides_the_whole_value() {
-        let percent = |text: &str| text.bytes().map(|one| format!("%{one:02x}")).collect::<String>();
+        let percent =
+            |text: &str| text.bytes().map(|one| format!("%{one:02x}")).collect::<String>();
         let address = format!("/callbacks/{ID}/{SIGNATURE}");
         for text in [SECRET, "/x/a-signature-of-ours", &address] {
             for value in [

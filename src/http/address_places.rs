@@ -114,23 +114,22 @@ mod tests {
         assert!(locked(&places.0).is_empty(), "nothing is kept of addresses that nobody is at");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn those_who_wait_are_bounded_and_leave_nothing_when_their_time_is_up() {
+    #[tokio::test]
+    async fn those_who_wait_are_bounded_and_leave_nothing_when_they_go() {
         let (places, one) = (AddressPlaces::default(), id());
         let held = [places.wait_for(one, LONG).await, places.wait_for(one, LONG).await];
         assert!(held.iter().all(Result::is_ok));
         let mut waiting = Vec::new();
-        for _ in 0..MAX_WAITING * 2 {
-            let places = places.clone();
-            waiting.push(tokio::spawn(async move { places.wait_for(one, LONG).await.is_err() }));
+        for _ in 0..MAX_WAITING {
+            let mut wait = Box::pin(places.wait_for(one, LONG));
+            assert!(futures_util::poll!(&mut wait).is_pending());
+            waiting.push(wait);
         }
-        tokio::task::yield_now().await;
-        let refused = waiting.iter().filter(|task| task.is_finished()).count();
-        assert_eq!(refused, MAX_WAITING, "so many were refused at once");
-        for task in waiting {
-            assert!(task.await.expect("it does not panic"), "nobody got a place");
-        }
-        drop(held);
+        assert!(places.wait_for(one, LONG).await.is_err(), "one more is refused at once");
+        waiting.pop();
+        let mut next = Box::pin(places.wait_for(one, LONG));
+        assert!(futures_util::poll!(&mut next).is_pending(), "who went away made room");
+        drop((held, waiting, next));
         assert!(locked(&places.0).is_empty());
     }
 }

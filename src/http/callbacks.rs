@@ -198,10 +198,7 @@ async fn refuse_replaced_key(context: &Context, address: &Address) -> Result<(),
 }
 
 /// Whether what comes to an address is taken in.
-async fn standing(
-    context: &Context,
-    address: &Address,
-) -> Result<Result<(), Problem>, StoreError> {
+async fn standing(context: &Context, address: &Address) -> Result<Result<(), Problem>, StoreError> {
     let current = context.store.signing_keys().current.number;
     let standing = match context.store.callback_address(address.id).await? {
         Lookup::Found(record) => record.standing(address.signer, current, context.clock.now()),
@@ -217,7 +214,11 @@ async fn standing(
 }
 
 /// From here on the work is the service's own: it ends even if the sender is gone.
-async fn keep(context: Context, mut addressed: Addressed, body: Bytes) -> Result<Response, Problem> {
+async fn keep(
+    context: Context,
+    mut addressed: Addressed,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let tasks = context.tasks.clone();
     let kept = tasks.spawn(async move {
         let limit = context.config.callbacks.max_body;

@@ -187,8 +187,7 @@ impl CallbackAddress {
             return Some(body);
         }
         let text = body.get().to_owned();
-        let hidden =
-            self.signatures.iter().fold(text, |text, one| text.replace(one, "[redacted]"));
+        let hidden = self.signatures.iter().fold(text, |text, one| text.replace(one, "[redacted]"));
         Some(RawValue::from_string(hidden).expect("plain text within a string keeps it JSON"))
     }
 }

@@ -173,9 +173,8 @@ pub(super) async fn address(
 /// The columns `finished_at`, `key_number` and `earlier_keys` of a job.
 pub(super) fn record(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<AddressRecord> {
     let earlier: &str = row.try_get("earlier_keys")?;
-    let earlier_keys = serde_json::from_str(earlier).map_err(|error| sqlx::Error::ColumnDecode {
-        index: "earlier_keys".into(),
-        source: Box::new(error),
+    let earlier_keys = serde_json::from_str(earlier).map_err(|error| {
+        sqlx::Error::ColumnDecode { index: "earlier_keys".into(), source: Box::new(error) }
     })?;
     Ok(AddressRecord {
         finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(from_millis),

@@ -253,7 +253,8 @@ impl<'a> Batch<'a> {
         relay::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
         if orders.is_mirroring {
             let connection = pipeline.connection().await?;
-            let results = self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
+            let results =
+                self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
             let results = results.map(|(_, job_seq, _, arrival)| (*job_seq, arrival.received_at));
             mirror::order(connection, &self.outputs_of(results)).await?;
             mirror::renew(connection, &self.outputs_of(self.renewals.iter().copied())).await?;
@@ -266,8 +267,10 @@ impl<'a> Batch<'a> {
         &self,
         jobs: impl Iterator<Item = (i64, Timestamp)>,
     ) -> Vec<(i64, &[Output], Timestamp)> {
-        jobs.filter_map(|(job_seq, at)| Some((job_seq, &self.states.get(&job_seq)?.outputs[..], at)))
-            .collect()
+        jobs.filter_map(|(job_seq, at)| {
+            Some((job_seq, &self.states.get(&job_seq)?.outputs[..], at))
+        })
+        .collect()
     }
 
     /// A result is passed on to every target, the job's own included.

@@ -25,9 +25,7 @@ pub(in super::super) fn push_reads(query: &mut QueryBuilder<Sqlite>, arrivals: &
          from job_outputs where job_seq in (select seq from jobs where ",
     );
     push_addressees(query, arrivals, "id", "inbox_key");
-    query.push(
-        ") order by job_seq, position;",
-    );
+    query.push(") order by job_seq, position;");
     push_known(query, arrivals);
     query.push(";");
 }

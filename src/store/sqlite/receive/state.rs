@@ -181,7 +181,9 @@ impl State {
             _ if is_settled && !arrival.was_asked_for() => {}
             (Outcome::Refreshed, _) => self.renew_links(outputs),
             (Outcome::Conflict, _) => {
-                self.warn("A later answer of the Engine contradicts the result; the first one stands.");
+                self.warn(
+                    "A later answer of the Engine contradicts the result; the first one stands.",
+                );
             }
             (Outcome::Unrecognised, Reading::Unrecognised(reason)) if !is_settled => {
                 self.warn(&format!("A delivery is no job result ({reason}); the job stays open."));
