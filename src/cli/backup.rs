@@ -52,9 +52,10 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Fail
     Ok(())
 }
 
-/// Takes the spool's callbacks into the database before it is copied: they were answered 2xx too.
+/// Takes the spool's callbacks into the database before it is copied, or its key replaced: they
+/// were answered 2xx too.
 /// A running service does it by itself, within a second of the database's recovery.
-async fn settle_spool(config: &Config) -> anyhow::Result<()> {
+pub(super) async fn settle_spool(config: &Config) -> anyhow::Result<()> {
     let clock = Clock::system();
     // Without a database there is nothing to settle, and the copy says so.
     if !config.database.path.exists() {

@@ -20,6 +20,7 @@ mod progress;
 mod relays;
 mod report;
 mod restore_check;
+mod rotate_key;
 mod sample;
 mod screen;
 mod serve;
@@ -70,6 +71,8 @@ enum Command {
     Check(check::Arguments),
     /// Copy the database to a new file, while the service runs or not
     Backup(backup::Arguments),
+    /// Make a new key for callback addresses, while the service is stopped
+    RotateKey(rotate_key::Arguments),
     /// Read a backup to its last byte, and say whether it could be restored
     RestoreCheck(restore_check::Arguments),
     /// Read every copied file, and say which are not what was stored
@@ -164,6 +167,7 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::SimulateEngine(arguments) => simulate_engine::run(*arguments).await,
         Command::Check(arguments) => check::run(arguments, settings(file)).await,
         Command::Backup(arguments) => backup::run(arguments, settings(file)?).await,
+        Command::RotateKey(arguments) => rotate_key::run(arguments, settings(file)?).await,
         Command::RestoreCheck(arguments) => restore_check::run(arguments).await,
         Command::VerifyFiles(arguments) => verify_files::run(arguments, settings(file)?).await,
         Command::Healthcheck => healthcheck::run(settings(file)?).await,

@@ -8,7 +8,22 @@ use jiff::Timestamp;
 use super::ids::{DeliveryId, JobId};
 
 /// Malformed bodies kept for one job: evidence, not an archive.
-pub const MAX_MALFORMED: usize = 3;
+pub const MAX_MALFORMED: u32 = 3;
+
+/// Deliveries kept for one job. Its result is kept beyond that too.
+pub const MAX_KEPT: u32 = 100;
+
+/// Of these, the ones that came after the result.
+pub const MAX_KEPT_AFTER_RESULT: u32 = 20;
+
+/// Bytes of bodies kept for one job beside its result.
+pub const MAX_BYTES_BESIDE_RESULT: u64 = 64 * 1024 * 1024;
+
+/// Repeats of one delivery that are events; further ones are counted only.
+pub const MAX_REPEAT_EVENTS: u64 = 10;
+
+/// Bodies over the limit that are events of one job; further ones are counted only.
+pub const MAX_OVERSIZE_EVENTS: u32 = 10;
 
 /// The source of a delivery that a look-up at the Engine brought.
 pub const ENGINE_SOURCE: &str = "engine";
@@ -20,7 +35,8 @@ pub enum Outcome {
     Stored,
     /// Byte-identical to one on record.
     Duplicate,
-    /// Other bytes with the same reading: the outputs' links are renewed.
+    /// Other bytes with the same reading. The outputs' links are renewed if the Engine was asked
+    /// for it; a callback renews nothing.
     Refreshed,
     /// Another reading than the result's: kept as evidence.
     Conflict,
@@ -66,6 +82,66 @@ pub fn judge(says: Says, result: Option<[u8; 32]>, seen_before: bool) -> Outcome
     }
 }
 
+/// What a job keeps already of what was received for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// All of it, the result included.
+    pub deliveries: u32,
+    pub after_result: u32,
+    pub malformed: u32,
+    /// Of all bodies but the result's.
+    pub bytes_beside_result: u64,
+}
+
+/// What a job has too much of to keep another delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    Deliveries,
+    AfterResult,
+    Bytes,
+    /// A limit of its own, below the others.
+    Malformed,
+}
+
+impl Budget {
+    /// As it is written in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deliveries => "deliveries",
+            Self::AfterResult => "deliveriesAfterResult",
+            Self::Bytes => "bytes",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Kept {
+    /// The budget that a delivery exceeds; `None` if it is to be kept. A result always is.
+    pub fn exceeded_by(&self, outcome: Outcome, bytes: u64, has_result: bool) -> Option<Budget> {
+        let bytes_then = self.bytes_beside_result.saturating_add(bytes);
+        match outcome {
+            Outcome::Stored => None,
+            Outcome::Malformed if self.malformed >= MAX_MALFORMED => Some(Budget::Malformed),
+            _ if self.deliveries >= MAX_KEPT => Some(Budget::Deliveries),
+            _ if has_result && self.after_result >= MAX_KEPT_AFTER_RESULT => {
+                Some(Budget::AfterResult)
+            }
+            _ if bytes_then > MAX_BYTES_BESIDE_RESULT => Some(Budget::Bytes),
+            _ => None,
+        }
+    }
+
+    /// Counts a delivery that is kept.
+    pub fn add(&mut self, outcome: Outcome, bytes: u64, has_result: bool) {
+        self.deliveries += 1;
+        if outcome != Outcome::Stored {
+            self.bytes_beside_result = self.bytes_beside_result.saturating_add(bytes);
+            self.after_result += u32::from(has_result);
+        }
+        self.malformed += u32::from(outcome == Outcome::Malformed);
+    }
+}
+
 /// A delivery on record, without its bytes.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -81,22 +157,6 @@ pub struct Delivery {
     pub repeats: u64,
     /// In the order they came, credentials redacted.
     pub headers: Vec<(String, String)>,
-}
-
-/// Headers that carry credentials: their names are kept, their values are not.
-const CREDENTIALS: [&str; 6] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "x-api-key",
-    "x-auth-token",
-    "x-amz-security-token",
-];
-
-/// A header's value as it may be kept.
-pub fn redact_header<'a>(name: &str, value: &'a str) -> &'a str {
-    let is_credential = CREDENTIALS.iter().any(|known| name.eq_ignore_ascii_case(known));
-    if is_credential { "[redacted]" } else { value }
 }
 
 #[cfg(test)]
@@ -116,8 +176,28 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_kept_by_name_only() {
-        assert_eq!(redact_header("Authorization", "Bearer x"), "[redacted]");
-        assert_eq!(redact_header("content-type", "application/json"), "application/json");
+    fn a_job_keeps_so_much_and_its_result_always() {
+        let mut kept = Kept::default();
+        for _ in 0..MAX_KEPT {
+            assert_eq!(kept.exceeded_by(Outcome::Unrecognised, 1, false), None);
+            kept.add(Outcome::Unrecognised, 1, false);
+        }
+        assert_eq!(kept.exceeded_by(Outcome::Unrecognised, 1, false), Some(Budget::Deliveries));
+        assert_eq!(kept.exceeded_by(Outcome::Stored, u64::MAX, false), None);
+
+        let mut kept = Kept::default();
+        kept.add(Outcome::Stored, MAX_BYTES_BESIDE_RESULT * 2, false);
+        for _ in 0..MAX_KEPT_AFTER_RESULT {
+            assert_eq!(kept.exceeded_by(Outcome::Conflict, 1, true), None);
+            kept.add(Outcome::Conflict, 1, true);
+        }
+        assert_eq!(kept.exceeded_by(Outcome::Refreshed, 1, true), Some(Budget::AfterResult));
+
+        let mut kept = Kept::default();
+        kept.add(Outcome::Malformed, MAX_BYTES_BESIDE_RESULT - 1, false);
+        assert_eq!(kept.exceeded_by(Outcome::Unrecognised, 1, false), None);
+        assert_eq!(kept.exceeded_by(Outcome::Unrecognised, 2, false), Some(Budget::Bytes));
+        kept.malformed = MAX_MALFORMED;
+        assert_eq!(kept.exceeded_by(Outcome::Malformed, 0, false), Some(Budget::Malformed));
     }
 }

@@ -4,10 +4,12 @@
 //! its arguments alone, so each decision can be tested with values.
 
 pub mod bounds;
+pub mod callback_address;
 pub mod delivery;
 pub mod digest;
 pub mod event;
 pub mod file_name;
+pub mod header;
 pub mod ids;
 pub mod job;
 pub mod json;
@@ -19,5 +21,6 @@ pub mod relay;
 pub mod request;
 pub mod result;
 pub mod signature;
+pub mod signing_keys;
 pub mod time;
 pub mod upload;

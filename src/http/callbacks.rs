@@ -10,7 +10,7 @@ use axum::{
     Json,
     body::Body,
     extract::{ConnectInfo, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_ENCODING},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_ENCODING},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Context,
+    address_places::AddressPlace,
     error::Problem,
     extract::{BodyError, Segments, read_body},
     limits::Held,
@@ -28,13 +29,16 @@ use super::{
 use crate::{
     api,
     domain::{
-        delivery::{Outcome, redact_header},
+        callback_address::Standing,
+        delivery::Outcome,
+        header::Redaction,
         ids::{DeliveryId, JobId},
         json,
         result::{self, Reading},
         signature,
+        signing_keys::KeyNumber,
     },
-    store::{Addressee, Arrival, Lookup, Receipt, intake::Taken},
+    store::{Addressee, Arrival, Lookup, Receipt, StoreError, intake::Taken},
     telemetry,
 };
 
@@ -64,7 +68,7 @@ const UNPACKED_PIECE: usize = 16 * 1024;
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`: kept as evidence"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: not an address we made"),
         (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased; nothing is kept"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased, or finished more than 7 days ago; nothing is kept"),
         (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
         (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`: nothing is claimed; send it again"),
     ),
@@ -76,9 +80,11 @@ pub async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = proven(&context, &job, &given)?;
+    let address = proven(&context, &job, &given)?;
+    refuse_replaced_key(&context, &address).await?;
+    let place = context.limits.address(address.id).await?;
     let limit = context.config.callbacks.max_body;
-    let job = (id != signature::PROBE_ID).then_some(id);
+    let job = (address.id != signature::PROBE_ID).then_some(address.id);
     let body = match read_body(&context.limits, &headers, body, limit).await {
         Ok(body) if job.is_none() => {
             return Ok(probe::answer(&context.store.signing_key(), &body));
@@ -86,7 +92,7 @@ pub async fn receive(
         Ok(body) => body,
         Err(error) => return Err(refused(&context, job, error).await),
     };
-    let addressed = Addressed { job: Some(id), sender, headers };
+    let addressed = Addressed { address: Some(address), place: Some(place), sender, headers };
     keep(context, addressed, body).await
 }
 
@@ -100,6 +106,7 @@ pub async fn receive(
     ),
     responses(
         (status = 204, description = "A callback address of ours"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased, or finished more than 7 days ago"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
     ),
 )]
@@ -107,7 +114,11 @@ pub async fn probe(
     State(context): State<Context>,
     Segments((job, given)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    proven(&context, &job, &given)?;
+    let address = proven(&context, &job, &given)?;
+    if address.id != signature::PROBE_ID {
+        // While the database refuses, callbacks are taken in all the same.
+        standing(&context, &address).await.unwrap_or(Ok(()))?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -124,7 +135,7 @@ pub async fn probe(
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
         (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
+        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased, or finished more than 7 days ago"),
         (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
         (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`"),
     ),
@@ -147,29 +158,72 @@ pub async fn receive_in_inbox(
         Ok(body) => body,
         Err(error) => return Err(refused(&context, None, error).await),
     };
-    keep(context, Addressed { job: None, sender, headers }, body).await
+    keep(context, Addressed { address: None, place: None, sender, headers }, body).await
 }
 
 /// Whom a body is for, and where it came from.
 struct Addressed {
     /// `None`: the inbox.
-    job: Option<JobId>,
+    address: Option<Address>,
+    place: Option<AddressPlace>,
     sender: SocketAddr,
     headers: HeaderMap,
 }
 
-fn proven(context: &Context, job: &str, given: &str) -> Result<JobId, Problem> {
+/// A callback address that one of our keys signed.
+#[derive(Clone, Copy)]
+struct Address {
+    id: JobId,
+    signer: KeyNumber,
+}
+
+/// The address, unless it is a forgery. The doctor probes with the current key alone.
+fn proven(context: &Context, job: &str, given: &str) -> Result<Address, Problem> {
     let id: JobId = job.parse()?;
-    let is_ours = signature::is_genuine(&context.store.signing_key(), id, given);
-    if is_ours { Ok(id) } else { Err(Problem::NotFound) }
+    let keys = context.store.signing_keys();
+    let signer = keys.signer(id, given).ok_or(Problem::NotFound)?;
+    if id == signature::PROBE_ID && signer != keys.current.number {
+        return Err(Problem::NotFound);
+    }
+    Ok(Address { id, signer })
+}
+
+/// What a replaced key signed is good for the jobs that were submitted under it: that is looked up
+/// before a byte of the body is read. While the database refuses, the spool's take-in looks.
+async fn refuse_replaced_key(context: &Context, address: &Address) -> Result<(), Problem> {
+    if address.signer == context.store.signing_keys().current.number {
+        return Ok(());
+    }
+    standing(context, address).await.unwrap_or(Ok(()))
+}
+
+/// Whether what comes to an address is taken in.
+async fn standing(context: &Context, address: &Address) -> Result<Result<(), Problem>, StoreError> {
+    let current = context.store.signing_keys().current.number;
+    let standing = match context.store.callback_address(address.id).await? {
+        Lookup::Found(record) => record.standing(address.signer, current, context.clock.now()),
+        Lookup::Erased => return Ok(Err(Problem::Gone)),
+        Lookup::Missing if address.signer == current => Standing::Valid,
+        Lookup::Missing => Standing::NotOurs,
+    };
+    Ok(match standing {
+        Standing::Valid => Ok(()),
+        Standing::Ended => Err(Problem::AddressEnded),
+        Standing::NotOurs => Err(Problem::NotFound),
+    })
 }
 
 /// From here on the work is the service's own: it ends even if the sender is gone.
-async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Response, Problem> {
+async fn keep(
+    context: Context,
+    mut addressed: Addressed,
+    body: Bytes,
+) -> Result<Response, Problem> {
     let tasks = context.tasks.clone();
     let kept = tasks.spawn(async move {
         let limit = context.config.callbacks.max_body;
-        let job = addressed.job;
+        let job = addressed.address.map(|address| address.id);
+        let (_place, addressed) = (addressed.place.take(), addressed);
         let arrival = match read_arrival(&context, addressed, body).await {
             Ok(arrival) => arrival,
             Err(error) => return Err(refused(&context, job, error).await),
@@ -196,9 +250,20 @@ async fn keep(context: Context, addressed: Addressed, body: Bytes) -> Result<Res
 }
 
 fn answer(receipt: Receipt, malformed: Option<String>) -> Result<Response, Problem> {
-    let Receipt::Kept { job_id, outcome } = receipt else {
-        count("gone");
-        return Err(Problem::Gone);
+    let (job_id, outcome) = match receipt {
+        Receipt::Kept { job_id, outcome } => (job_id, outcome),
+        Receipt::Erased => {
+            count("gone");
+            return Err(Problem::Gone);
+        }
+        Receipt::Ended => {
+            count("ended");
+            return Err(Problem::AddressEnded);
+        }
+        Receipt::Unproven => {
+            count("unproven");
+            return Err(Problem::NotFound);
+        }
     };
     count(outcome.as_str());
     match outcome {
@@ -234,6 +299,7 @@ async fn read_arrival(
     let is_gzip = is_gzip(&addressed.headers) && body.starts_with(&GZIP_MAGIC);
     let is_slow = is_gzip || body.len() > SLOW_BYTES;
     let unpacked = context.limits.bodies.body(limit);
+    let headers = kept_headers(&addressed.headers, &redaction(context, addressed.address));
     let read = move || {
         let (body, broken) = match is_gzip.then(|| unpack(&body, unpacked, limit)).transpose()? {
             None => (body, None),
@@ -245,16 +311,17 @@ async fn read_arrival(
             Some(reason) => Reading::Malformed(reason),
             None => result::read(&body, &id_pointers),
         };
-        let addressee = match addressed.job {
-            Some(id) => Addressee::Job(id),
+        let addressee = match addressed.address {
+            Some(address) => Addressee::Job(address.id),
             None => Addressee::Inbox(inbox_key(&body, &sha256, &id_pointers)),
         };
         Ok(Arrival {
             delivery_id: DeliveryId::new(received_at),
             addressee,
+            signer: addressed.address.map(|address| address.signer),
             received_at,
             source: addressed.sender.to_string(),
-            headers: kept_headers(&addressed.headers),
+            headers,
             body,
             sha256,
             reading,
@@ -278,10 +345,20 @@ fn inbox_key(body: &[u8], sha256: &[u8; 32], id_pointers: &[String]) -> [u8; 32]
     }
 }
 
-fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
-    let kept = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
+/// What is taken out of headers: what would let somebody in at our doors.
+fn redaction(context: &Context, address: Option<Address>) -> Redaction {
+    let keys = context.store.signing_keys();
+    let signatures = address.map(|address| keys.signatures(address.id)).unwrap_or_default();
+    let inbox_secret = context.config.callbacks.inbox_secret.as_ref();
+    Redaction::of(
+        signatures.into_iter().chain(inbox_secret.map(|secret| secret.expose().to_owned())),
+    )
+}
+
+fn kept_headers(headers: &HeaderMap, redaction: &Redaction) -> Vec<(String, String)> {
+    let kept = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = String::from_utf8_lossy(value.as_bytes());
-        (name.as_str().to_owned(), redact_header(name.as_str(), &value).to_owned())
+        (name.as_str().to_owned(), redaction.kept(name.as_str(), &value))
     };
     headers.iter().map(kept).collect()
 }
@@ -327,6 +404,7 @@ async fn refused(context: &Context, job: Option<JobId>, error: BodyError) -> Pro
         tracing::warn!(job.id = %id, limit, "callback is larger than callbacks.max_body");
         match context.store.record_oversize(id, limit, context.clock.now()).await {
             Ok(Lookup::Erased) => return Problem::Gone,
+            Ok(Lookup::Found(Standing::Ended)) => return Problem::AddressEnded,
             Ok(_) => {}
             Err(error) => return error.into(),
         }

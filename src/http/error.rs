@@ -66,6 +66,8 @@ pub enum Problem {
     NoEngineId,
     /// It was erased.
     Gone,
+    /// The callback address is not honoured any more.
+    AddressEnded,
     /// The body is larger than this many bytes.
     PayloadTooLarge(usize),
     /// No byte of the range is in the file, which has this many.
@@ -153,6 +155,7 @@ impl Problem {
                 (S::CONFLICT, "no-engine-id", "The Engine's id for this job is not known")
             }
             Self::Gone => (S::GONE, "gone", "It has been erased"),
+            Self::AddressEnded => (S::GONE, "gone", "The callback address has ended"),
             Self::PayloadTooLarge(_) => {
                 (S::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large")
             }
@@ -252,6 +255,7 @@ impl Problem {
             Self::IdempotencyInFlight => "ask again in a moment, with the same key".into(),
             Self::NoEngineId => "without it only the job's callback brings the result".into(),
             Self::Gone => "the job and everything received for it were erased".into(),
+            Self::AddressEnded => "the job finished more than 7 days ago; nothing is kept".into(),
             Self::PayloadTooLarge(limit) => format!("the limit is {limit} bytes"),
             Self::RangeNotSatisfiable(bytes) => format!("the file has {bytes} bytes"),
             Self::UnsupportedMediaType => "send it as Content-Type: application/json".into(),

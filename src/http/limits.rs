@@ -8,8 +8,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::Problem;
-use crate::config::Config;
+use super::{
+    address_places::{AddressPlace, AddressPlaces},
+    error::Problem,
+};
+use crate::{config::Config, domain::ids::JobId};
 
 /// Submissions on their way to the Engine: each holds its body and a connection there.
 const MAX_SUBMISSIONS: usize = 512;
@@ -71,6 +74,7 @@ pub struct Limits {
     uploads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     readings: Arc<Semaphore>,
+    addresses: AddressPlaces,
 }
 
 /// A place among those who may do something; given back when it is dropped.
@@ -89,6 +93,7 @@ impl Limits {
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             readings: Arc::new(Semaphore::new(MAX_READINGS)),
+            addresses: AddressPlaces::default(),
         }
     }
 
@@ -118,6 +123,12 @@ impl Limits {
     /// A place for a stream of jobs, to be kept until its end.
     pub(super) fn stream(&self) -> Result<Place, Full> {
         self.streams.clone().try_acquire_owned().map_err(|_| Full)
+    }
+
+    /// A place at the callback address of a job, to be kept until what came is on record. It is
+    /// waited for as long as a body may take.
+    pub(super) async fn address(&self, id: JobId) -> Result<AddressPlace, Full> {
+        self.addresses.wait_for(id, self.body_timeout).await
     }
 
     /// A place for reading a large body; whoever holds one soon gives it back, so it is waited for.

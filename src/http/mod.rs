@@ -6,6 +6,7 @@
 
 pub mod access;
 mod answers;
+mod address_places;
 mod bundle;
 mod callbacks;
 mod conditions;

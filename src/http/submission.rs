@@ -169,22 +169,26 @@ async fn send_stored(
 /// Where the Engine is to call back for one job.
 struct CallbackAddress {
     url: String,
-    signature: String,
+    /// Of this address, and of those that replaced keys made for the same job.
+    signatures: Vec<String>,
 }
 
 impl CallbackAddress {
     fn of(context: &Context, callback_base: &str, id: JobId) -> Self {
-        let signature = signature::sign(&context.store.signing_key(), id);
-        Self { url: format!("{callback_base}/callbacks/{id}/{signature}"), signature }
+        let keys = context.store.signing_keys();
+        let signature = signature::sign(&keys.current.bytes, id);
+        let url = format!("{callback_base}/callbacks/{id}/{signature}");
+        Self { url, signatures: keys.signatures(id) }
     }
 
     /// An Engine's answer may echo the address: whoever reads it could forge the callback.
     fn hide_in(&self, body: Option<Box<RawValue>>) -> Option<Box<RawValue>> {
         let body = body?;
-        if !body.get().contains(&self.signature) {
+        if !self.signatures.iter().any(|signature| body.get().contains(signature)) {
             return Some(body);
         }
-        let hidden = body.get().replace(&self.signature, "[redacted]");
+        let text = body.get().to_owned();
+        let hidden = self.signatures.iter().fold(text, |text, one| text.replace(one, "[redacted]"));
         Some(RawValue::from_string(hidden).expect("plain text within a string keeps it JSON"))
     }
 }

@@ -12,6 +12,7 @@ use crate::domain::{
     delivery::{ENGINE_SOURCE, Outcome},
     ids::{DeliveryId, JobId},
     result::{self, Reading},
+    signing_keys::KeyNumber,
 };
 
 /// What a body was received for.
@@ -29,8 +30,10 @@ pub enum Addressee {
 pub struct Arrival {
     pub delivery_id: DeliveryId,
     pub addressee: Addressee,
+    /// The key that signed the callback address; `None` for what did not come to one.
+    pub signer: Option<KeyNumber>,
     pub received_at: Timestamp,
-    /// The sender's address.
+    /// The sender's address, or [`ENGINE_SOURCE`].
     pub source: String,
     /// Credentials redacted.
     pub headers: Vec<(String, String)>,
@@ -50,6 +53,7 @@ impl Arrival {
         Self {
             delivery_id: DeliveryId::new(received_at),
             addressee: Addressee::Job(job_id),
+            signer: None,
             received_at,
             source: ENGINE_SOURCE.to_owned(),
             headers: Vec::new(),
@@ -58,15 +62,26 @@ impl Arrival {
             body,
         }
     }
+
+    /// Whether we asked the Engine for it. What nobody asked for changes nothing of a job that has
+    /// a result.
+    pub fn was_asked_for(&self) -> bool {
+        self.source == ENGINE_SOURCE
+    }
 }
 
 /// What became of an [`Arrival`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// On record, with this outcome.
+    /// On record, with this outcome, or counted where the job keeps too much already.
     Kept { job_id: JobId, outcome: Outcome },
     /// The job has been erased; nothing was kept.
     Erased,
+    /// The job finished too long ago; nothing was kept.
+    Ended,
+    /// A replaced key signed the address, and no job is on record that was submitted under it;
+    /// nothing was kept.
+    Unproven,
 }
 
 /// How far an emergency spool has been taken in.

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 pub use self::arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled};
 use crate::domain::{
+    callback_address::{AddressRecord, Standing},
     delivery::Delivery,
     event::Event,
     ids::{DeliveryId, JobId},
@@ -31,6 +32,7 @@ use crate::domain::{
     page::{JobFilter, JobPage, Page, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
+    signing_keys::SigningKeys,
 };
 
 /// What a caller can do about a failure.
@@ -198,8 +200,17 @@ pub struct Backlog {
 /// See the module's invariants.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// The 32 random bytes that sign callback addresses: made on first start, the same ever after.
-    fn signing_key(&self) -> [u8; 32];
+    /// The keys that sign, or signed, callback addresses: they stay the same while the store is
+    /// open.
+    fn signing_keys(&self) -> &SigningKeys;
+
+    /// The 32 random bytes that sign callback addresses: made on first start, and by a rotation.
+    fn signing_key(&self) -> [u8; 32] {
+        self.signing_keys().current.bytes
+    }
+
+    /// What is on record of a job's callback address.
+    async fn callback_address(&self, id: JobId) -> Result<Lookup<AddressRecord>, StoreError>;
 
     /// Puts a submission on record as `submitting`, or answers what its idempotency key stands for.
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError>;
@@ -223,7 +234,8 @@ pub trait Store: Send + Sync {
     ) -> Result<Lookup<BegunAgain>, StoreError>;
 
     /// Puts a body on record with everything that follows from it: the delivery, the job's status,
-    /// its outputs, its event.
+    /// its outputs, its event. What comes after the result changes nothing that is served, unless
+    /// the Engine was asked for it.
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError>;
 
     /// How far the spool had been taken in when the store was opened; `None`: never any.
@@ -234,13 +246,13 @@ pub trait Store: Send + Sync {
     /// record is not above the mark, or the delivery is on record.
     async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError>;
 
-    /// Records that a body for this job was too large to be kept.
+    /// Records that a body for this job was too large to be kept; nothing if its address has ended.
     async fn record_oversize(
         &self,
         id: JobId,
         limit_bytes: usize,
         now: Timestamp,
-    ) -> Result<Lookup<()>, StoreError>;
+    ) -> Result<Lookup<Standing>, StoreError>;
 
     /// Erases jobs and all that belongs to them, so that their bytes are nowhere in the database.
     /// Answers how many; `Erased` if the one job meant is erased already.

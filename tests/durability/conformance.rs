@@ -150,6 +150,7 @@ pub fn arrival(addressee: Addressee, id: DeliveryId, seconds: u64, body: &str) -
     Arrival {
         delivery_id: id,
         addressee,
+        signer: None,
         received_at: now(seconds),
         source: "203.0.113.7:1".into(),
         headers: vec![("content-type".into(), "application/json".into())],

@@ -82,7 +82,7 @@ async fn a_result_makes_its_job_and_finds_it_again_by_the_engine_s_id() {
     assert_eq!(service.outcome(&url, body(&id, "Missing", "")).await, "conflict");
     let job = service.job(ours).await;
     assert_eq!((&job["deliveries"], &job["status"]), (&json!(3), &json!("succeeded")));
-    assert_eq!(job["outputs"][0]["url"], "https://store.example/2");
+    assert_eq!(job["outputs"][0]["url"], "https://store.example/1", "nobody asked for another");
     assert_eq!(service.get(&format!("/v1/jobs/{ours}/result")).await.body, first);
     assert_eq!(service.jobs().await.len(), 1, "all of one job");
 

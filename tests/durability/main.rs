@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
 mod bodies;
+mod budgets;
 mod commit;
 mod conformance;
 mod crash;
@@ -18,7 +19,10 @@ mod node;
 mod outage;
 mod receiving;
 mod recovery;
+mod redaction;
 mod results;
+mod rotation;
 #[path = "../support/mod.rs"]
 mod support;
 mod together;
+mod unasked;

@@ -66,7 +66,7 @@ async fn a_result_for_an_unknown_job_makes_the_job() {
     assert_eq!(service.outcome(&url, body.clone()).await, "duplicate");
     let renewed = body.replace("example/2", "example/3");
     assert_eq!(service.outcome(&url, renewed).await, "refreshed");
-    assert_eq!(service.job(&id).await["outputs"][1]["url"], "https://store.example/3");
+    assert_eq!(service.job(&id).await["outputs"][1]["url"], "https://store.example/2");
     assert_eq!(service.outcome(&url, r#"{"success":false}"#).await, "conflict");
     assert_eq!(service.job(&id).await["status"], "partial");
     assert_eq!(service.get(&format!("/v1/jobs/{id}/result")).await.body, body);

@@ -46,6 +46,7 @@ fn arrival(job: JobId, body: Vec<u8>) -> Arrival {
     Arrival {
         delivery_id: finishline::domain::ids::DeliveryId::new(now),
         addressee: Addressee::Job(job),
+        signer: None,
         received_at: now,
         source: "192.0.2.7:4711".into(),
         headers: Vec::new(),

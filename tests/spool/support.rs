@@ -52,6 +52,7 @@ pub fn arrival(job: JobId, body: impl Into<Bytes>) -> Arrival {
     Arrival {
         delivery_id: DeliveryId::new(now()),
         addressee: Addressee::Job(job),
+        signer: None,
         received_at: now(),
         source: "192.0.2.7:4711".into(),
         headers: vec![("content-type".into(), "application/json".into())],

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use finishline::{
     domain::{
+        callback_address::{AddressRecord, Standing},
         delivery::Delivery,
         event::Event,
         ids::{DeliveryId, JobId},
@@ -26,6 +27,7 @@ use finishline::{
         page::{JobFilter, JobPage, Page, Position},
         reconcile::{DueJob, Next},
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
+        signing_keys::SigningKeys,
     },
     store::{
         Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
@@ -149,8 +151,12 @@ impl FailingStore {
 
 #[async_trait]
 impl Store for FailingStore {
-    fn signing_key(&self) -> [u8; 32] {
-        self.inner.signing_key()
+    fn signing_keys(&self) -> &SigningKeys {
+        self.inner.signing_keys()
+    }
+
+    async fn callback_address(&self, id: JobId) -> Result<Lookup<AddressRecord>, StoreError> {
+        self.pass("callback_address", self.inner.callback_address(id)).await
     }
 
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
@@ -183,7 +189,7 @@ impl Store for FailingStore {
         id: JobId,
         limit_bytes: usize,
         now: Timestamp,
-    ) -> Result<Lookup<()>, StoreError> {
+    ) -> Result<Lookup<Standing>, StoreError> {
         self.pass("record_oversize", self.inner.record_oversize(id, limit_bytes, now)).await
     }
 

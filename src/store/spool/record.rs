@@ -12,6 +12,7 @@ use crate::{
     domain::{
         ids::{DeliveryId, JobId},
         result::{self, Reading},
+        signing_keys::KeyNumber,
         time,
     },
     store::{Addressee, Arrival},
@@ -88,6 +89,7 @@ impl Payload {
                 Addressee::Job(id) => To::Job(id),
                 Addressee::Inbox(key) => To::Inbox(key),
             },
+            signer: arrival.signer,
             received_at: arrival.received_at.as_millisecond(),
             source: arrival.source.clone(),
             headers: arrival.headers.clone(),
@@ -110,6 +112,9 @@ impl Payload {
 struct Description {
     delivery_id: DeliveryId,
     addressee: To,
+    /// Not there in what was written before keys could be replaced.
+    #[serde(default)]
+    signer: Option<KeyNumber>,
     /// Milliseconds since the Unix epoch.
     received_at: i64,
     source: String,
@@ -139,6 +144,7 @@ pub(super) fn arrival(mut payload: Bytes, id_pointers: &[String]) -> Option<Arri
             To::Job(id) => Addressee::Job(id),
             To::Inbox(key) => Addressee::Inbox(key),
         },
+        signer: description.signer,
         received_at: time::from_millis(description.received_at),
         source: description.source,
         headers: description.headers,

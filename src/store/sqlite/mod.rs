@@ -12,6 +12,7 @@ mod gather;
 mod inputs;
 pub mod inspect;
 mod large;
+pub mod keys;
 mod mirror;
 mod notes;
 mod open;
@@ -54,6 +55,7 @@ use super::{
     StoredResult,
 };
 use crate::domain::{
+    callback_address::{AddressRecord, Standing},
     delivery::{Delivery, Outcome},
     event::Event,
     ids::{DeliveryId, JobId},
@@ -62,6 +64,7 @@ use crate::domain::{
     page::{JobFilter, JobPage, Page, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
+    signing_keys::SigningKeys,
 };
 use crate::wake::Wake;
 
@@ -83,7 +86,7 @@ pub struct SqliteStore {
     large: Room,
     checkpointer: Connections,
     closing: CancellationToken,
-    signing_key: [u8; 32],
+    signing_keys: SigningKeys,
     spool_mark: Option<SpoolMark>,
     wake: Wake,
     orders: ResultOrders,
@@ -122,8 +125,8 @@ impl SqliteStore {
             .statement_cache_capacity(WRITER_STATEMENTS);
         let mut connection = open::connect(&writing).await.map_err(|error| unusable(&error))?;
         open::migrate(&mut connection, path).await?;
-        let signing_key =
-            open::signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
+        let signing_keys =
+            keys::load(&mut connection, now).await.map_err(|error| unusable(&error))?;
         let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
         let interrupted =
             open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
@@ -149,7 +152,7 @@ impl SqliteStore {
             large: Room::new(),
             checkpointer,
             closing,
-            signing_key,
+            signing_keys,
             spool_mark,
             wake,
             orders,
@@ -177,8 +180,12 @@ fn closed() -> StoreError {
 
 #[async_trait]
 impl Store for SqliteStore {
-    fn signing_key(&self) -> [u8; 32] {
-        self.signing_key
+    fn signing_keys(&self) -> &SigningKeys {
+        &self.signing_keys
+    }
+
+    async fn callback_address(&self, id: JobId) -> Result<Lookup<AddressRecord>, StoreError> {
+        ask!(self, keys::address, id)
     }
 
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
@@ -226,7 +233,7 @@ impl Store for SqliteStore {
         id: JobId,
         limit_bytes: usize,
         now: Timestamp,
-    ) -> Result<Lookup<()>, StoreError> {
+    ) -> Result<Lookup<Standing>, StoreError> {
         self.writer.commit(notes::RecordOversize { id, limit_bytes, now }).await
     }
 

@@ -7,9 +7,11 @@ use jiff::Timestamp;
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::{read, rows, writer::UseCase};
+use super::{keys, rows, writer::UseCase};
 use crate::{
     domain::{
+        callback_address::Standing,
+        delivery::MAX_OVERSIZE_EVENTS,
         event::{EventType, NewEvent},
         ids::JobId,
     },
@@ -25,16 +27,48 @@ pub(super) struct RecordOversize {
 
 #[async_trait]
 impl UseCase for RecordOversize {
-    type Output = Lookup<()>;
+    type Output = Lookup<Standing>;
 
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<()>> {
-        if let Lookup::Erased = read::missing::<()>(connection, self.id).await? {
-            return Ok(Lookup::Erased);
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<Standing>> {
+        match keys::address(connection, self.id).await? {
+            Lookup::Erased => return Ok(Lookup::Erased),
+            Lookup::Found(record) if record.standing_at(self.now) != Standing::Valid => {
+                return Ok(Lookup::Found(Standing::Ended));
+            }
+            Lookup::Found(_) | Lookup::Missing => {}
         }
-        let event = NewEvent::new(self.id, EventType::DeliveryOversize, self.now)
-            .with(json!({ "limitBytes": self.limit_bytes }));
-        rows::insert_events(connection, &[event]).await?;
-        Ok(Lookup::Found(()))
+        if self.count(connection).await? <= i64::from(MAX_OVERSIZE_EVENTS) {
+            let event = NewEvent::new(self.id, EventType::DeliveryOversize, self.now)
+                .with(json!({ "limitBytes": self.limit_bytes }));
+            rows::insert_events(connection, &[event]).await?;
+        }
+        Ok(Lookup::Found(Standing::Valid))
+    }
+}
+
+impl RecordOversize {
+    /// How many there were with this one. For a job that is not on record its events are counted:
+    /// it has no others.
+    async fn count(&self, connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+        let counted = sqlx::query_scalar(
+            "update jobs set oversize_count = oversize_count + 1 where id = ?
+             returning oversize_count",
+        )
+        .bind(self.id.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+        match counted {
+            Some(count) => Ok(count),
+            None => {
+                sqlx::query_scalar(
+                    "select count(*) + 1 from (select 1 from events where job_id = ? limit ?)",
+                )
+                .bind(self.id.0)
+                .bind(MAX_OVERSIZE_EVENTS)
+                .fetch_one(connection)
+                .await
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use sqlx::{
     sqlite::SqliteConnectOptions,
 };
 
-use super::{mirror, relay, rows, submit};
+use super::{mirror, relay, submit};
 
 /// Embedded, so that the binary brings its schema along.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -86,23 +86,6 @@ async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
         ));
     }
     Ok(())
-}
-
-pub(super) async fn signing_key(
-    connection: &mut SqliteConnection,
-    now: Timestamp,
-) -> sqlx::Result<[u8; 32]> {
-    let fresh: [u8; 32] = rand::random();
-    sqlx::query(
-        "insert into instance (id, signing_key, created_at, probed_at) values (1, ?1, ?2, ?2)
-         on conflict (id) do nothing",
-    )
-    .bind(&fresh[..])
-    .bind(now.as_millisecond())
-    .execute(&mut *connection)
-    .await?;
-    let row = sqlx::query("select signing_key from instance").fetch_one(connection).await?;
-    rows::digest(&row, "signing_key")
 }
 
 pub(super) async fn settle(

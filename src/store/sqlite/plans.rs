@@ -31,6 +31,40 @@ fn arrivals(make: impl Fn(usize) -> Addressee) -> Vec<Arrival> {
     (0..MANY).map(arrival).collect()
 }
 
+/// The steps by which a text's statements reach one table.
+async fn steps(connection: &mut SqliteConnection, text: &str, table: &str) -> Vec<String> {
+    let mut steps = Vec::new();
+    for statement in text.split(';').filter(|statement| !statement.trim().is_empty()) {
+        let explain = AssertSqlSafe(format!("explain query plan {statement}"));
+        for step in sqlx::query(explain).fetch_all(&mut *connection).await.expect("a plan") {
+            let step: String = step.try_get("detail").expect("a text");
+            if step.split(' ').nth(1) == Some(table) {
+                steps.push(step);
+            }
+        }
+    }
+    steps
+}
+
+#[tokio::test]
+async fn whether_an_arrival_is_known_costs_the_same_however_many_its_job_has() {
+    let options = SqliteConnectOptions::new().in_memory(true);
+    let mut connection = SqliteConnection::connect_with(&options).await.expect("a database");
+    open::migrate(&mut connection, "memory".as_ref()).await.expect("a schema");
+    let arrivals = arrivals(|number| match number % 2 {
+        0 => Addressee::Job(JobId::new(Timestamp::UNIX_EPOCH)),
+        _ => Addressee::Inbox([number as u8; 32]),
+    });
+    let mut query = QueryBuilder::<Sqlite>::default();
+    receive::reads::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
+    let steps = steps(&mut connection, query.sql().as_str(), "deliveries").await;
+    // The last seq, then one for those of jobs and one for those of the inbox.
+    assert_eq!(steps.len(), 3, "{steps:#?}");
+    for step in &steps[1..] {
+        assert!(step.ends_with("(job_seq=? AND sha256=?)"), "{step}");
+    }
+}
+
 /// What each statement scans of the tables on record.
 async fn scans(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
     let tables: HashSet<String> =
@@ -76,7 +110,7 @@ async fn nothing_that_is_asked_often_scans_a_table() {
         let arrivals = arrivals(make);
         for arrivals in [&arrivals[..], &arrivals[..1]] {
             let mut query = QueryBuilder::<Sqlite>::default();
-            receive::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
+            receive::reads::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
             texts.push(query.sql().as_str().to_owned());
         }
     }

@@ -40,9 +40,16 @@ impl UseCase for Resubmit {
         if let Some(refusal) = refusal {
             return Ok(Lookup::Found(refusal));
         }
+        // The Engine may be running an unconfirmed one: what it was told to call back stays good.
         sqlx::query(
             "update jobs set status = 'submitting', callback_base = ?, overdue = 0, due_at = null,
-                 given_up_at = null, lookups = 0, expedited_for = null
+                 given_up_at = null, lookups = 0, expedited_for = null,
+                 earlier_keys = case
+                     when status <> 'unconfirmed' then earlier_keys
+                     when exists (select 1 from json_each(earlier_keys) where value = key_number)
+                         then earlier_keys
+                     else json_insert(earlier_keys, '$[#]', key_number) end,
+                 key_number = (select key_number from instance where id = 1)
              where id = ?",
         )
         .bind(&self.callback_base)

@@ -9,7 +9,12 @@ use async_trait::async_trait;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
-use super::{pipeline::Pipeline, receive, rows, writer::UseCase};
+use super::{
+    pipeline::Pipeline,
+    receive::{self, TakenIn},
+    rows,
+    writer::UseCase,
+};
 use crate::{
     domain::{
         delivery::Outcome,
@@ -62,7 +67,8 @@ pub(super) async fn mark(connection: &mut SqliteConnection) -> sqlx::Result<Opti
 }
 
 /// Whether this very arrival is on record: as a delivery, or as the repetition of one. Repetitions
-/// of a malformed body leave no trace of their own and are not counted again.
+/// of a malformed body leave no trace of their own and are not counted again; what is counted
+/// without an event may be counted twice.
 async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sqlx::Result<bool> {
     let (job_id, inbox_key) = match arrival.addressee {
         Addressee::Job(id) => (Some(id.0), None),
@@ -72,8 +78,8 @@ async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sql
     sqlx::query_scalar(
         "with job as (select seq, id from jobs where id = ?1 or inbox_key = ?2)
          select exists (select 1 from deliveries where id = ?3)
-             or exists (select 1 from events where job_id = (select id from job) and type = ?4
-                 and data ->> 'arrivalId' = ?5)
+             or exists (select 1 from events where job_id = (select id from job) and at = ?9
+                 and type = ?4 and data ->> 'arrivalId' = ?5)
              or (?6 and exists (select 1 from deliveries
                  where job_seq = (select seq from job) and sha256 = ?7 and outcome = ?8))",
     )
@@ -85,6 +91,7 @@ async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sql
     .bind(is_malformed)
     .bind(&arrival.sha256[..])
     .bind(Outcome::Malformed.as_str())
+    .bind(arrival.received_at.as_millisecond())
     .fetch_one(connection)
     .await
 }
@@ -95,12 +102,13 @@ async fn take_in(
     orders: &ResultOrders,
 ) -> sqlx::Result<Option<Receipt>> {
     let mut pipeline = Pipeline::within(connection);
-    let receipt = receive::apply(&mut pipeline, &[arrival], orders).await?.pop();
+    let taken = receive::apply(&mut pipeline, &[arrival], orders).await?.pop();
     pipeline.flush().await?;
-    if let Some(Receipt::Kept { job_id, .. }) = receipt {
+    // What is only counted has no event here either.
+    if let Some(TakenIn { receipt: Receipt::Kept { job_id, .. }, is_told: true }) = taken {
         let event = NewEvent::new(job_id, EventType::DeliverySpooled, arrival.received_at)
             .with(json!({ "deliveryId": arrival.delivery_id.to_string() }));
         rows::insert_events(connection, &[event]).await?;
     }
-    Ok(receipt)
+    Ok(taken.map(|taken| taken.receipt))
 }

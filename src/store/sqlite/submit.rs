@@ -101,7 +101,7 @@ async fn insert(
     let query = pipeline.next().await?;
     query.push(
         "insert into jobs (seq, id, origin, status, reference, end_user_id, cloud_package,
-             external_job_id, callback_base, relay_url, created_at, warnings) ",
+             external_job_id, callback_base, relay_url, created_at, warnings, key_number) ",
     );
     query.push_values(submissions, |mut row, (seq, job)| {
         row.push_bind(seq)
@@ -115,7 +115,8 @@ async fn insert(
             .push_bind(&job.callback_base)
             .push_bind(&job.relay_url)
             .push_bind(job.now.as_millisecond())
-            .push_bind(rows::json_texts(&job.warnings));
+            .push_bind(rows::json_texts(&job.warnings))
+            .push("(select key_number from instance where id = 1)");
     });
     query.push("; insert into job_bodies (job_seq, request) ");
     query.push_values(submissions, |mut row, (seq, job)| {
@@ -227,7 +228,9 @@ impl NewSubmission {
             JobStatus::Submitting => Begun::InFlight,
             JobStatus::Unsent => {
                 sqlx::query(
-                    "update jobs set status = 'submitting', callback_base = ? where id = ?",
+                    "update jobs set status = 'submitting', callback_base = ?,
+                         key_number = (select key_number from instance where id = 1)
+                     where id = ?",
                 )
                 .bind(&self.callback_base)
                 .bind(id.0)

@@ -312,8 +312,8 @@ async fn carry_out(
         }
     }
     if !arrivals.is_empty() {
-        let receipts = receive::apply(pipeline, &changes_of(&arrivals), orders).await?;
-        set_outputs(arrivals, receipts);
+        let taken = receive::apply(pipeline, &changes_of(&arrivals), orders).await?;
+        set_outputs(arrivals, taken.into_iter().map(|one| one.receipt).collect());
     }
     if !submissions.is_empty() {
         let begun = submit::begin(pipeline, &changes_of(&submissions)).await?;

@@ -123,11 +123,14 @@ fn meaning(outcome: Outcome) -> (Tone, &'static str) {
     match outcome {
         Outcome::Stored => (Tone::Good, "It is the job's result"),
         Outcome::Duplicate => (Tone::Quiet, "The same bytes had come before"),
-        Outcome::Refreshed => (Tone::Good, "The same result with other links, which were renewed"),
+        Outcome::Refreshed => (
+            Tone::Good,
+            "The same result with other links; they are taken where the Engine was asked for them",
+        ),
         Outcome::Conflict => {
             (Tone::Bad, "It says something else than the result, which stands; this is evidence")
         }
-        Outcome::Unrecognised => (Tone::Warning, "JSON, but no job result; the job stays open"),
+        Outcome::Unrecognised => (Tone::Warning, "JSON, but no job result; it changes nothing"),
         Outcome::Malformed => (Tone::Bad, "Not JSON; its sender was told so"),
     }
 }

@@ -131,11 +131,11 @@ fn shortened(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::JobId;
+    use crate::domain::{ids::JobId, signing_keys::SigningKeys};
 
     #[test]
     fn lines_that_differ_stand_side_by_side() {
-        let veil = Veil::of(&[1; 32], JobId(uuid::Uuid::from_u128(7)));
+        let veil = Veil::of(&SigningKeys::first([1; 32]), JobId(uuid::Uuid::from_u128(7)));
         let left = br#"{"success":true,"url":"https://s/a?sig=1","n":[1,{"x":[]}]}"#;
         let right = br#"{"success":false,"url":"https://s/a?sig=2","n":[1,{"x":[]}]}"#;
         assert_eq!(

@@ -151,7 +151,7 @@ async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
         deliveries: found(store.deliveries(id, None, MAX_SHOWN_DELIVERIES).await?)?,
         relays,
         result,
-        veil: Veil::of(&store.signing_key(), id),
+        veil: Veil::of(store.signing_keys(), id),
         job,
     })
 }

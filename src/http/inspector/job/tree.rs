@@ -149,10 +149,10 @@ fn named(label: Option<Markup>) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::JobId;
+    use crate::domain::{ids::JobId, signing_keys::SigningKeys};
 
     fn shown(bytes: &[u8]) -> String {
-        let veil = Veil::of(&[1; 32], JobId(uuid::Uuid::from_u128(7)));
+        let veil = Veil::of(&SigningKeys::first([1; 32]), JobId(uuid::Uuid::from_u128(7)));
         body(bytes, "k", &veil).into_string()
     }
 

@@ -3,7 +3,7 @@
 //! The invariants: no page holds the signature of a callback address, with which anyone could forge
 //! the callback, nor the query of a link, which is a credential where links are signed.
 
-use crate::domain::{bounds::beginning, ids::JobId, json, signature};
+use crate::domain::{bounds::beginning, ids::JobId, json, signing_keys::SigningKeys};
 
 /// Stands where something was taken out.
 const HIDDEN: &str = "…";
@@ -14,28 +14,32 @@ const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// What is to be hidden on the page of one job.
 #[derive(Clone)]
 pub(super) struct Veil {
-    signature: String,
+    signatures: Vec<String>,
 }
 
 impl Veil {
-    pub(super) fn of(signing_key: &[u8; 32], id: JobId) -> Self {
-        Self { signature: signature::sign(signing_key, id) }
+    pub(super) fn of(keys: &SigningKeys, id: JobId) -> Self {
+        Self { signatures: keys.signatures(id) }
     }
 
     /// The text as it may be shown.
     pub(super) fn over(&self, text: &str) -> String {
-        without_queries(&text.replace(&self.signature, HIDDEN))
+        without_queries(&self.without_signatures(text))
+    }
+
+    fn without_signatures(&self, text: &str) -> String {
+        let signatures = self.signatures.iter();
+        signatures.fold(text.to_owned(), |text, one| text.replace(one, HIDDEN))
     }
 
     /// The beginning of a text, `most` characters of it as it may be shown, and whether that is all.
     /// `is_all` says so of `text` itself.
     pub(super) fn over_beginning(&self, text: &str, is_all: bool, most: usize) -> (String, bool) {
-        let mut shown = text.replace(&self.signature, HIDDEN);
+        let mut shown = self.without_signatures(text);
         if !is_all {
             // A signature may have been cut: the part that is left of it goes too.
-            let part = (1..self.signature.len()).rev();
-            let part = part.map(|end| &self.signature[..end]).find(|part| shown.ends_with(part));
-            shown.truncate(shown.len() - part.map_or(0, str::len));
+            let left = self.signatures.iter().map(|signature| cut_at_end(&shown, signature)).max();
+            shown.truncate(shown.len() - left.unwrap_or_default());
         }
         let shown = without_queries(&shown);
         let kept = beginning(&shown, most);
@@ -57,6 +61,12 @@ impl Veil {
         let is_all = part.len() == bytes.len();
         self.over_beginning(&String::from_utf8_lossy(part), is_all, most)
     }
+}
+
+/// How many bytes at the end of a text are the beginning of a signature.
+fn cut_at_end(text: &str, signature: &str) -> usize {
+    let part = (1..signature.len()).rev().find(|end| text.ends_with(&signature[..*end]));
+    part.unwrap_or_default()
 }
 
 /// Cuts each link in a text before its query; what follows the link stays.
@@ -84,11 +94,12 @@ fn without_queries(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::signature;
 
     #[test]
     fn a_link_loses_its_query_and_a_callback_its_signature() {
         let id = JobId(uuid::Uuid::from_u128(7));
-        let veil = Veil::of(&[1; 32], id);
+        let veil = Veil::of(&SigningKeys::first([1; 32]), id);
         let callback = format!("http://x/callbacks/{id}/{}", signature::sign(&[1; 32], id));
         assert_eq!(veil.over(&callback), format!("http://x/callbacks/{id}/…"));
         assert_eq!(

@@ -4,6 +4,7 @@
 //! Called by the writer within its transaction. The invariant: what is decided for an arrival
 //! depends on the rows and on the arrivals before it in the batch, as if each came alone.
 
+pub(super) mod reads;
 mod state;
 
 use std::collections::HashMap;
@@ -12,41 +13,60 @@ use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
-use self::state::{State, insert_jobs, push_updates, upsert_outputs};
+use self::{
+    reads::{push_addressees, push_reads},
+    state::{Known, State, insert_jobs, push_updates, upsert_outputs},
+};
 use super::{mirror, pipeline::Pipeline, relay, rows};
 use crate::{
     domain::{
-        bounds::MAX_OUTPUTS,
-        delivery::{ENGINE_SOURCE, MAX_MALFORMED, Outcome, Says, judge},
+        callback_address::Standing,
+        delivery::{Budget, MAX_REPEAT_EVENTS, Outcome, Says, judge},
         event::{EventType, NewEvent},
         ids::JobId,
         job::{Origin, Output},
         result::{Reading, reading_digest},
+        signing_keys::KeyNumber,
     },
     store::{Addressee, Arrival, Receipt, ResultOrders},
 };
 
-/// Puts arrivals on record; one receipt for each, in their order.
+/// What became of an arrival.
+pub(super) struct TakenIn {
+    pub receipt: Receipt,
+    /// An event tells of it; further ones of their kind are counted only.
+    pub is_told: bool,
+}
+
+/// Puts arrivals on record; what became of each, in their order.
 pub(super) async fn apply(
     pipeline: &mut Pipeline<'_>,
     arrivals: &[&Arrival],
     orders: &ResultOrders,
-) -> sqlx::Result<Vec<Receipt>> {
+) -> sqlx::Result<Vec<TakenIn>> {
     let mut batch = Batch::load(pipeline, arrivals).await?;
-    let receipts = arrivals.iter().map(|arrival| batch.take_in(arrival)).collect();
+    let mut taken = Vec::with_capacity(arrivals.len());
+    for arrival in arrivals {
+        let events = batch.events.len();
+        let receipt = batch.take_in(arrival);
+        taken.push(TakenIn { receipt, is_told: batch.events.len() > events });
+    }
     batch.write(pipeline, orders).await?;
-    Ok(receipts)
+    Ok(taken)
 }
 
 struct Batch<'a> {
     states: HashMap<i64, State>,
     /// Whom an arrival is for: the job's seq; `None` if it has been erased.
     addressees: HashMap<Addressee, Option<i64>>,
+    current_key: KeyNumber,
     next_delivery: i64,
     /// New deliveries: seq, job's seq, outcome, arrival.
     deliveries: Vec<(i64, i64, Outcome, &'a Arrival)>,
     /// Deliveries on record that came again: seq, how often.
     repeats: HashMap<i64, i64>,
+    /// Jobs whose links the Engine gave anew when it was asked: seq, when.
+    renewals: Vec<(i64, Timestamp)>,
     events: Vec<NewEvent>,
 }
 
@@ -55,9 +75,11 @@ impl<'a> Batch<'a> {
         let mut batch = Self {
             states: HashMap::new(),
             addressees: HashMap::new(),
+            current_key: KeyNumber::FIRST,
             next_delivery: 1,
             deliveries: Vec::new(),
             repeats: HashMap::new(),
+            renewals: Vec::new(),
             events: Vec::new(),
         };
         let last_job = batch.find_jobs(pipeline, arrivals).await?;
@@ -66,7 +88,8 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    /// The jobs that arrivals are for, with their outputs and deliveries. Answers the last job's seq.
+    /// The jobs that arrivals are for, with their outputs and those of their deliveries that have
+    /// the same bytes. Answers the last job's seq.
     async fn find_jobs(
         &mut self,
         pipeline: &mut Pipeline<'_>,
@@ -85,6 +108,7 @@ impl<'a> Batch<'a> {
         self.add_details(&outputs, &deliveries)?;
         let last = last.first().ok_or(sqlx::Error::RowNotFound)?;
         self.next_delivery = last.try_get::<i64, _>("delivery")? + 1;
+        self.current_key = KeyNumber(last.try_get("key_number")?);
         last.try_get("job")
     }
 
@@ -97,10 +121,9 @@ impl<'a> Batch<'a> {
         }
         for row in deliveries {
             let Some(state) = self.states.get_mut(&row.try_get("job_seq")?) else { continue };
-            state.known.insert(rows::digest(row, "sha256")?, row.try_get("seq")?);
-            if row.try_get::<&str, _>("outcome")? == Outcome::Malformed.as_str() {
-                state.malformed += 1;
-            }
+            let repeats = row.try_get::<i64, _>("repeats")?.unsigned_abs();
+            let known = Known { delivery: row.try_get("seq")?, repeats };
+            state.known.insert(rows::digest(row, "sha256")?, known);
         }
         Ok(())
     }
@@ -132,14 +155,16 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Jobs that arrivals prove, but that are not on record.
+    /// Jobs that arrivals prove, but that are not on record. A key that was replaced proves none:
+    /// the jobs that were submitted under it are on record.
     fn make_missing(&mut self, arrivals: &[&Arrival], first_seq: i64) {
         let mut next_seq = first_seq;
         for arrival in arrivals {
-            if self.addressees.contains_key(&arrival.addressee) {
+            let is_proven = arrival.signer.is_none_or(|signer| signer == self.current_key);
+            if self.addressees.contains_key(&arrival.addressee) || !is_proven {
                 continue;
             }
-            let state = State::new(next_seq, arrival);
+            let state = State::new(next_seq, arrival, self.current_key);
             if state.origin == Origin::Recovered {
                 let kind = EventType::JobRecovered;
                 self.events.push(NewEvent::new(state.id, kind, arrival.received_at));
@@ -151,11 +176,18 @@ impl<'a> Batch<'a> {
     }
 
     fn take_in(&mut self, arrival: &'a Arrival) -> Receipt {
-        let Some(seq) = self.addressees.get(&arrival.addressee).copied().flatten() else {
-            return Receipt::Erased;
+        let seq = match self.addressees.get(&arrival.addressee) {
+            Some(Some(seq)) => *seq,
+            Some(None) => return Receipt::Erased,
+            None => return Receipt::Unproven,
         };
         let state =
             self.states.get_mut(&seq).expect("every addressee on record was loaded or made");
+        match state.standing(arrival, self.current_key) {
+            Standing::Valid => {}
+            Standing::Ended => return Receipt::Ended,
+            Standing::NotOurs => return Receipt::Unproven,
+        }
         let (says, outputs) = match &arrival.reading {
             Reading::Result(result) => {
                 let outputs = result.apply(&state.outputs);
@@ -164,12 +196,12 @@ impl<'a> Batch<'a> {
             Reading::Unrecognised(_) => (Says::Unrecognised, Vec::new()),
             Reading::Malformed(_) => (Says::Malformed, Vec::new()),
         };
-        let known = state.known.get(&arrival.sha256).copied();
-        let outcome = judge(says, state.result_reading, known.is_some());
+        let outcome = judge(says, state.result_reading, state.known.contains_key(&arrival.sha256));
         let receipt = Receipt::Kept { job_id: state.id, outcome };
-        if let Some(delivery) = known {
-            *self.repeats.entry(delivery).or_default() += 1;
-            if outcome == Outcome::Duplicate {
+        if let Some(known) = state.known.get_mut(&arrival.sha256) {
+            *self.repeats.entry(known.delivery).or_default() += 1;
+            known.repeats += 1;
+            if outcome == Outcome::Duplicate && known.repeats <= MAX_REPEAT_EVENTS {
                 let kind = EventType::DeliveryDuplicate;
                 // Tells the spool's take-in that this very arrival has been counted.
                 let arrival_id = arrival.delivery_id.to_string();
@@ -178,24 +210,30 @@ impl<'a> Batch<'a> {
             }
             return receipt;
         }
-        if outcome == Outcome::Malformed {
-            if state.malformed >= MAX_MALFORMED {
-                return receipt;
+        let exceeded = state.exceeded_by(outcome, arrival);
+        match exceeded {
+            // Never more than a few, and their senders are told.
+            Some(Budget::Malformed) => return receipt,
+            Some(budget) => self.events.extend(state.leave_out(budget, outcome, arrival)),
+            None => {
+                let delivery = self.next_delivery;
+                self.next_delivery += 1;
+                state.keep(outcome, says, delivery, arrival);
+                self.deliveries.push((delivery, seq, outcome, arrival));
             }
-            state.malformed += 1;
         }
-
-        let delivery = self.next_delivery;
-        self.next_delivery += 1;
-        state.known.insert(arrival.sha256, delivery);
-        state.delivery_count += 1;
-        state.is_changed = true;
-        state.follow(outcome, says, delivery, arrival, outputs);
-        self.deliveries.push((delivery, seq, outcome, arrival));
-        self.events.push(event_of(state, outcome, arrival));
-        if arrival.source == ENGINE_SOURCE {
+        if exceeded.is_none() || arrival.was_asked_for() {
+            state.follow(outcome, arrival, outputs);
+        }
+        if exceeded.is_none() {
+            self.events.push(event_of(state, outcome, arrival));
+        }
+        if arrival.was_asked_for() {
             let event = NewEvent::new(state.id, EventType::JobReconciled, arrival.received_at);
             self.events.push(event.with(json!({ "outcome": outcome.as_str() })));
+            if outcome == Outcome::Refreshed {
+                self.renewals.push((seq, arrival.received_at));
+            }
         }
         receipt
     }
@@ -215,21 +253,24 @@ impl<'a> Batch<'a> {
         relay::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
         if orders.is_mirroring {
             let connection = pipeline.connection().await?;
-            mirror::order(connection, &self.outputs_of(Outcome::Stored)).await?;
-            mirror::renew(connection, &self.outputs_of(Outcome::Refreshed)).await?;
+            let results =
+                self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
+            let results = results.map(|(_, job_seq, _, arrival)| (*job_seq, arrival.received_at));
+            mirror::order(connection, &self.outputs_of(results)).await?;
+            mirror::renew(connection, &self.outputs_of(self.renewals.iter().copied())).await?;
         }
         Ok(())
     }
 
-    /// The outputs of the jobs that a delivery with this outcome came for, and when.
-    fn outputs_of(&self, wanted: Outcome) -> Vec<(i64, &[Output], Timestamp)> {
-        let deliveries = self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == wanted);
-        deliveries
-            .filter_map(|(_, job_seq, _, arrival)| {
-                let state = self.states.get(job_seq)?;
-                Some((*job_seq, &state.outputs[..], arrival.received_at))
-            })
-            .collect()
+    /// The outputs of these jobs, with when they were told of.
+    fn outputs_of(
+        &self,
+        jobs: impl Iterator<Item = (i64, Timestamp)>,
+    ) -> Vec<(i64, &[Output], Timestamp)> {
+        jobs.filter_map(|(job_seq, at)| {
+            Some((job_seq, &self.states.get(&job_seq)?.outputs[..], at))
+        })
+        .collect()
     }
 
     /// A result is passed on to every target, the job's own included.
@@ -305,56 +346,4 @@ fn event_of(state: &State, outcome: Outcome, arrival: &Arrival) -> NewEvent {
         _ => json!({ "deliveryId": delivery_id }),
     };
     NewEvent::new(state.id, kind, arrival.received_at).with(data)
-}
-
-/// Four statements: the last seqs, the jobs that arrivals are for, their outputs, their deliveries.
-pub(super) fn push_reads(query: &mut QueryBuilder<Sqlite>, arrivals: &[&Arrival]) {
-    query.push(
-        "select (select coalesce(max(seq), 0) from deliveries) as delivery,
-                (select coalesce(max(seq), 0) from jobs) as job;
-         select seq, id, origin, created_at, status, success, finished_at, engine_job_id, result_delivery,
-                result_reading, delivery_count, warnings, inbox_key, relay_url
-         from jobs where ",
-    );
-    push_addressees(query, arrivals, "id", "inbox_key");
-    query.push(
-        "; select job_seq, name, kind, kind_index, extension, structures, status, url
-         from job_outputs where job_seq in (select seq from jobs where ",
-    );
-    push_addressees(query, arrivals, "id", "inbox_key");
-    query.push(format!(
-        ") and position < {MAX_OUTPUTS} order by job_seq, position;
-         select job_seq, seq, sha256, outcome from deliveries
-         where job_seq in (select seq from jobs where "
-    ));
-    push_addressees(query, arrivals, "id", "inbox_key");
-    query.push(");");
-}
-
-/// `ID in (…)` and `KEY in (…)` for whom the arrivals are, joined by "or" where there are both. An
-/// empty list would have the whole table scanned.
-fn push_addressees(
-    query: &mut QueryBuilder<Sqlite>,
-    arrivals: &[&Arrival],
-    id_column: &str,
-    key_column: &str,
-) {
-    let (jobs, inbox): (Vec<&Arrival>, Vec<&Arrival>) =
-        arrivals.iter().partition(|arrival| matches!(arrival.addressee, Addressee::Job(_)));
-    for (position, (column, arrivals)) in [(id_column, jobs), (key_column, inbox)]
-        .into_iter()
-        .filter(|(_, some)| !some.is_empty())
-        .enumerate()
-    {
-        query.push(if position == 0 { "" } else { " or " });
-        query.push(column).push(" in (");
-        let mut list = query.separated(", ");
-        for arrival in arrivals {
-            match arrival.addressee {
-                Addressee::Job(id) => list.push_bind(id.0),
-                Addressee::Inbox(key) => list.push_bind(key.to_vec()),
-            };
-        }
-        query.push(")");
-    }
 }

@@ -4,18 +4,29 @@
 
 use std::collections::HashMap;
 
+use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
-use super::super::{pipeline::Pipeline, rows};
+use super::super::{keys, pipeline::Pipeline, rows};
 use crate::{
     domain::{
-        delivery::{Outcome, Says},
+        callback_address::{AddressRecord, Standing},
+        delivery::{Budget, Kept, Outcome, Says},
+        event::{EventType, NewEvent},
         ids::JobId,
         job::{self, JobStatus, Origin, Output},
         result::Reading,
+        signing_keys::KeyNumber,
     },
     store::{Addressee, Arrival},
 };
+
+/// A delivery on record with the bytes of an arrival.
+pub(super) struct Known {
+    /// Its seq.
+    pub delivery: i64,
+    pub repeats: u64,
+}
 
 /// A job as far as its arrivals concern it.
 pub(super) struct State {
@@ -28,16 +39,17 @@ pub(super) struct State {
     pub relay_url: Option<String>,
     pub status: JobStatus,
     pub success: Option<bool>,
-    pub finished_at: Option<i64>,
+    pub address: AddressRecord,
     pub engine_job_id: Option<String>,
     pub result_delivery: Option<i64>,
     pub result_reading: Option<[u8; 32]>,
-    pub delivery_count: i64,
+    pub kept: Kept,
+    /// Arrivals that were counted and not kept.
+    pub unkept: i64,
     pub warnings: Vec<String>,
     pub outputs: Vec<Output>,
-    /// Deliveries on record by digest: their seq.
-    pub known: HashMap<[u8; 32], i64>,
-    pub malformed: usize,
+    /// Deliveries on record by digest, those that an arrival of the batch may repeat.
+    pub known: HashMap<[u8; 32], Known>,
     /// When the job is to be looked up, if a delivery suggests it.
     pub look_at: Option<i64>,
     pub is_new: bool,
@@ -47,7 +59,7 @@ pub(super) struct State {
 
 impl State {
     /// A job that only this arrival tells of.
-    pub(super) fn new(seq: i64, arrival: &Arrival) -> Self {
+    pub(super) fn new(seq: i64, arrival: &Arrival, key: KeyNumber) -> Self {
         let (id, origin, inbox_key) = match arrival.addressee {
             Addressee::Job(id) => (id, Origin::Recovered, None),
             Addressee::Inbox(key) => (JobId::new(arrival.received_at), Origin::Inbox, Some(key)),
@@ -61,15 +73,15 @@ impl State {
             relay_url: None,
             status: JobStatus::Unconfirmed,
             success: None,
-            finished_at: None,
+            address: AddressRecord { finished_at: None, key, earlier_keys: Vec::new() },
             engine_job_id: None,
             result_delivery: None,
             result_reading: None,
-            delivery_count: 0,
+            kept: Kept::default(),
+            unkept: 0,
             warnings: Vec::new(),
             outputs: Vec::new(),
             known: HashMap::new(),
-            malformed: 0,
             look_at: None,
             is_new: true,
             is_changed: true,
@@ -87,15 +99,20 @@ impl State {
             relay_url: row.try_get("relay_url")?,
             status: rows::parsed(row, "status", str::parse)?,
             success: row.try_get("success")?,
-            finished_at: row.try_get("finished_at")?,
+            address: keys::record(row)?,
             engine_job_id: row.try_get("engine_job_id")?,
             result_delivery: row.try_get("result_delivery")?,
             result_reading: rows::optional_digest(row, "result_reading")?,
-            delivery_count: row.try_get("delivery_count")?,
+            kept: Kept {
+                deliveries: row.try_get("delivery_count")?,
+                after_result: row.try_get("kept_after_result")?,
+                malformed: row.try_get("kept_malformed")?,
+                bytes_beside_result: row.try_get::<i64, _>("bytes_beside_result")?.unsigned_abs(),
+            },
+            unkept: row.try_get("unkept_count")?,
             warnings: rows::texts(row, "warnings")?,
             outputs: Vec::new(),
             known: HashMap::new(),
-            malformed: 0,
             look_at: None,
             is_new: false,
             is_changed: false,
@@ -103,22 +120,55 @@ impl State {
         })
     }
 
-    /// Applies what a delivery means for the job.
-    pub(super) fn follow(
+    /// What the address or the secret that an arrival came to is good for.
+    pub(super) fn standing(&self, arrival: &Arrival, current: KeyNumber) -> Standing {
+        match arrival.signer {
+            _ if arrival.was_asked_for() => Standing::Valid,
+            Some(signer) => self.address.standing(signer, current, arrival.received_at),
+            None => self.address.standing_at(arrival.received_at),
+        }
+    }
+
+    /// What the job has too much of to keep an arrival.
+    pub(super) fn exceeded_by(&self, outcome: Outcome, arrival: &Arrival) -> Option<Budget> {
+        self.kept.exceeded_by(outcome, arrival.body.len() as u64, self.result_delivery.is_some())
+    }
+
+    /// Counts an arrival that is not kept. The first one is told of.
+    pub(super) fn leave_out(
         &mut self,
+        budget: Budget,
         outcome: Outcome,
-        says: Says,
-        delivery: i64,
         arrival: &Arrival,
-        outputs: Vec<Output>,
-    ) {
-        match (outcome, &arrival.reading, says) {
-            (Outcome::Stored, Reading::Result(result), Says::Result(digest)) => {
+    ) -> Option<NewEvent> {
+        self.unkept += 1;
+        self.is_changed = true;
+        let kind = EventType::of_delivery(outcome);
+        let event = NewEvent::new(self.id, kind, arrival.received_at)
+            .with(json!({ "kept": false, "limit": budget.as_str() }));
+        (self.unkept == 1).then_some(event)
+    }
+
+    /// Takes up a delivery that is kept under this seq.
+    pub(super) fn keep(&mut self, outcome: Outcome, says: Says, delivery: i64, arrival: &Arrival) {
+        self.kept.add(outcome, arrival.body.len() as u64, self.result_delivery.is_some());
+        self.known.insert(arrival.sha256, Known { delivery, repeats: 0 });
+        self.is_changed = true;
+        if let (Outcome::Stored, Says::Result(reading)) = (outcome, says) {
+            self.result_delivery = Some(delivery);
+            self.result_reading = Some(reading);
+        }
+    }
+
+    /// Applies what a delivery means for the job. What comes after the result means nothing,
+    /// unless the Engine was asked for it.
+    pub(super) fn follow(&mut self, outcome: Outcome, arrival: &Arrival, outputs: Vec<Output>) {
+        let is_settled = self.status.is_finished();
+        match (outcome, &arrival.reading) {
+            (Outcome::Stored, Reading::Result(result)) => {
                 self.status = result.status(&outputs);
                 self.success = Some(result.success);
-                self.finished_at = Some(arrival.received_at.as_millisecond());
-                self.result_delivery = Some(delivery);
-                self.result_reading = Some(digest);
+                self.address.finished_at = Some(arrival.received_at);
                 if self.engine_job_id.is_none() {
                     self.engine_job_id.clone_from(&result.engine_job_id);
                 }
@@ -128,21 +178,17 @@ impl State {
                 self.outputs = outputs;
                 self.are_outputs_changed = true;
             }
-            (Outcome::Refreshed, ..) => {
-                for (known, renewed) in self.outputs.iter_mut().zip(outputs) {
-                    if renewed.url.is_some() {
-                        known.url = renewed.url;
-                    }
-                }
-                self.are_outputs_changed = true;
+            _ if is_settled && !arrival.was_asked_for() => {}
+            (Outcome::Refreshed, _) => self.renew_links(outputs),
+            (Outcome::Conflict, _) => {
+                self.warn(
+                    "A later answer of the Engine contradicts the result; the first one stands.",
+                );
             }
-            (Outcome::Conflict, ..) => {
-                self.warn("A later delivery contradicts the result; the first one stands.");
-            }
-            (Outcome::Unrecognised, Reading::Unrecognised(reason), _) => {
+            (Outcome::Unrecognised, Reading::Unrecognised(reason)) if !is_settled => {
                 self.warn(&format!("A delivery is no job result ({reason}); the job stays open."));
             }
-            (Outcome::Malformed, ..) => {
+            (Outcome::Malformed, _) => {
                 self.warn("A delivery is not JSON.");
                 if self.status.is_in_flight() {
                     self.look_at = Some(arrival.received_at.as_millisecond());
@@ -150,6 +196,23 @@ impl State {
             }
             _ => {}
         }
+    }
+
+    /// Takes each link for the output that it was before. What the job was not asked for has no
+    /// name of its own and is told by what it holds.
+    fn renew_links(&mut self, outputs: Vec<Output>) {
+        for (known, renewed) in self.outputs.iter_mut().zip(outputs) {
+            let is_same = (&known.name, &known.kind, &known.extension, &known.structures)
+                == (&renewed.name, &renewed.kind, &renewed.extension, &renewed.structures);
+            if is_same && renewed.url.is_some() {
+                known.url = renewed.url;
+            }
+        }
+        self.are_outputs_changed = true;
+    }
+
+    fn finished_at(&self) -> Option<i64> {
+        self.address.finished_at.map(|at| at.as_millisecond())
     }
 
     fn warn(&mut self, warning: &str) {
@@ -164,7 +227,8 @@ pub(super) async fn insert_jobs(pipeline: &mut Pipeline<'_>, jobs: &[&State]) ->
     let query = pipeline.next().await?;
     query.push(
         "insert into jobs (seq, id, origin, status, success, engine_job_id, inbox_key,
-             created_at, finished_at, result_delivery, result_reading, delivery_count, warnings) ",
+             created_at, finished_at, result_delivery, result_reading, warnings, key_number,
+             delivery_count, kept_after_result, bytes_beside_result, kept_malformed, unkept_count) ",
     );
     query.push_values(jobs, |mut row, job| {
         row.push_bind(job.seq)
@@ -175,11 +239,16 @@ pub(super) async fn insert_jobs(pipeline: &mut Pipeline<'_>, jobs: &[&State]) ->
             .push_bind(&job.engine_job_id)
             .push_bind(job.inbox_key.map(|key| key.to_vec()))
             .push_bind(job.created_at)
-            .push_bind(job.finished_at)
+            .push_bind(job.finished_at())
             .push_bind(job.result_delivery)
             .push_bind(job.result_reading.map(|digest| digest.to_vec()))
-            .push_bind(job.delivery_count)
-            .push_bind(rows::json_texts(&job.warnings));
+            .push_bind(rows::json_texts(&job.warnings))
+            .push_bind(job.address.key.0)
+            .push_bind(job.kept.deliveries)
+            .push_bind(job.kept.after_result)
+            .push_bind(job.kept.bytes_beside_result as i64)
+            .push_bind(job.kept.malformed)
+            .push_bind(job.unkept);
     });
     query.push(";");
     Ok(())
@@ -192,6 +261,8 @@ pub(super) fn push_updates(query: &mut QueryBuilder<Sqlite>, jobs: &[&State]) {
              finished_at = fresh.column4, engine_job_id = fresh.column5,
              result_delivery = fresh.column6, result_reading = fresh.column7,
              delivery_count = fresh.column8, warnings = fresh.column9,
+             kept_after_result = fresh.column11, bytes_beside_result = fresh.column12,
+             kept_malformed = fresh.column13, unkept_count = fresh.column14,
              overdue = case when fresh.column6 is null then overdue else 0 end,
              due_at = case when fresh.column6 is null then coalesce(fresh.column10, due_at) end
          from (",
@@ -200,13 +271,17 @@ pub(super) fn push_updates(query: &mut QueryBuilder<Sqlite>, jobs: &[&State]) {
         row.push_bind(job.seq)
             .push_bind(job.status.as_str())
             .push_bind(job.success)
-            .push_bind(job.finished_at)
+            .push_bind(job.finished_at())
             .push_bind(&job.engine_job_id)
             .push_bind(job.result_delivery)
             .push_bind(job.result_reading.map(|digest| digest.to_vec()))
-            .push_bind(job.delivery_count)
+            .push_bind(job.kept.deliveries)
             .push_bind(rows::json_texts(&job.warnings))
-            .push_bind(job.look_at);
+            .push_bind(job.look_at)
+            .push_bind(job.kept.after_result)
+            .push_bind(job.kept.bytes_beside_result as i64)
+            .push_bind(job.kept.malformed)
+            .push_bind(job.unkept);
     });
     query.push(") as fresh where jobs.seq = fresh.column1;");
 }

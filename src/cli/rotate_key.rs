@@ -1,0 +1,37 @@
+//! `finishline rotate-key`: a new key for callback addresses, made while the service is stopped.
+//!
+//! The invariant: when it exits with 0, the new key is on disk, and callbacks of jobs that were
+//! submitted before are honoured as they were.
+
+use serde_json::json;
+
+use super::{Failure, backup::settle_spool};
+use crate::{clock::Clock, config::Config, store::sqlite::keys};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print one JSON value
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Failure> {
+    let path = &config.database.path;
+    // What waits there is judged under the keys that it was received under.
+    settle_spool(&config).await?;
+    let rotated = keys::rotate(path, Clock::system().now()).await?;
+    let number = rotated.number.0;
+    let retired: Vec<i64> = rotated.retired.iter().map(|key| key.0).collect();
+    if arguments.json {
+        println!("{}", json!({ "key": number, "earlierKeys": retired }));
+        return Ok(());
+    }
+    let earlier = match retired.len() {
+        0 => "no job needs an earlier one".to_owned(),
+        1 => "1 earlier key is honoured for jobs that were submitted under it".to_owned(),
+        more => format!("{more} earlier keys are honoured for jobs that were submitted under them"),
+    };
+    println!("key {number} signs from the next start on; {earlier}");
+    eprintln!("finishline: make a backup now: those made before do not have the new key");
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! The keys that sign callback addresses: the current one, and those that it replaced.
+//!
+//! The invariant: whether an address was signed by any of them is decided by arithmetic alone, and
+//! takes the same time for every address that was not.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::JobId,
+    signature::{is_genuine, sign},
+};
+
+/// Replaced keys that are honoured at once. Each one costs an HMAC for every callback.
+pub const MAX_RETIRED_KEYS: usize = 8;
+
+/// Which key of the instance: 1 for the first one, one more with every rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyNumber(pub i64);
+
+impl KeyNumber {
+    /// The key that was made on first start.
+    pub const FIRST: Self = Self(1);
+}
+
+/// A key that signs, or signed, callback addresses.
+#[derive(Clone)]
+pub struct SigningKey {
+    pub number: KeyNumber,
+    pub bytes: [u8; 32],
+}
+
+/// All keys that are honoured.
+#[derive(Clone)]
+pub struct SigningKeys {
+    /// Signs whatever is signed from now on.
+    pub current: SigningKey,
+    /// At most [`MAX_RETIRED_KEYS`]. Each is honoured for jobs that were submitted under it.
+    pub retired: Vec<SigningKey>,
+}
+
+impl SigningKeys {
+    /// The keys of an instance that has made its first one and no other.
+    pub fn first(bytes: [u8; 32]) -> Self {
+        let current = SigningKey { number: KeyNumber::FIRST, bytes };
+        Self { current, retired: Vec::new() }
+    }
+
+    /// The key that made this signature for this job; `None` if it is a forgery.
+    pub fn signer(&self, id: JobId, signature: &str) -> Option<KeyNumber> {
+        // All keys are tried, so that the time tells nothing of which one it was.
+        self.all().fold(None, |signer, key| {
+            let is_signer = is_genuine(&key.bytes, id, signature);
+            if is_signer { Some(key.number) } else { signer }
+        })
+    }
+
+    /// What each key makes, or made, of this job's id.
+    pub fn signatures(&self, id: JobId) -> Vec<String> {
+        self.all().map(|key| sign(&key.bytes, id)).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SigningKey> {
+        std::iter::once(&self.current).chain(&self.retired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_signature_tells_which_key_made_it() {
+        let key = |number, byte| SigningKey { number: KeyNumber(number), bytes: [byte; 32] };
+        let keys = SigningKeys { current: key(3, 30), retired: vec![key(1, 10), key(2, 20)] };
+        let id = JobId(Uuid::from_u128(7));
+        for (byte, number) in [(10, Some(1)), (20, Some(2)), (30, Some(3)), (40, None)] {
+            let signer = keys.signer(id, &sign(&[byte; 32], id));
+            assert_eq!(signer, number.map(KeyNumber));
+        }
+        assert_eq!(keys.signer(JobId(Uuid::from_u128(8)), &sign(&[30; 32], id)), None);
+        assert_eq!(keys.signatures(id).len(), 3);
+    }
+}

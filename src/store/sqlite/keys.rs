@@ -1,0 +1,184 @@
+//! The instance's signing keys: made, replaced, and dropped when no job needs them any more.
+//!
+//! Read when the store is opened; replaced by `finishline rotate-key` while no service runs. The
+//! invariant: a key that was replaced is on record as long as a callback under it may come.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use super::{BUSY_TIMEOUT, OpenError, open, read, rows};
+use crate::{
+    domain::{
+        callback_address::{AddressRecord, last_end},
+        ids::JobId,
+        signing_keys::{KeyNumber, MAX_RETIRED_KEYS, SigningKey, SigningKeys},
+        time::from_millis,
+    },
+    store::Lookup,
+};
+
+/// Why no key was made; each is one line for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    #[error("there is no database {0}: the first start of the service makes it, with a key")]
+    Missing(PathBuf),
+    #[error("stop the service first: {0}")]
+    Running(OpenError),
+    #[error(
+        "{MAX_RETIRED_KEYS} earlier keys are honoured already, which is the most: the oldest one, \
+         number {0}, is that of jobs whose callbacks may still come; erase those that will never \
+         finish, or wait until 7 days after the others have"
+    )]
+    TooMany(i64),
+    #[error(transparent)]
+    Open(OpenError),
+}
+
+/// What a rotation made.
+#[derive(Debug)]
+pub struct Rotated {
+    /// Number of the new key.
+    pub number: KeyNumber,
+    /// Keys that are honoured for the jobs that were submitted under them.
+    pub retired: Vec<KeyNumber>,
+}
+
+/// The keys on record; the first one is made where there is none. Keys that no job needs any more
+/// are dropped.
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<SigningKeys> {
+    let fresh: [u8; 32] = rand::random();
+    sqlx::query(
+        "insert into instance (id, signing_key, created_at, probed_at) values (1, ?1, ?2, ?2)
+         on conflict (id) do nothing",
+    )
+    .bind(&fresh[..])
+    .bind(now.as_millisecond())
+    .execute(&mut *connection)
+    .await?;
+    drop_unneeded(connection, now).await?;
+    let row = sqlx::query("select signing_key, key_number as number from instance")
+        .fetch_one(&mut *connection)
+        .await?;
+    let current = key(&row)?;
+    let retired = sqlx::query("select signing_key, number from retired_keys order by number")
+        .fetch_all(connection)
+        .await?;
+    Ok(SigningKeys { current, retired: retired.iter().map(key).collect::<sqlx::Result<_>>()? })
+}
+
+fn key(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<SigningKey> {
+    let number = KeyNumber(row.try_get("number")?);
+    Ok(SigningKey { number, bytes: rows::digest(row, "signing_key")? })
+}
+
+/// A key is needed by jobs that may be running, and by those whose address has not ended.
+async fn drop_unneeded(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<()> {
+    sqlx::query(
+        "delete from retired_keys where
+             not exists (select 1 from jobs
+                 where status in ('submitting', 'submitted', 'unconfirmed')
+                     and key_number = retired_keys.number)
+             and not exists (select 1 from jobs
+                 where finished_at >= ?1 and key_number = retired_keys.number)
+             and not exists (select 1 from jobs, json_each(jobs.earlier_keys) as earlier
+                 where earlier_keys <> '[]' and earlier.value = retired_keys.number
+                     and (finished_at is null or finished_at >= ?1))",
+    )
+    .bind(last_end(now).as_millisecond())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Makes a new key, which signs from the next start on. The one before is honoured for the jobs
+/// that were submitted under it.
+///
+/// # Errors
+/// Nothing is changed where a service runs, where there is no database, and where too many keys
+/// are honoured already.
+pub async fn rotate(path: &Path, now: Timestamp) -> Result<Rotated, RotateError> {
+    if !path.exists() {
+        return Err(RotateError::Missing(path.to_owned()));
+    }
+    let lock = open::lock(path).map_err(|error| match error {
+        OpenError::InUse(_) => RotateError::Running(error),
+        error => RotateError::Open(error),
+    })?;
+    let unusable = |error: sqlx::Error| {
+        RotateError::Open(OpenError::Unusable(path.to_owned(), error.to_string()))
+    };
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+        .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        // A key that is dropped is overwritten.
+        .pragma("secure_delete", "on");
+    let mut connection = open::connect(&options).await.map_err(unusable)?;
+    open::migrate(&mut connection, path).await.map_err(RotateError::Open)?;
+    let rotated = replace(&mut connection, now).await.map_err(unusable)?;
+    connection.close().await.map_err(unusable)?;
+    drop(lock);
+    rotated
+}
+
+async fn replace(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+) -> sqlx::Result<Result<Rotated, RotateError>> {
+    let fresh: [u8; 32] = rand::random();
+    let mut transaction = connection.begin_with("begin immediate").await?;
+    let replaced = load(&mut transaction, now).await?.current;
+    sqlx::query("insert into retired_keys (number, signing_key, retired_at) values (?, ?, ?)")
+        .bind(replaced.number.0)
+        .bind(&replaced.bytes[..])
+        .bind(now.as_millisecond())
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("update instance set signing_key = ?, key_number = key_number + 1")
+        .bind(&fresh[..])
+        .execute(&mut *transaction)
+        .await?;
+    let keys = load(&mut transaction, now).await?;
+    if let Some(oldest) = keys.retired.first().filter(|_| keys.retired.len() > MAX_RETIRED_KEYS) {
+        let refusal = RotateError::TooMany(oldest.number.0);
+        transaction.rollback().await?;
+        return Ok(Err(refusal));
+    }
+    transaction.commit().await?;
+    let retired = keys.retired.iter().map(|key| key.number).collect();
+    Ok(Ok(Rotated { number: keys.current.number, retired }))
+}
+
+/// What is on record of a job's callback address.
+pub(super) async fn address(
+    connection: &mut SqliteConnection,
+    id: JobId,
+) -> sqlx::Result<Lookup<AddressRecord>> {
+    let row = sqlx::query("select finished_at, key_number, earlier_keys from jobs where id = ?")
+        .bind(id.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+    match row {
+        Some(row) => record(&row).map(Lookup::Found),
+        None => read::missing(connection, id).await,
+    }
+}
+
+/// The columns `finished_at`, `key_number` and `earlier_keys` of a job.
+pub(super) fn record(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<AddressRecord> {
+    let earlier: &str = row.try_get("earlier_keys")?;
+    let earlier_keys = serde_json::from_str(earlier).map_err(|error| {
+        sqlx::Error::ColumnDecode { index: "earlier_keys".into(), source: Box::new(error) }
+    })?;
+    Ok(AddressRecord {
+        finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(from_millis),
+        key: KeyNumber(row.try_get("key_number")?),
+        earlier_keys,
+    })
+}
