@@ -10,6 +10,7 @@ pub mod file_name;
 pub mod ids;
 pub mod job;
 pub mod json;
+pub mod media_type;
 pub mod mirror;
 pub mod page;
 pub mod reconcile;

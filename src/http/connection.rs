@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::{
     error::Problem,
+    headers,
     observe::REQUEST_ID,
     progress::{Progress, REFUSAL_TIME},
     serve::{Connections, Door},
@@ -67,8 +68,7 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, door: &Door, share
         End::TooSlow => ("slow", None),
         End::Closed => return,
     };
-    let labels = [("door", door.name), ("reason", reason)];
-    metrics::counter!(telemetry::HTTP_CUT, &labels).increment(1);
+    telemetry::HTTP_CUT.of([door.name.into(), reason.into()]).increment(1);
     if let Some(problem) = problem {
         // There is no request that a handler could answer, and perhaps nobody to read this.
         progress.body_left();
@@ -144,7 +144,9 @@ impl Service<Request<Incoming>> for Answers {
 
 /// Answers in hyper's place, and ends the connection.
 async fn refuse(mut socket: Socket, problem: Problem) -> std::io::Result<()> {
-    let (head, body) = problem.into_response().into_parts();
+    let mut response = problem.into_response();
+    headers::complete(&mut response);
+    let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
     let id = Uuid::now_v7().to_string();
