@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock};
 use axum::{
     Json,
     http::{
-        HeaderName, HeaderValue,
+        HeaderMap, HeaderValue,
         header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
-    response::{AppendHeaders, IntoResponse, Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::get,
 };
 use utoipa::{
@@ -120,13 +120,13 @@ fn file(name: &str) -> Result<Response, Problem> {
 fn render(file: SwaggerFile<'_>) -> Response {
     let kind = HeaderValue::try_from(&file.content_type);
     let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-    let mut head: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let mut head = HeaderMap::new();
     if kind.as_bytes().starts_with(b"text/html") {
-        head.push((CONTENT_SECURITY_POLICY, CONTENT_POLICY));
+        head.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY);
     }
-    head.push((CONTENT_TYPE, kind));
+    head.insert(CONTENT_TYPE, kind);
     if file.gzpipped {
-        head.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+        head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    (AppendHeaders(head), file.bytes.into_owned()).into_response()
+    (head, file.bytes.into_owned()).into_response()
 }

@@ -16,6 +16,7 @@ mod inbox;
 mod judging;
 mod node;
 mod outage;
+mod readiness;
 mod receiving;
 mod recovery;
 mod results;
