@@ -394,7 +394,9 @@ impl From<domain::job::Output> for Output {
 
 impl From<domain::mirror::MirroredFile> for File {
     fn from(file: domain::mirror::MirroredFile) -> Self {
-        Self { bytes: file.bytes, sha256: hex(&file.sha256), content_type: file.content_type }
+        // What it is served with; the storage may have said anything.
+        let content_type = domain::media_type::served(&file.content_type).into();
+        Self { bytes: file.bytes, sha256: hex(&file.sha256), content_type }
     }
 }
 

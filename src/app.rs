@@ -30,7 +30,7 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Limits, Parts, Sessions, Turns,
+        self, Context, Limits, Parts, Patterns, Readiness, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -188,6 +188,7 @@ impl App {
             public_url,
             started_at: clock.now(),
             limits: Limits::new(&config),
+            readiness: Readiness::default(),
             turns: Turns::default(),
             sessions: Sessions::new(store.signing_key()),
             config: Arc::new(config),
@@ -211,6 +212,11 @@ impl App {
     /// The address that the Engine calls back on, or why there is none.
     pub fn public_url(&self) -> &PublicUrl {
         &self.context.public_url
+    }
+
+    /// Every route that the doors serve.
+    pub fn patterns(&self) -> Patterns {
+        http::patterns(&self.context)
     }
 
     /// The worker that looks jobs up at the Engine, to be stepped by hand.
@@ -286,6 +292,7 @@ impl App {
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
+        workers.spawn(context.readiness.clone().run(context.clone(), stopping.clone()));
         let doctor = context.doctor.clone();
         let examined =
             stopping.clone().run_until_cancelled_owned(async move { doctor.run().await });

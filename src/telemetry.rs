@@ -1,47 +1,76 @@
-//! Logs and metrics: how they are set up, and the name of every figure.
+//! Logs and metrics: how they are set up, and every figure with its labels.
 //!
-//! Set up once by `main` through `cli`; the names are used wherever something is counted. The
-//! invariant: no body, token, signature or query string of a pre-signed URL is ever a field or a
-//! label.
+//! Set up once by `main` through `cli`; the figures are used wherever something is counted. The
+//! invariants: no body, token, signature or query string of a pre-signed URL is ever a field or a
+//! label, and nothing outside this module names `metrics`, so every label is a [`Label`].
+
+mod figure;
 
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
+pub use self::figure::{Counter, Gauge, Histogram, Label};
 use crate::config::{LogConfig, LogFormat};
 
-/// Counter, label `outcome`: callbacks received, by what became of them.
-pub const CALLBACKS: &str = "finishline_callbacks_total";
-/// Counter, label `answer`: submissions, by the problem code or `submitted`.
-pub const SUBMISSIONS: &str = "finishline_submissions_total";
-/// Counter, label `answer`: inputs uploaded through us, by the problem code or `uploaded`.
-pub const UPLOADS: &str = "finishline_uploads_total";
-/// Counter, label `outcome`: attempts to copy an output.
-pub const MIRROR_ATTEMPTS: &str = "finishline_mirror_attempts_total";
-/// Counter: bytes of outputs copied.
-pub const MIRRORED_BYTES: &str = "finishline_mirrored_bytes_total";
-/// Counter, label `outcome`: tokens fetched from the token endpoint.
-pub const TOKEN_FETCHES: &str = "finishline_token_fetches_total";
-/// Histogram, seconds: from taking up a batch of changes to its commit.
-pub const STORE_COMMIT_SECONDS: &str = "finishline_store_commit_seconds";
-/// Histogram: changes committed together.
-pub const STORE_BATCH_SIZE: &str = "finishline_store_batch_size";
-/// Gauge: changes that wait for the writer.
-pub const STORE_QUEUE_DEPTH: &str = "finishline_store_queue_depth";
-/// Gauge: callbacks that wait in the emergency spool.
-pub const SPOOL_RECORDS: &str = "finishline_spool_records";
-/// Gauge: bytes that the emergency spool can still take.
-pub const SPOOL_FREE_BYTES: &str = "finishline_spool_free_bytes";
-/// Counter, labels `method`, `route`, `status`: requests answered.
-pub const HTTP_REQUESTS: &str = "finishline_http_requests_total";
-/// Histogram, seconds, labels `method`, `route`: time to the answer's head.
-pub const HTTP_SECONDS: &str = "finishline_http_request_seconds";
-
-/// Gauge, label `door`: connections that are open.
-pub const HTTP_CONNECTIONS: &str = "finishline_http_connections";
-/// Counter, labels `door`, `reason`: connections that were ended for taking too long or too much.
-pub const HTTP_CUT: &str = "finishline_http_connections_cut_total";
+/// Callbacks received, by what became of them.
+pub const CALLBACKS: Counter<1> =
+    Counter::new("finishline_callbacks_total", ["outcome"], "Callbacks received, by outcome");
+/// Submissions, by the problem code, `submitted` or `replayed`.
+pub const SUBMISSIONS: Counter<1> =
+    Counter::new("finishline_submissions_total", ["answer"], "Submissions, by answer");
+/// Inputs uploaded through us, by the problem code or `uploaded`.
+pub const UPLOADS: Counter<1> =
+    Counter::new("finishline_uploads_total", ["answer"], "Inputs uploaded, by answer");
+/// Attempts to copy an output.
+pub const MIRROR_ATTEMPTS: Counter<1> = Counter::new(
+    "finishline_mirror_attempts_total",
+    ["outcome"],
+    "Attempts to copy an output, by outcome",
+);
+/// Bytes of outputs copied.
+pub const MIRRORED_BYTES: Counter<0> =
+    Counter::new("finishline_mirrored_bytes_total", [], "Bytes of outputs copied");
+/// Tokens fetched from the token endpoint.
+pub const TOKEN_FETCHES: Counter<1> =
+    Counter::new("finishline_token_fetches_total", ["outcome"], "Tokens fetched, by outcome");
+/// Seconds from taking up a batch of changes to its commit.
+pub const STORE_COMMIT_SECONDS: Histogram<0> =
+    Histogram::new("finishline_store_commit_seconds", [], "Time to commit a batch of changes");
+/// Changes committed together.
+pub const STORE_BATCH_SIZE: Histogram<0> =
+    Histogram::new("finishline_store_batch_size", [], "Changes committed together");
+/// Changes that wait for the writer.
+pub const STORE_QUEUE_DEPTH: Gauge<0> =
+    Gauge::new("finishline_store_queue_depth", [], "Changes that wait for the writer");
+/// Callbacks that wait in the emergency spool.
+pub const SPOOL_RECORDS: Gauge<0> =
+    Gauge::new("finishline_spool_records", [], "Callbacks that wait in the emergency spool");
+/// Bytes that the emergency spool can still take.
+pub const SPOOL_FREE_BYTES: Gauge<0> =
+    Gauge::new("finishline_spool_free_bytes", [], "Bytes that the emergency spool can still take");
+/// Requests answered.
+pub const HTTP_REQUESTS: Counter<3> = Counter::new(
+    "finishline_http_requests_total",
+    ["method", "route", "status"],
+    "Requests answered, by route and status",
+);
+/// Seconds to the head of an answer.
+pub const HTTP_SECONDS: Histogram<2> = Histogram::new(
+    "finishline_http_request_seconds",
+    ["method", "route"],
+    "Time to the head of an answer, by route",
+);
+/// Connections that are open.
+pub const HTTP_CONNECTIONS: Gauge<1> =
+    Gauge::new("finishline_http_connections", ["door"], "Connections that are open, by door");
+/// Connections that were ended for taking too long or too much.
+pub const HTTP_CUT: Counter<2> = Counter::new(
+    "finishline_http_connections_cut_total",
+    ["door", "reason"],
+    "Connections ended by a limit, by door and reason",
+);
 
 const SECONDS_BUCKETS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -81,19 +110,19 @@ pub fn start_metrics() -> &'static PrometheusHandle {
 }
 
 fn describe() {
-    metrics::describe_counter!(CALLBACKS, "Callbacks received, by outcome");
-    metrics::describe_counter!(SUBMISSIONS, "Submissions, by answer");
-    metrics::describe_counter!(UPLOADS, "Inputs uploaded, by answer");
-    metrics::describe_counter!(MIRROR_ATTEMPTS, "Attempts to copy an output, by outcome");
-    metrics::describe_counter!(MIRRORED_BYTES, "Bytes of outputs copied");
-    metrics::describe_counter!(TOKEN_FETCHES, "Tokens fetched, by outcome");
-    metrics::describe_histogram!(STORE_COMMIT_SECONDS, "Time to commit a batch of changes");
-    metrics::describe_histogram!(STORE_BATCH_SIZE, "Changes committed together");
-    metrics::describe_gauge!(STORE_QUEUE_DEPTH, "Changes that wait for the writer");
-    metrics::describe_gauge!(SPOOL_RECORDS, "Callbacks that wait in the emergency spool");
-    metrics::describe_gauge!(SPOOL_FREE_BYTES, "Bytes that the emergency spool can still take");
-    metrics::describe_counter!(HTTP_REQUESTS, "Requests answered, by route and status");
-    metrics::describe_histogram!(HTTP_SECONDS, "Time to the head of an answer, by route");
-    metrics::describe_gauge!(HTTP_CONNECTIONS, "Connections that are open, by door");
-    metrics::describe_counter!(HTTP_CUT, "Connections ended by a limit, by door and reason");
+    CALLBACKS.describe();
+    SUBMISSIONS.describe();
+    UPLOADS.describe();
+    MIRROR_ATTEMPTS.describe();
+    MIRRORED_BYTES.describe();
+    TOKEN_FETCHES.describe();
+    STORE_COMMIT_SECONDS.describe();
+    STORE_BATCH_SIZE.describe();
+    STORE_QUEUE_DEPTH.describe();
+    SPOOL_RECORDS.describe();
+    SPOOL_FREE_BYTES.describe();
+    HTTP_REQUESTS.describe();
+    HTTP_SECONDS.describe();
+    HTTP_CONNECTIONS.describe();
+    HTTP_CUT.describe();
 }

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod job;
 pub mod json;
 pub mod link;
+pub mod media_type;
 pub mod mirror;
 pub mod page;
 pub mod reconcile;

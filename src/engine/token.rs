@@ -149,7 +149,7 @@ impl Tokens {
     async fn fetch(&self, last: &mut Result<(), NoToken>) -> Result<Arc<str>, NoToken> {
         let fetched = self.request().await;
         let outcome = if fetched.is_ok() { "fetched" } else { "failed" };
-        metrics::counter!(telemetry::TOKEN_FETCHES, "outcome" => outcome).increment(1);
+        telemetry::TOKEN_FETCHES.of([outcome.into()]).increment(1);
         *last = fetched.as_ref().map(|_| ()).map_err(|_| NoToken);
         self.0.fetches.fetch_add(1, Ordering::Release);
         let token = fetched.map_err(|reason| {

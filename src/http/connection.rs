@@ -16,7 +16,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, Request},
-    http::{HeaderValue, header::CONNECTION},
+    http::{HeaderValue, StatusCode, header::CONNECTION},
     response::IntoResponse,
 };
 use http_body_util::BodyExt;
@@ -29,6 +29,7 @@ use uuid::Uuid;
 
 use super::{
     error::Problem,
+    headers,
     observe::REQUEST_ID,
     progress::{Progress, REFUSAL_TIME},
     serve::{Connections, Door},
@@ -61,19 +62,26 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, door: &Door, share
         .header_read_timeout(None)
         .serve_connection(socket, answers);
     let end = watch(&mut connection, &progress, &shared.stopping).await;
-    let (reason, problem) = match end {
-        _ if progress.is_head_over() => ("head-too-large", Some(Problem::HeadersTooLarge)),
-        End::TooSlow if progress.is_mid_head() => ("slow-head", Some(Problem::RequestTimeout)),
+    let (reason, answer) = match end {
+        _ if progress.is_head_over() => {
+            ("head-too-large", Some(Problem::HeadersTooLarge.into_response()))
+        }
+        End::TooSlow if progress.is_mid_head() => {
+            ("slow-head", Some(Problem::RequestTimeout.into_response()))
+        }
         End::TooSlow => ("slow", None),
-        End::Closed => return,
+        End::Closed => match progress.unreadable() {
+            Some(431) => ("head-too-large", Some(Problem::HeadersTooLarge.into_response())),
+            Some(_) => ("bad-head", Some(StatusCode::BAD_REQUEST.into_response())),
+            None => return,
+        },
     };
-    let labels = [("door", door.name), ("reason", reason)];
-    metrics::counter!(telemetry::HTTP_CUT, &labels).increment(1);
-    if let Some(problem) = problem {
+    telemetry::HTTP_CUT.of([door.name.into(), reason.into()]).increment(1);
+    if let Some(answer) = answer {
         // There is no request that a handler could answer, and perhaps nobody to read this.
-        progress.body_left();
+        progress.answers_itself();
         let socket = connection.into_parts().io.into_inner();
-        let _ = timeout(REFUSAL_TIME, refuse(socket, problem)).await;
+        let _ = timeout(REFUSAL_TIME, refuse(socket, answer)).await;
     }
 }
 
@@ -143,8 +151,9 @@ impl Service<Request<Incoming>> for Answers {
 }
 
 /// Answers in hyper's place, and ends the connection.
-async fn refuse(mut socket: Socket, problem: Problem) -> std::io::Result<()> {
-    let (head, body) = problem.into_response().into_parts();
+async fn refuse(mut socket: Socket, mut response: axum::response::Response) -> std::io::Result<()> {
+    headers::complete(&mut response);
+    let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
     let id = Uuid::now_v7().to_string();

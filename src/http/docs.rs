@@ -2,17 +2,39 @@
 //!
 //! The invariant: everything the pages need is compiled in; nothing is loaded from elsewhere.
 
-use axum::{Json, Router, routing::get};
+use std::sync::{Arc, LazyLock};
+
+use axum::{
+    Json,
+    http::{
+        HeaderMap, HeaderValue,
+        header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use super::{
-    Context, callbacks, deliveries, events, health, inputs, jobs, orders, outputs, relays, results,
-    stats,
+    callbacks, deliveries, error::Problem, events, extract::Segments, health, inputs, jobs, orders,
+    outputs, relays, results, routes::Routes, stats,
 };
+
+/// The page's own scripts; styles that its scripts write, and pictures within its styles.
+const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'",
+);
+
+/// The outside validator would be told of every private address.
+static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    Arc::new(Config::new(["/openapi.json"]).validator_url("none").use_base_layout())
+});
 
 /// The OpenAPI document.
 #[derive(OpenApi)]
@@ -78,10 +100,33 @@ impl Modify for ApiKey {
     }
 }
 
-pub(super) fn routes() -> Router<Context> {
-    // The outside validator would be told of every private address.
-    let config = Config::new(["/openapi.json"]).validator_url("none").use_base_layout();
-    Router::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .route("/openapi.json", get(async || Json(Document::openapi())))
-        .merge(SwaggerUi::new("/docs").config(config))
+        .route("/docs", get(async || Redirect::to("/docs/")))
+        .route("/docs/", get(async || file("index.html")))
+        .route("/docs/{*file}", get(async |Segments(name): Segments<String>| file(&name)))
+}
+
+/// One of the files that the page is made of.
+fn file(name: &str) -> Result<Response, Problem> {
+    let found = utoipa_swagger_ui::serve(name, PAGE.clone()).map_err(|error| {
+        tracing::error!(%error, "a file of /docs cannot be made");
+        Problem::Internal
+    })?;
+    found.map(render).ok_or(Problem::NotFound)
+}
+
+fn render(file: SwaggerFile<'_>) -> Response {
+    let kind = HeaderValue::try_from(&file.content_type);
+    let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let mut head = HeaderMap::new();
+    if kind.as_bytes().starts_with(b"text/html") {
+        head.insert(CONTENT_SECURITY_POLICY, CONTENT_POLICY);
+    }
+    head.insert(CONTENT_TYPE, kind);
+    if file.gzpipped {
+        head.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    (head, file.bytes.into_owned()).into_response()
 }

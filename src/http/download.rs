@@ -10,7 +10,7 @@ use axum::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
             ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-            CONTENT_TYPE, ETAG, X_CONTENT_TYPE_OPTIONS,
+            CONTENT_TYPE, ETAG,
         },
     },
     response::{AppendHeaders, IntoResponse, Response},
@@ -20,18 +20,17 @@ use super::{
     Context,
     conditions::{self, Part},
     error::Problem,
+    headers,
 };
 use crate::{
     blobs::{BlobError, Blobs, FileKey},
     domain::{
         digest, file_name,
         job::{Job, Output},
+        media_type,
         mirror::{AfterMirror, FilePlace, MirroredFile, StoredCopy},
     },
 };
-
-/// What a file is when nobody said it.
-const ANY_TYPE: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// The copies that a job has, in the order of its outputs.
 pub(super) fn copies(job: &Job) -> Vec<StoredCopy> {
@@ -54,7 +53,7 @@ pub(super) async fn copy(
     let etag = format!("\"{}\"", digest::hex(&file.sha256));
     let state = AppendHeaders([
         (ETAG, HeaderValue::try_from(&etag).expect("hexadecimal in quotes is a header value")),
-        (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
+        (CACHE_CONTROL, headers::PRIVATE),
     ]);
     if conditions::is_known(headers, &etag) {
         return Ok(Some((StatusCode::NOT_MODIFIED, state).into_response()));
@@ -106,12 +105,11 @@ fn description(
     job: &Job,
     copy: &StoredCopy,
     file: &MirroredFile,
-) -> AppendHeaders<[(HeaderName, HeaderValue); 4]> {
-    let kind = HeaderValue::try_from(&file.content_type).unwrap_or(ANY_TYPE);
+) -> AppendHeaders<[(HeaderName, HeaderValue); 3]> {
+    let kind = media_type::served(&file.content_type);
     AppendHeaders([
-        (CONTENT_TYPE, kind),
+        (CONTENT_TYPE, HeaderValue::from_static(kind)),
         (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         attachment(&file_name::of_output(job, &copy.output)),
     ])
 }

@@ -1,10 +1,8 @@
 //! `/healthz`, `/readyz`, `/metrics`: what operators and orchestrators ask.
 //!
-//! The invariant: ready means that a callback sent now would be stored and a job could be
-//! submitted; it is found out by doing, with a real write. A spool that works does not make up for
-//! a database that does not.
-
-use std::time::Duration;
+//! The invariants: ready means that a callback sent now would be stored and a job could be
+//! submitted, found out with a real write, and a spool that works does not make up for a database
+//! that does not; nobody without a key can cause a write by asking the API's door.
 
 use axum::{
     Json,
@@ -18,11 +16,9 @@ use super::{
     Context,
     access::{MayRead, caller},
     error::Problem,
+    readiness::Finding,
 };
-use crate::{clock::Stopwatch, domain::time, store::StoreError};
-
-/// A database that does not write by then is not ready; whoever asks has little patience.
-const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+use crate::domain::time;
 
 /// The process is alive.
 #[utoipa::path(
@@ -38,70 +34,71 @@ pub async fn alive() -> Json<Value> {
 #[utoipa::path(
     operation_id = "checkReady",
     get, path = "/readyz", tag = "operation",
-    description = "Writes to the database; says whether the public URL leads here, as the doctor \
-        found it last. Details only with a key.",
+    description = "Whether the database takes a write, and whether the public URL leads here, as \
+        the doctor found it last. All who ask with a key share one probe a second, and are told \
+        the details; without a key the answer is the last probe's. The callbacks' door has a \
+        `/readyz` too: 200 while a callback would be kept, in the spool too.",
     responses(
         (status = 200, body = Object, description = "Ready"),
         (status = 503, body = Object, description = "Not ready"),
     ),
 )]
 pub async fn ready(State(context): State<Context>, method: Method, headers: HeaderMap) -> Response {
-    let stopwatch = Stopwatch::start();
-    let probe = context.store.probe(context.clock.now());
-    let database = tokio::time::timeout(PROBE_PATIENCE, probe).await.unwrap_or_else(|_| {
-        Err(StoreError::Unavailable(format!("no answer within {PROBE_PATIENCE:?}")))
-    });
-    let commit_millis = stopwatch.elapsed().as_secs_f64() * 1000.0;
-    let public_url = reachability(&context).await;
-    let (now, beats) = (context.clock.now(), context.pulse.beats());
-    let is_turning = beats.values().all(|beat| !beat.is_missed(now));
-    let is_ready = database.is_ok() && public_url["ok"] == true && is_turning;
+    let has_key = caller(&method, &headers, &context).is_ok();
+    let finding = match has_key {
+        true => context.readiness.fresh(&context).await,
+        false => context.readiness.last(&context).await,
+    };
+    let now = context.clock.now();
+    let is_turning = context.pulse.beats().values().all(|beat| !beat.is_missed(now));
+    let is_ready = finding.database.is_ok() && finding.public_url["ok"] == true && is_turning;
+    let details = has_key.then(|| checks(&context, &finding));
+    answer(is_ready, details)
+}
+
+/// A callback that is sent now would be kept, in the database or in the spool. Told to everyone, so
+/// it says nothing else.
+pub async fn ready_for_callbacks(State(context): State<Context>) -> Response {
+    let finding = context.readiness.fresh(&context).await;
+    answer(finding.database.is_ok() || context.intake.has_room_in_spool(), None)
+}
+
+fn answer(is_ready: bool, details: Option<Value>) -> Response {
     let mut body = json!({ "status": if is_ready { "ready" } else { "not ready" } });
-    if caller(&method, &headers, &context).is_ok() {
-        body["checks"] = json!({
-            "database": match database {
-                Ok(()) => json!({ "ok": true, "commitMillis": commit_millis }),
-                Err(error) => json!({ "ok": false, "detail": error.to_string() }),
-            },
-            "publicUrl": public_url,
-            "spool": match context.intake.spool_state() {
-                Some(state) => json!({
-                    "ok": true,
-                    "records": state.records,
-                    "bytes": state.bytes,
-                    "bytesFree": state.bytes_free,
-                }),
-                None => json!({ "ok": true, "detail": "off" }),
-            },
-            "loops": beats.iter().map(|(name, beat)| {
-                let last = json!({
-                    "ok": !beat.is_missed(now),
-                    "lastTurnAt": time::render(beat.at),
-                    "ageSeconds": beat.age(now).as_secs(),
-                });
-                ((*name).to_owned(), last)
-            }).collect::<serde_json::Map<_, _>>(),
-        });
+    if let Some(checks) = details {
+        body["checks"] = checks;
     }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
 }
 
-/// The public URL as the doctor found it last; one that it has not examined yet counts as fine.
-async fn reachability(context: &Context) -> Value {
-    let url = match context.public_url.current().await {
-        Ok(url) => url,
-        Err(unknown) => return json!({ "ok": false, "detail": unknown.to_string() }),
-    };
-    match context.doctor.last().filter(|finding| finding.url.as_ref() == Some(&url)) {
-        None => json!({ "ok": true, "url": url, "checkedAt": null }),
-        Some(finding) => json!({
-            "ok": finding.fault.is_none(),
-            "url": url,
-            "checkedAt": time::render(finding.checked_at),
-            "detail": finding.fault.map(|fault| fault.to_string()),
-        }),
-    }
+/// The details of readiness.
+fn checks(context: &Context, finding: &Finding) -> Value {
+    let now = context.clock.now();
+    json!({
+        "database": match &finding.database {
+            Ok(took) => json!({ "ok": true, "commitMillis": took.as_secs_f64() * 1000.0 }),
+            Err(error) => json!({ "ok": false, "detail": error.to_string() }),
+        },
+        "publicUrl": finding.public_url,
+        "spool": match context.intake.spool_state() {
+            Some(state) => json!({
+                "ok": true,
+                "records": state.records,
+                "bytes": state.bytes,
+                "bytesFree": state.bytes_free,
+            }),
+            None => json!({ "ok": true, "detail": "off" }),
+        },
+        "loops": context.pulse.beats().iter().map(|(name, beat)| {
+            let last = json!({
+                "ok": !beat.is_missed(now),
+                "lastTurnAt": time::render(beat.at),
+                "ageSeconds": beat.age(now).as_secs(),
+            });
+            ((*name).to_owned(), last)
+        }).collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 /// Figures in the Prometheus text format.

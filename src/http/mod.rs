@@ -18,6 +18,7 @@ pub mod error;
 mod events;
 mod extract;
 pub mod feed;
+mod headers;
 mod health;
 mod inputs;
 mod inspector;
@@ -29,8 +30,10 @@ mod orders;
 mod outputs;
 pub mod probe;
 mod progress;
+mod readiness;
 mod relays;
 mod results;
+mod routes;
 pub mod serve;
 mod session;
 mod stats;
@@ -46,7 +49,7 @@ use std::{ops::Deref, sync::Arc};
 use axum::{
     Router,
     extract::FromRef,
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{from_fn, from_fn_with_state, map_response},
     routing::{any, get, post, put},
 };
 use jiff::Timestamp;
@@ -58,8 +61,8 @@ use tower_http::{
     trace::TraceLayer,
 };
 
-use self::{error::Problem, feed::Feed};
-pub use self::{limits::Limits, session::Sessions, turns::Turns};
+use self::{error::Problem, feed::Feed, routes::Routes};
+pub use self::{limits::Limits, readiness::Readiness, session::Sessions, turns::Turns};
 use crate::{
     blobs::{Blobs, Verified},
     clock::Clock,
@@ -98,6 +101,7 @@ pub struct Parts {
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,
+    pub readiness: Readiness,
     /// When the service was put together.
     pub started_at: Timestamp,
     /// Who uploads what.
@@ -133,7 +137,7 @@ impl FromRef<Context> for Arc<dyn Store> {
 
 /// The door to the internet.
 pub fn callbacks_door(context: Context) -> Router {
-    observed(callbacks_routes().route("/healthz", get(health::alive)), context)
+    observed(callbacks_door_routes(), context)
 }
 
 /// The door to the company.
@@ -141,20 +145,37 @@ pub fn api_door(context: Context) -> Router {
     observed(api_routes(&context), context)
 }
 
-/// Both on one listener.
+/// Both on one listener. `/readyz` is then the API's.
 pub fn merged_door(context: Context) -> Router {
     observed(api_routes(&context).merge(callbacks_routes()), context)
 }
 
-fn callbacks_routes() -> Router<Context> {
-    Router::new()
+/// The patterns of every route, by the door that serves it.
+pub struct Patterns {
+    pub callbacks: Vec<&'static str>,
+    pub api: Vec<&'static str>,
+}
+
+/// Every route of the two doors, for whoever checks them all.
+pub fn patterns(context: &Context) -> Patterns {
+    Patterns { callbacks: callbacks_door_routes().patterns(), api: api_routes(context).patterns() }
+}
+
+fn callbacks_door_routes() -> Routes {
+    callbacks_routes()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready_for_callbacks))
+}
+
+fn callbacks_routes() -> Routes {
+    Routes::new()
         .route("/callbacks/{job}/{signature}", post(callbacks::receive).get(callbacks::probe))
         .route("/inbox/{secret}", post(callbacks::receive_in_inbox))
 }
 
 #[rustfmt::skip]
-fn api_routes(context: &Context) -> Router<Context> {
-    Router::new()
+fn api_routes(context: &Context) -> Routes {
+    Routes::new()
         .route("/v1/jobs", post(jobs::submit).get(jobs::list).delete(jobs::erase_many))
         .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
         .route("/v1/jobs/{id}/refresh", post(orders::refresh))
@@ -183,18 +204,21 @@ fn api_routes(context: &Context) -> Router<Context> {
         .merge(inspector::routes(context))
 }
 
-/// What every answer of every door gets: a request id, a span, figures, and a problem instead of a
-/// panic, a wrong method or a dead end.
-fn observed(routes: Router<Context>, context: Context) -> Router {
+/// What every answer of every door gets: its headers, a request id, a span, figures, and a problem
+/// instead of a panic, a wrong method or a dead end.
+fn observed(routes: Routes, context: Context) -> Router {
+    let labels = routes.labels();
     routes
+        .into_router()
         .fallback(any(async || Problem::NotFound))
         .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn(observe::refuse_large_head))
-        .layer(from_fn(observe::measure))
+        .layer(from_fn_with_state(labels, observe::measure))
         .layer(TraceLayer::new_for_http().make_span_with(observe::span).on_failure(()))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(from_fn(observe::drop_odd_request_id))
+        .layer(map_response(headers::completed))
         .with_state(context)
 }

@@ -1,25 +1,32 @@
 //! What is told of every request: its span, its figures, its panic.
 //!
-//! Layers of both doors. The invariant: a route's pattern is logged, never its path or query, since
-//! those hold signatures, secrets and ids.
+//! Layers of both doors. The invariants: a route's pattern is logged, never its path or query, since
+//! those hold signatures, secrets and ids; a figure's labels come from closed lists, since each new
+//! value is a series that stays in memory.
 
 use std::any::Any;
 
 use axum::{
-    extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue},
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, Method, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use tracing::Span;
 
-use super::{error::Problem, progress::MAX_HEAD_BYTES};
-use crate::{clock::Stopwatch, telemetry};
+use super::{error::Problem, progress::MAX_HEAD_BYTES, routes::RouteLabels};
+use crate::{
+    clock::Stopwatch,
+    telemetry::{self, Label},
+};
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
 /// A caller's own request id is taken over if it is short and plain.
 const MAX_REQUEST_ID: usize = 128;
+
+/// Bytes of a method's name; the longest that is registered has 17, and none of ours more than 7.
+const MAX_METHOD_BYTES: usize = 16;
 
 /// Headers of a request.
 const MAX_HEADERS: usize = 100;
@@ -46,7 +53,8 @@ pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response 
         name.as_str().len() + value.len() + HEADER_SIGNS
     };
     let bytes = line + headers.iter().map(of_header).sum::<usize>();
-    if bytes > MAX_HEAD_BYTES || headers.len() > MAX_HEADERS {
+    let method = request.method().as_str().len();
+    if bytes > MAX_HEAD_BYTES || headers.len() > MAX_HEADERS || method > MAX_METHOD_BYTES {
         return Problem::HeadersTooLarge.into_response();
     }
     next.run(request).await
@@ -56,23 +64,82 @@ pub(super) fn span(request: &Request) -> Span {
     let id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     tracing::info_span!(
         "request",
-        method = %request.method(),
-        route = route(request),
+        method = method(request.method()).as_str(),
+        route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str),
         request.id = id.unwrap_or_default(),
     )
 }
 
-pub(super) async fn measure(request: Request, next: Next) -> Response {
+pub(super) async fn measure(
+    State(routes): State<RouteLabels>,
+    request: Request,
+    next: Next,
+) -> Response {
     let stopwatch = Stopwatch::start();
-    let method = request.method().as_str().to_owned();
-    let route = route(&request).to_owned();
+    let (method, route) = (method(request.method()), routes.of(&request));
     let response = next.run(request).await;
-    let labels = [("method", method), ("route", route)];
-    metrics::histogram!(telemetry::HTTP_SECONDS, &labels).record(stopwatch.elapsed().as_secs_f64());
-    let status = response.status().as_str().to_owned();
-    let [method, route] = labels;
-    metrics::counter!(telemetry::HTTP_REQUESTS, &[method, route, ("status", status)]).increment(1);
+    let seconds = stopwatch.elapsed().as_secs_f64();
+    telemetry::HTTP_SECONDS.of([method, route]).record(seconds);
+    let status = status(response.status());
+    telemetry::HTTP_REQUESTS.of([method, route, status]).increment(1);
     response
+}
+
+/// One of the methods that have routes here, else `other`.
+fn method(method: &Method) -> Label {
+    let known = match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    };
+    known.into()
+}
+
+/// One of the codes that we answer with, else its class.
+fn status(status: StatusCode) -> Label {
+    let known = match status.as_u16() {
+        200 => "200",
+        201 => "201",
+        202 => "202",
+        204 => "204",
+        206 => "206",
+        302 => "302",
+        303 => "303",
+        304 => "304",
+        307 => "307",
+        308 => "308",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        409 => "409",
+        410 => "410",
+        413 => "413",
+        415 => "415",
+        416 => "416",
+        422 => "422",
+        429 => "429",
+        431 => "431",
+        500 => "500",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        code => match code / 100 {
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            5 => "5xx",
+            _ => "other",
+        },
+    };
+    known.into()
 }
 
 pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
@@ -80,8 +147,4 @@ pub(super) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
     Problem::Internal.into_response()
-}
-
-fn route(request: &Request) -> &str {
-    request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str)
 }

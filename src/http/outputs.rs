@@ -7,10 +7,7 @@ use axum::{
     Json,
     body::Body,
     extract::{RawQuery, State},
-    http::{
-        HeaderMap, HeaderValue, Method, StatusCode,
-        header::{CACHE_CONTROL, LOCATION},
-    },
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
 };
 use url::Url;
@@ -125,13 +122,12 @@ pub async fn show(
     redirect(output).ok_or_else(|| Problem::NoFile(why_not(&job, output)))
 }
 
-/// To the Engine's link, which is a credential and nothing to keep.
+/// To the Engine's link, which is a credential: `headers` sees to it that nobody keeps it.
 fn redirect(output: &Output) -> Option<Response> {
     let link = Url::parse(output.url.as_deref()?).ok()?;
     let link = Some(link).filter(|link| matches!(link.scheme(), "http" | "https"))?;
     let link = HeaderValue::try_from(String::from(link)).ok()?;
-    let head = [(LOCATION, link), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Some((StatusCode::TEMPORARY_REDIRECT, head, Body::empty()).into_response())
+    Some((StatusCode::TEMPORARY_REDIRECT, [(LOCATION, link)], Body::empty()).into_response())
 }
 
 fn why_not(job: &Job, output: &Output) -> String {

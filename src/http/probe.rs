@@ -9,12 +9,13 @@ use axum::{
     body::Body,
     extract::{Path, State},
     http::HeaderMap,
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::{any, post},
 };
 use serde_json::json;
 
-use super::{error::Problem, extract::read_body, limits::Limits};
+use super::{error::Problem, extract::read_body, headers, limits::Limits};
 use crate::{config::Config, domain::signature};
 
 /// The answer to a probe whose signature is genuine.
@@ -37,6 +38,7 @@ pub fn door(key: [u8; 32], config: &Config) -> Router {
         .route("/callbacks/{job}/{signature}", post(receive))
         .fallback(any(async || Problem::StorageUnavailable))
         .method_not_allowed_fallback(async || Problem::StorageUnavailable)
+        .layer(map_response(headers::completed))
         .with_state(door)
 }
 

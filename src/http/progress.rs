@@ -69,6 +69,10 @@ struct State {
     /// Bytes of the head that is on its way.
     head_bytes: usize,
     is_head_too_large: bool,
+    /// Everything that was answered has been written.
+    is_all_written: bool,
+    /// hyper cannot read the head, and would answer this by itself.
+    unreadable: Option<u16>,
     /// The request's body was dropped before its end.
     is_body_left: bool,
     /// The other side sends nothing more.
@@ -86,6 +90,8 @@ impl Progress {
             last_read: Stopwatch::start(),
             head_bytes: 0,
             is_head_too_large: false,
+            is_all_written: true,
+            unreadable: None,
             is_body_left: false,
             is_sender_done: false,
             stalled_since: None,
@@ -149,6 +155,45 @@ impl Progress {
         }
     }
 
+    /// hyper has nothing left to write.
+    pub(super) fn flushed(&self) {
+        let mut state = self.state();
+        state.is_all_written |= state.phase != Phase::InFlight;
+    }
+
+    /// Whether these bytes are hyper's own answer to a head that it cannot read: with no request
+    /// under way and none to finish, it has nothing else to say. The connection then answers in its
+    /// place.
+    pub(super) fn is_about_head(&self, bytes: &[u8]) -> bool {
+        let mut state = self.state();
+        let is_between = matches!(state.phase, Phase::Head | Phase::Idle);
+        if !is_between || !state.is_all_written {
+            return false;
+        }
+        let status = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        state.unreadable = state.unreadable.or(status);
+        state.unreadable.is_some()
+    }
+
+    /// What hyper would have answered to a head that it cannot read.
+    pub(super) fn unreadable(&self) -> Option<u16> {
+        self.state().unreadable
+    }
+
+    /// The connection answers in hyper's place from now on.
+    pub(super) fn answers_itself(&self) {
+        let mut state = self.state();
+        state.phase = Phase::InFlight;
+        state.is_body_left = true;
+    }
+
+    /// Whether the answer to an unreadable head is still to be written.
+    pub(super) fn is_answer_due(&self) -> bool {
+        let state = self.state();
+        state.unreadable.is_some() && matches!(state.phase, Phase::Head | Phase::Idle)
+    }
+
     /// The other side takes nothing for now.
     pub(super) fn stalled(&self) {
         self.state().stalled_since.get_or_insert_with(Stopwatch::start);
@@ -157,6 +202,7 @@ impl Progress {
     pub(super) fn request_began(&self) {
         let mut state = self.state();
         state.phase = Phase::InFlight;
+        state.is_all_written = false;
         state.head_bytes = 0;
         state.is_body_left = false;
     }

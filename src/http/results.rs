@@ -8,7 +8,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS},
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
     },
     response::{IntoResponse, Response},
 };
@@ -19,6 +19,7 @@ use super::{
     conditions,
     error::Problem,
     extract::JobPath,
+    headers,
     jobs::found,
     wait::{self, Wait},
 };
@@ -78,13 +79,11 @@ fn render(result: StoredResult) -> Response {
     (head(&result.sha256), kind, result.body).into_response()
 }
 
-fn head(sha256: &[u8; 32]) -> [(HeaderName, HeaderValue); 3] {
+fn head(sha256: &[u8; 32]) -> [(HeaderName, HeaderValue); 2] {
     let etag = HeaderValue::try_from(etag(sha256));
     [
         (ETAG, etag.expect("hexadecimal in quotes is a header value")),
-        (CACHE_CONTROL, HeaderValue::from_static("private, no-cache")),
-        // Browsers come here from the inspector: what was received is data to them.
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (CACHE_CONTROL, headers::PRIVATE),
     ]
 }
 

@@ -125,7 +125,7 @@ fn take_up(
     let _ = stream.set_nodelay(true);
     let (door, shared) = (door.clone(), connections.clone());
     connections.open.spawn(async move {
-        let gauge = metrics::gauge!(telemetry::HTTP_CONNECTIONS, "door" => door.name);
+        let gauge = telemetry::HTTP_CONNECTIONS.of([door.name.into()]);
         gauge.increment(1);
         let cut = shared.cut.clone();
         tokio::select! {

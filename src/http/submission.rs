@@ -53,7 +53,7 @@ pub(super) async fn submit(
             Ok(Submitted::Replay(_)) => "replayed",
             Err(problem) => problem.code(),
         };
-        metrics::counter!(telemetry::SUBMISSIONS, "answer" => answer).increment(1);
+        telemetry::SUBMISSIONS.of([answer.into()]).increment(1);
         outcome
     });
     submitted.await.unwrap_or(Err(Problem::Internal))

@@ -35,7 +35,7 @@ pub(super) async fn upload(
         let _until_recorded = place;
         let outcome = carry_out(&context, (id, &name), head, body).await;
         let answer = outcome.as_ref().map_or_else(Problem::code, |_| "uploaded");
-        metrics::counter!(telemetry::UPLOADS, "answer" => answer).increment(1);
+        telemetry::UPLOADS.of([answer.into()]).increment(1);
         outcome
     });
     uploaded.await.unwrap_or(Err(Problem::Internal))

@@ -67,6 +67,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.progress.is_about_head(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.note(&written);
         written
@@ -77,6 +80,10 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = bytes.iter().find(|piece| !piece.is_empty());
+        if first.is_some_and(|first| self.progress.is_about_head(first)) {
+            return Poll::Ready(Ok(bytes.iter().map(|piece| piece.len()).sum()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
         self.note(&written);
         written
@@ -87,12 +94,19 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.progress.flushed();
+        }
+        flushed
     }
 
     /// Ends the sending side, and lets a sender finish that is still at it: closing at once would
     /// reset the connection before the answer is read.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.progress.is_answer_due() {
+            return Poll::Ready(Ok(()));
+        }
         let must_linger = self.progress.leave();
         ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
         if !must_linger {

@@ -5,7 +5,13 @@
 //! that was answered with a [`Taken`] is on disk, and comes to be on record once, however often the
 //! process is killed on the way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +24,9 @@ use crate::clock::Clock;
 
 /// Between two attempts to take the spool in.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a callback takes in the spool, as a rule at most.
+const USUAL_BYTES: u64 = 64 * 1024;
 
 /// Where an arrival is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +47,8 @@ pub struct Intake {
     /// For reading bodies again, see [`crate::domain::result::read`].
     id_pointers: Vec<String>,
     clock: Clock,
+    /// The last attempt to write to the spool failed.
+    is_spool_failing: AtomicBool,
     /// Held by the one who takes in.
     taking: Mutex<()>,
 }
@@ -51,6 +62,7 @@ impl Intake {
             wait: Duration::ZERO,
             id_pointers: Vec::new(),
             clock,
+            is_spool_failing: AtomicBool::new(false),
             taking: Mutex::new(()),
         }
     }
@@ -63,6 +75,12 @@ impl Intake {
     /// How full the spool is; `None` if it is off.
     pub fn spool_state(&self) -> Option<SpoolState> {
         self.spool.as_ref().map(Spool::state)
+    }
+
+    /// Whether the spool would take a callback of a usual size.
+    pub fn has_room_in_spool(&self) -> bool {
+        let is_sound = !self.is_spool_failing.load(Ordering::Relaxed);
+        is_sound && self.spool_state().is_some_and(|state| state.bytes_free >= USUAL_BYTES)
     }
 
     /// Puts an arrival on record or, while the store refuses, into the spool. An error claims
@@ -80,6 +98,7 @@ impl Intake {
         };
         match spool.append(&arrival).await {
             Ok(()) => {
+                self.is_spool_failing.store(false, Ordering::Relaxed);
                 tracing::warn!(
                     delivery.id = %arrival.delivery_id,
                     reason = %refusal,
@@ -88,6 +107,8 @@ impl Intake {
                 Ok(Taken::Spooled)
             }
             Err(error) => {
+                let is_failing = matches!(error, SpoolError::Failed(_));
+                self.is_spool_failing.store(is_failing, Ordering::Relaxed);
                 tracing::error!(%error, "a callback found no place in the spool either");
                 Err(refusal)
             }

@@ -10,6 +10,7 @@ mod accessibility;
 mod actions;
 mod browser;
 mod chromedriver;
+mod documentation;
 mod keyboard;
 mod living;
 mod meshes;

@@ -7,6 +7,7 @@ mod clock_jumps;
 mod command_line;
 mod doors;
 mod erasing;
+mod headers;
 mod idempotency;
 mod openapi;
 mod public_url;

@@ -328,6 +328,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
         (format!("{callbacks}/callbacks/{id}/x"), vec!["GET", "HEAD", "POST"]),
         (format!("{callbacks}/inbox/a-secret"), vec!["POST"]),
         (format!("{callbacks}/healthz"), vec!["GET", "HEAD"]),
+        (format!("{callbacks}/readyz"), vec!["GET", "HEAD"]),
     ];
     for (url, right) in routes {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {

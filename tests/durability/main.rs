@@ -17,6 +17,7 @@ mod inbox;
 mod judging;
 mod node;
 mod outage;
+mod readiness;
 mod receiving;
 mod recovery;
 mod redaction;

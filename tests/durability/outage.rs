@@ -147,7 +147,10 @@ async fn no_question_is_answered_by_a_store_that_refuses() {
         }
         expect_refusal(&service.delete(&format!("/v1/jobs/{id}")).await, code);
         expect_refusal(&service.delete("/v1/jobs?endUserId=x").await, code);
-        service.get("/readyz").await.expect(503);
+        wait_for("the next probe", async || {
+            (service.get("/readyz").await.status == 503).then_some(())
+        })
+        .await;
         service.get("/healthz").await.expect(200);
         let probe = Answer::of(service.request_to(Method::GET, &url)).await;
         probe.expect(204);
@@ -156,7 +159,8 @@ async fn no_question_is_answered_by_a_store_that_refuses() {
     for path in &paths {
         service.get(path).await.expect(200);
     }
-    service.get("/readyz").await.expect(200);
+    wait_for("the next probe", async || (service.get("/readyz").await.status == 200).then_some(()))
+        .await;
 }
 
 #[tokio::test]

@@ -232,3 +232,49 @@ async fn a_bundle_that_breaks_off_does_not_look_whole() {
     assert_eq!(response.status(), 200);
     assert!(response.bytes().await.is_err(), "the connection is broken off");
 }
+
+/// What a storage may say that its file is; what it is served as.
+const TOLD: [(&str, &str); 10] = [
+    ("model/stl", "model/stl"),
+    ("Model/OBJ; charset=utf-8", "model/obj"),
+    ("application/dicom", "application/dicom"),
+    ("text/plain", "text/plain"),
+    ("text/html", "application/octet-stream"),
+    ("TEXT/HTML; charset=utf-8", "application/octet-stream"),
+    ("image/svg+xml", "application/octet-stream"),
+    ("application/xml", "application/octet-stream"),
+    ("text/javascript", "application/octet-stream"),
+    ("made/up", "application/octet-stream"),
+];
+
+#[tokio::test]
+async fn a_file_is_served_as_one_of_a_few_types_whatever_its_storage_says() {
+    use axum::{Router, extract::Path, http::header::CONTENT_TYPE, routing::get};
+    let file =
+        async |Path(place): Path<usize>| ([(CONTENT_TYPE, TOLD[place].0)], "<script>1</script>");
+    let storage = serve(Router::new().route("/{place}", get(file))).await;
+    let setup = Setup::new().set("MIRROR__STORE", "memory:///");
+    let setup = setup.set("OUTBOUND__ALLOW_PRIVATE", true).set("OUTBOUND__ALLOW_HTTP", true);
+    let service = setup.start().await;
+    let meshes: Vec<Value> = TOLD.iter().map(|_| mesh("mandible")).collect();
+    let body = ready_job_with(json!({"outputFiles": {"meshes": meshes}}));
+    let job = service.submitted(&body).await;
+    let id = text(&job["id"]);
+    let outputs: Vec<Value> = (0..TOLD.len())
+        .map(|place| json!({"status": "Available", "extension": ".stl", "structures": ["mandible"], "url": format!("{storage}/{place}")}))
+        .collect();
+    let result = json!({"success": true, "outputFiles": {"meshes": outputs}});
+    service.post_to(&service.callback_url(id), result.to_string()).await.expect(200);
+    let job = wait_for("the files to be copied", async || {
+        Some(service.job(id).await).filter(|job| job["secured"] == true)
+    })
+    .await;
+    for (place, (told, served)) in TOLD.iter().enumerate() {
+        let answer = service.get(&output_path(&job, &format!("meshes-{place}"))).await.expect(200);
+        assert_eq!(answer.header("content-type"), Some(*served), "{told}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{told}");
+        let disposition = answer.header("content-disposition").expect("a disposition");
+        assert!(disposition.starts_with("attachment"), "{told}: {disposition}");
+        assert_eq!(job["outputs"][place]["file"]["contentType"], *served, "{told}");
+    }
+}

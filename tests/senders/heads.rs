@@ -130,3 +130,49 @@ async fn a_sender_that_closes_its_half_still_gets_its_answer() {
     assert_eq!(sender.answer().await.expect("an answer").status, 200);
     assert_eq!(service.result(id).await, (200, BODY.into()));
 }
+
+#[tokio::test]
+async fn a_head_that_cannot_be_read_is_answered_with_the_headers_of_every_answer() {
+    let service = Setup::new().start();
+    let many: String = (0..600).map(|index| format!("x-{index}: y\r\n")).collect();
+    let good = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for address in [service.callbacks, service.api] {
+        for (bad, status) in [
+            ("nonsense\r\n\r\n", 400),
+            ("GET /healthz HTTP/9.9\r\nhost: localhost\r\n\r\n", 400),
+            ("GET /healthz HTTP/1.1\r\nno header\r\n\r\n", 400),
+            ("GET /healthz HTTP/1.1\r\nna me: x\r\n\r\n", 400),
+            ("GET /\u{1} HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+            ("POST /healthz HTTP/1.1\r\ncontent-length: x\r\n\r\n", 400),
+            ("POST /healthz HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400),
+            ("\u{16}\u{3}\u{1}\r\n\r\n", 400),
+            (&*head("/", &many), 431),
+        ] {
+            for before in ["", good] {
+                let mut sender = Sender::connect(address).await;
+                sender.send(format!("{before}{bad}")).await;
+                if !before.is_empty() {
+                    assert_eq!(sender.answer().await.expect("an answer").status, 200, "{bad:?}");
+                }
+                let answer = sender.answer().await.unwrap_or_else(|| panic!("no answer: {bad:?}"));
+                assert_eq!(answer.status, status, "{bad:?}: {answer:?}");
+                for (name, value) in [
+                    ("connection", "close"),
+                    ("cache-control", "no-store"),
+                    ("x-content-type-options", "nosniff"),
+                    ("referrer-policy", "no-referrer"),
+                    ("cross-origin-resource-policy", "same-origin"),
+                    (
+                        "content-security-policy",
+                        "default-src 'none'; frame-ancestors 'none'; sandbox",
+                    ),
+                ] {
+                    let given = answer.headers.get(name).map(String::as_str);
+                    assert_eq!(given, Some(value), "{bad:?}: {name}");
+                }
+                assert!(answer.headers.contains_key("x-request-id"), "{bad:?}");
+                sender.assert_ended().await;
+            }
+        }
+    }
+}

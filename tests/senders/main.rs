@@ -8,6 +8,7 @@
 
 mod bounds;
 mod heads;
+mod labels;
 mod memory;
 mod program;
 mod resets;

@@ -165,6 +165,7 @@ async fn readiness_tells_of_the_spool_and_is_refused_while_the_database_does_not
     assert_eq!(spool["bytes"], 1024 * 1024);
     let lock = locked(&folder).await;
     service.call_back(new_job(), result_body("waits")).await;
+    until("the next probe finds it", || async { !is_ready().await }).await;
     let ready = service.get("/readyz").await;
     assert_eq!(ready.status, 503, "{ready:?}");
     assert!(ready.took < PROMPT, "{ready:?}");

@@ -22,6 +22,7 @@ use finishline::{
     app::{self, App, Listeners, Opened},
     clock::Clock,
     config::{self, ApiListen, Config, PublicUrlSetting},
+    http::Patterns,
     outbound::{Outbound, Permissions},
     simulator::{Options, Processing, Simulator},
     store::{Store, sqlite::SqliteStore},
@@ -131,6 +132,7 @@ impl Setup {
             wrap: self.wrap,
             http: http_client(),
             reconciler: None,
+            patterns: None,
             store: None,
             running: None,
             folder,
@@ -154,6 +156,7 @@ pub struct Service {
     wrap: Option<Wrap>,
     http: reqwest::Client,
     reconciler: Option<Reconciler>,
+    patterns: Option<Patterns>,
     store: Option<Arc<dyn Store>>,
     running: Option<(oneshot::Sender<()>, JoinHandle<anyhow::Result<()>>)>,
     folder: TempDir,
@@ -197,6 +200,7 @@ impl Service {
         let app = App::with_store(config, listeners, self.clock.clone(), opened);
         let app = app.expect("the service is put together");
         self.reconciler = Some(app.reconciler());
+        self.patterns = Some(app.patterns());
         let (stop, stopped) = oneshot::channel();
         let run = app.run(async { _ = stopped.await });
         self.running = Some((stop, tokio::spawn(run)));
@@ -205,6 +209,11 @@ impl Service {
     /// The store that the service works with.
     pub fn store(&self) -> Arc<dyn Store> {
         self.store.clone().expect("the service has been opened")
+    }
+
+    /// Every route of the two doors.
+    pub fn patterns(&self) -> &Patterns {
+        self.patterns.as_ref().expect("the service has been opened")
     }
 
     /// Takes one step of reconciliation by hand.

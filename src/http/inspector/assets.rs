@@ -14,7 +14,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use super::super::error::Problem;
+use super::super::{error::Problem, headers};
 use crate::domain::digest::hex;
 
 const STYLE: &str = "text/css; charset=utf-8";
@@ -58,9 +58,7 @@ pub(super) fn address(name: &str) -> String {
 pub(super) async fn serve(Path((version, name)): Path<(String, String)>) -> Response {
     let file = FILES.iter().find(|(known, ..)| *known == name && version == *VERSION);
     let Some((_, kind, content)) = file else { return Problem::NotFound.into_response() };
-    let head = [
-        (CONTENT_TYPE, HeaderValue::from_static(kind)),
-        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable")),
-    ];
+    let head =
+        [(CONTENT_TYPE, HeaderValue::from_static(kind)), (CACHE_CONTROL, headers::IMMUTABLE)];
     (head, *content).into_response()
 }

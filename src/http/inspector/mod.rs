@@ -18,36 +18,33 @@ mod submit;
 mod visitor;
 
 use axum::{
-    Router,
     extract::{Request, State},
     http::{
         HeaderName, HeaderValue,
-        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
+        header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
     },
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state, map_response},
     response::{Redirect, Response},
     routing::{get, post},
 };
 
 use self::refusal::Refusal;
-use super::{Context, access, answers, error::Problem};
+use super::{Context, access, answers, error::Problem, routes::Routes};
 
 /// Every page does with its own files; whatever a payload smuggles in is not run.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
-/// What every answer of the inspector says to its browser.
-const HEADERS: [(HeaderName, &str); 4] = [
+/// What every page says to its browser, beside what `headers` adds to all answers.
+const HEADERS: [(HeaderName, &str); 2] = [
     (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
 #[rustfmt::skip]
-pub(super) fn routes(context: &Context) -> Router<Context> {
-    Router::new()
+pub(super) fn routes(context: &Context) -> Routes {
+    Routes::new()
         .route("/", get(async || Redirect::to("/jobs")))
         .route("/jobs", get(jobs::show))
         .route("/jobs/{id}", get(job::show))
@@ -63,7 +60,7 @@ pub(super) fn routes(context: &Context) -> Router<Context> {
         .layer(from_fn_with_state(context.clone(), count))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(from_fn_with_state(context.clone(), refusal::show))
-        .layer(from_fn(guard_browser))
+        .layer(map_response(guard_browser))
         .layer(from_fn_with_state(context.clone(), access::only_this_host))
 }
 
@@ -76,13 +73,14 @@ async fn count(
     Ok(answers::counted(&context, next.run(request).await).map_err(Problem::from)?)
 }
 
-/// Adds [`HEADERS`]; pages are not kept by browsers unless they say so themselves.
-async fn guard_browser(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+/// Adds [`HEADERS`] to pages; styles, scripts and redirects are none.
+async fn guard_browser(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    for (name, value) in HEADERS {
-        headers.insert(name, HeaderValue::from_static(value));
+    let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    if kind.starts_with(b"text/html") {
+        for (name, value) in HEADERS {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
     }
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

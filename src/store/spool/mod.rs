@@ -255,7 +255,7 @@ fn failed(error: io::Error) -> SpoolError {
 
 fn show(file: &SpoolFile, publish: &watch::Sender<SpoolState>) {
     let state = file.state();
-    metrics::gauge!(telemetry::SPOOL_RECORDS).set(state.records as f64);
-    metrics::gauge!(telemetry::SPOOL_FREE_BYTES).set(state.bytes_free as f64);
+    telemetry::SPOOL_RECORDS.of([]).set(state.records as f64);
+    telemetry::SPOOL_FREE_BYTES.of([]).set(state.bytes_free as f64);
     publish.send_replace(state);
 }

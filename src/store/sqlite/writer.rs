@@ -143,9 +143,9 @@ impl Writer {
     ) -> Result<O, StoreError> {
         let (reply, answer) = oneshot::channel();
         let change = kind(Box::new(Waiting { change, output: None, reply }));
-        metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).increment(1);
+        telemetry::STORE_QUEUE_DEPTH.of([]).increment(1);
         self.queue.try_send(change).map_err(|error| {
-            metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(1);
+            telemetry::STORE_QUEUE_DEPTH.of([]).decrement(1);
             match error {
                 mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => closed(),
@@ -170,7 +170,7 @@ async fn run(
                 if taken == 0 {
                     break;
                 }
-                metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
+                telemetry::STORE_QUEUE_DEPTH.of([]).decrement(taken as f64);
                 while !batch.is_empty() {
                     let mut part: Vec<Change> = batch.drain(..fitting(&batch)).collect();
                     let waiting = changes.len();
@@ -183,7 +183,7 @@ async fn run(
                         0 => 0,
                         _ => changes.recv_many(&mut part, waiting).await,
                     };
-                    metrics::gauge!(telemetry::STORE_QUEUE_DEPTH).decrement(taken as f64);
+                    telemetry::STORE_QUEUE_DEPTH.of([]).decrement(taken as f64);
                     refuse(part.drain(..), &error);
                 }
             }
@@ -248,8 +248,8 @@ async fn write(
             }
         }
     }
-    metrics::histogram!(telemetry::STORE_COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
-    metrics::histogram!(telemetry::STORE_BATCH_SIZE).record(size as f64);
+    telemetry::STORE_COMMIT_SECONDS.of([]).record(started.elapsed().as_secs_f64());
+    telemetry::STORE_BATCH_SIZE.of([]).record(size as f64);
     Ok(())
 }
 

@@ -128,7 +128,7 @@ impl Mirrorer {
         };
         let outcome = match &after {
             AfterMirror::Stored(file) => {
-                metrics::counter!(MIRRORED_BYTES).increment(file.bytes);
+                MIRRORED_BYTES.of([]).increment(file.bytes);
                 "stored"
             }
             AfterMirror::Failed { reason } => {
@@ -143,8 +143,8 @@ impl Mirrorer {
         };
         let is_stored = matches!(after, AfterMirror::Stored(_));
         let is_known = self.record(&due, after).await;
-        metrics::counter!(MIRROR_ATTEMPTS, "outcome" => if is_known { outcome } else { "erased" })
-            .increment(1);
+        let outcome = if is_known { outcome } else { "erased" };
+        MIRROR_ATTEMPTS.of([outcome.into()]).increment(1);
         if is_stored && !is_known {
             // The job was erased meanwhile: the copy is nobody's.
             if let Err(error) = self.fetcher.blobs.delete(&key).await {

@@ -1,0 +1,140 @@
+//! Readiness: whether the database takes writes and the public URL is known, found out by one probe
+//! that all askers share.
+//!
+//! Asked by `health`, kept fresh by a loop of `app`. The invariant: a probe begins at most once a
+//! second, however many ask and however often they hang up.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Context;
+use crate::{clock::Stopwatch, domain::time, store::StoreError};
+
+/// From the beginning of one probe to the next.
+const SPACING: Duration = Duration::from_secs(1);
+
+/// The service probes by itself this often, so that the last finding never grows old.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// A database that does not write by then is not ready; whoever asks has little patience.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a probe found.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// How long a real write took, or why there was none.
+    pub database: Result<Duration, StoreError>,
+    /// As `/readyz` shows it; `ok` says whether the Engine can call back.
+    pub public_url: Value,
+}
+
+/// Cheap to clone; clones share the probes.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<watch::Sender<Probes>>);
+
+#[derive(Default)]
+struct Probes {
+    last: Option<Arc<Finding>>,
+    /// When the latest one began.
+    begun: Option<Stopwatch>,
+    is_running: bool,
+    /// How many have ended.
+    ended: u64,
+}
+
+impl Readiness {
+    /// What the latest probe found, if it began within the last second, else what a new one finds.
+    pub(super) async fn fresh(&self, context: &Context) -> Arc<Finding> {
+        self.found(context, SPACING).await
+    }
+
+    /// What the last probe found, however long ago; a new one begins only where there was none.
+    pub(super) async fn last(&self, context: &Context) -> Arc<Finding> {
+        let last = self.0.borrow().last.clone();
+        match last {
+            Some(finding) => finding,
+            None => self.fresh(context).await,
+        }
+    }
+
+    /// Probes now and then until `stopping`.
+    pub async fn run(self, context: Context, stopping: CancellationToken) {
+        let endless = async {
+            loop {
+                context.clock.sleep(REFRESH).await;
+                self.found(&context, REFRESH).await;
+            }
+        };
+        stopping.run_until_cancelled(endless).await;
+    }
+
+    async fn found(&self, context: &Context, oldest: Duration) -> Arc<Finding> {
+        let mut probes = self.0.subscribe();
+        let (mut begins, mut awaited) = (false, 0);
+        self.0.send_if_modified(|probes| {
+            let is_due = probes.begun.is_none_or(|begun| begun.elapsed() >= oldest);
+            begins = is_due && !probes.is_running;
+            if begins {
+                probes.begun = Some(Stopwatch::start());
+                probes.is_running = true;
+            }
+            awaited = probes.ended + u64::from(probes.is_running);
+            false
+        });
+        if begins {
+            let (readiness, context) = (self.clone(), context.clone());
+            // A task of its own: who hangs up must not make room for another probe.
+            context.tasks.clone().spawn(async move { readiness.probe(context).await });
+        }
+        let ended = probes.wait_for(|probes| probes.ended >= awaited).await;
+        let last = ended.ok().and_then(|probes| probes.last.clone());
+        last.unwrap_or_else(|| Arc::new(Finding::broken()))
+    }
+
+    async fn probe(&self, context: Context) {
+        let probing = tokio::spawn(async move { probe(&context).await });
+        let finding = probing.await.unwrap_or_else(|_| Finding::broken());
+        self.0.send_modify(|probes| {
+            probes.last = Some(Arc::new(finding));
+            probes.is_running = false;
+            probes.ended += 1;
+        });
+    }
+}
+
+impl Finding {
+    fn broken() -> Self {
+        let database = Err(StoreError::Unavailable("the probe broke off".into()));
+        Self { database, public_url: json!({ "ok": false, "detail": "the probe broke off" }) }
+    }
+}
+
+async fn probe(context: &Context) -> Finding {
+    let stopwatch = Stopwatch::start();
+    let written = context.store.probe(context.clock.now());
+    let written = tokio::time::timeout(PROBE_PATIENCE, written).await.unwrap_or_else(|_| {
+        Err(StoreError::Unavailable(format!("no answer within {PROBE_PATIENCE:?}")))
+    });
+    let database = written.map(|()| stopwatch.elapsed());
+    Finding { database, public_url: reachability(context).await }
+}
+
+/// The public URL as the doctor found it last; one that it has not examined yet counts as fine.
+async fn reachability(context: &Context) -> Value {
+    let url = match context.public_url.current().await {
+        Ok(url) => url,
+        Err(unknown) => return json!({ "ok": false, "detail": unknown.to_string() }),
+    };
+    match context.doctor.last().filter(|finding| finding.url.as_ref() == Some(&url)) {
+        None => json!({ "ok": true, "url": url, "checkedAt": null }),
+        Some(finding) => json!({
+            "ok": finding.fault.is_none(),
+            "url": url,
+            "checkedAt": time::render(finding.checked_at),
+            "detail": finding.fault.map(|fault| fault.to_string()),
+        }),
+    }
+}

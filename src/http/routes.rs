@@ -1,0 +1,86 @@
+//! The routes of a door, recorded while they are declared.
+//!
+//! A door is made of `Routes` and of nothing else, so the list of its patterns is complete. The
+//! invariant: a route's label is its pattern as it is written in the program.
+
+use std::{collections::HashSet, convert::Infallible, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request},
+    response::IntoResponse,
+    routing::{MethodRouter, Route},
+};
+use tower::{Layer, Service};
+
+use super::Context;
+use crate::telemetry::Label;
+
+/// The label of an address that no route has.
+const UNMATCHED: &str = "unmatched";
+
+/// A router that knows the patterns of its routes.
+pub(super) struct Routes {
+    router: Router<Context>,
+    patterns: HashSet<&'static str>,
+}
+
+impl Routes {
+    pub(super) fn new() -> Self {
+        Self { router: Router::new(), patterns: HashSet::new() }
+    }
+
+    /// Adds a route.
+    pub(super) fn route(self, pattern: &'static str, methods: MethodRouter<Context>) -> Self {
+        let mut patterns = self.patterns;
+        patterns.insert(pattern);
+        Self { router: self.router.route(pattern, methods), patterns }
+    }
+
+    /// Adds all routes of another set.
+    pub(super) fn merge(self, other: Self) -> Self {
+        let mut patterns = self.patterns;
+        patterns.extend(other.patterns);
+        Self { router: self.router.merge(other.router), patterns }
+    }
+
+    /// Puts a layer around the routes that have been added so far.
+    pub(super) fn layer<L>(self, layer: L) -> Self
+    where
+        L: Layer<Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+        <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
+        Self { router: self.router.layer(layer), ..self }
+    }
+
+    /// Every pattern, in the order of the alphabet.
+    pub(super) fn patterns(&self) -> Vec<&'static str> {
+        let mut patterns: Vec<_> = self.patterns.iter().copied().collect();
+        patterns.sort_unstable();
+        patterns
+    }
+
+    pub(super) fn labels(&self) -> RouteLabels {
+        RouteLabels(Arc::new(self.patterns.clone()))
+    }
+
+    pub(super) fn into_router(self) -> Router<Context> {
+        self.router
+    }
+}
+
+/// The label of each route; cheap to clone.
+#[derive(Clone)]
+pub(super) struct RouteLabels(Arc<HashSet<&'static str>>);
+
+impl RouteLabels {
+    /// The pattern of the route that a request has met.
+    pub(super) fn of(&self, request: &Request) -> Label {
+        let matched = request.extensions().get::<MatchedPath>();
+        let pattern = matched.and_then(|matched| self.0.get(matched.as_str()));
+        pattern.copied().unwrap_or(UNMATCHED).into()
+    }
+}
