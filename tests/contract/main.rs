@@ -7,7 +7,10 @@ mod clock_jumps;
 mod command_line;
 mod doors;
 mod erasing;
+#[path = "../outbound/hosts.rs"]
+mod hosts;
 mod idempotency;
+mod links;
 mod openapi;
 mod public_url;
 mod querying;
