@@ -30,19 +30,16 @@ mod upload;
 mod verify_files;
 mod wait;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use self::screen::Screen;
+use self::screen::{Form, Screen, say};
 use crate::{
     blobs::BlobError,
     client::ClientError,
     config::{self, Config},
+    printable,
 };
 
 /// Submit Relu Engine jobs, never poll, never lose a result.
@@ -142,8 +139,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Runs the command that the arguments name.
 pub async fn run() -> ExitCode {
-    // Wrong arguments end here, with exit code 2.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(error),
+    };
     let exit = match carry_out(arguments).await {
         Ok(()) => Exit::Done,
         Err(failure) => {
@@ -154,6 +153,27 @@ pub async fn run() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// Ends a command whose arguments are wrong (exit code 2), or that asks for help. What was typed is
+/// repeated there, and may be foreign text that a script passed on.
+fn explain(error: clap::Error) -> ExitCode {
+    let typed = std::env::args_os();
+    let typed = typed.map(|word| printable::line(&word.to_string_lossy()).into_owned());
+    let error = Arguments::try_parse_from(typed).err().unwrap_or(error);
+    let text = error.to_string();
+    if text.split('\n').all(|line| printable::line(line) == line) {
+        error.exit();
+    }
+    // What steers came from the environment, or the printable words are right: colours must do.
+    let mut screen = Screen::new(Form::People);
+    for line in text.trim_end().split('\n') {
+        match error.use_stderr() {
+            true => say(line),
+            false => _ = screen.line_at_once(line),
+        }
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
 }
 
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
@@ -169,6 +189,9 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::Healthcheck => healthcheck::run(settings(file)?).await,
         Command::Submit(arguments) => submit::run(connection, arguments).await,
         Command::Jobs(command) => jobs::run(connection, command).await,
+        Command::Relays(relays::Command::Secret { host }) => {
+            relays::show_secret(connection, &host, &settings(file)?.relay)
+        }
         Command::Relays(command) => relays::run(connection, command).await,
         Command::Events(arguments) => events::run(connection, arguments).await,
         Command::Forward(arguments) => forward::run(connection, arguments).await,
@@ -202,9 +225,4 @@ async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Re
             Err(Failure { exit: Exit::Interrupted, line: "interrupted".into() })
         }
     }
-}
-
-/// A message for people; if nobody hears it, that is no reason to stop.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Scope,
-    domain::relay::{Attempt, Relay, RelayState},
+    domain::relay::{Attempt, Relay, RelayState, webhook_id},
 };
 
 /// Attempts of one order that are shown, the last ones.
@@ -54,7 +54,7 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
                     }
                 }
             }
-            p.facts { span { "webhook-id " (parts::copyable(&Relay::webhook_id(relay.id))) } }
+            p.facts { span { "webhook-id " (parts::copyable(&webhook_id(relay.job_id, relay.id))) } }
             @if attempts.is_empty() { p.muted { "No attempt yet." } }
             @else {
                 div.scroll tabindex="0" {
