@@ -1,15 +1,32 @@
 //! Logs and metrics: how they are set up, and the name of every figure.
 //!
 //! Set up once by `main` through `cli`; the names are used wherever something is counted. The
-//! invariant: no body, token, signature or query string of a pre-signed URL is ever a field or a
-//! label.
+//! invariants: no body, token, signature or query string of a pre-signed URL is ever a field or a
+//! label; no field's text steers a terminal or begins a line of its own.
 
-use std::sync::OnceLock;
+use std::{
+    fmt::Debug,
+    io::{self, IsTerminal as _, Write},
+    sync::OnceLock,
+};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::field::Field;
+use tracing_subscriber::{
+    Layer,
+    field::MakeExt as _,
+    fmt::{
+        self,
+        format::{Writer, debug_fn},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
-use crate::config::{LogConfig, LogFormat};
+use crate::{
+    config::{LogConfig, LogFormat},
+    printable,
+};
 
 /// Counter, label `outcome`: callbacks received, by what became of them.
 pub const CALLBACKS: &str = "finishline_callbacks_total";
@@ -51,15 +68,46 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Writes logs to standard error, as the settings say.
 pub fn start_logging(config: &LogConfig) {
-    let logs = fmt::layer().with_writer(std::io::stderr);
     let logs = match config.format {
-        LogFormat::Json => logs.json().flatten_event(true).boxed(),
+        LogFormat::Json => {
+            let logs = fmt::layer().with_writer(|| JsonLines(io::stderr()));
+            logs.json().flatten_event(true).boxed()
+        }
         LogFormat::Text => {
-            logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+            let logs = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+            logs.fmt_fields(debug_fn(write_field).delimited(" ")).boxed()
         }
     };
     // A second set-up in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(logs.with_filter(config.level.clone())).try_init();
+}
+
+/// Writes a field of an event or a span as text.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = format!("{value:?}");
+    let value = printable::line(&value);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name if writer.has_ansi_escapes() => {
+            write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}")
+        }
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+/// Takes whole lines of JSON, as the logger writes them.
+struct JsonLines<W>(W);
+
+impl<W: Write> Write for JsonLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line.trim_ascii_end());
+        writeln!(self.0, "{}", printable::json(&text))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Collects metrics from now on; the first call in a process decides.

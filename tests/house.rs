@@ -18,7 +18,7 @@ const MAX_LINES: usize = 500;
 const MAX_MAIN_LINES: usize = 40;
 
 /// Layers, for the rows below: a module, or a path within one.
-const LAYER_0: &[&str] = &["domain", "config", "clock", "wake", "pulse", "telemetry"];
+const LAYER_0: &[&str] = &["domain", "config", "clock", "wake", "pulse", "printable", "telemetry"];
 const LAYER_1: &[&str] = &["api", "outbound", "blobs", "store"];
 const LAYER_1_WITHOUT_API: &[&str] = &["outbound", "blobs", "store"];
 const LAYER_2: &[&str] = &["engine", "public_url", "doctor", "erasure"];
@@ -26,11 +26,12 @@ const LAYER_2: &[&str] = &["engine", "public_url", "doctor", "erasure"];
 /// Who may import whom. A module that is not here yet stands here already where the plan has it.
 const TABLE: &[(&str, &[&[&str]])] = &[
     ("domain", &[]),
-    ("config", &[]),
+    ("printable", &[]),
+    ("config", &[&["printable"]]),
     ("clock", &[]),
     ("wake", &[]),
     ("pulse", &[]),
-    ("telemetry", &[&["config"]]),
+    ("telemetry", &[&["config", "printable"]]),
     ("api", &[LAYER_0]),
     ("outbound", &[LAYER_0]),
     ("blobs", &[LAYER_0]),
