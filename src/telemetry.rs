@@ -13,7 +13,7 @@ use std::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::field::Field;
 use tracing_subscriber::{
-    Layer,
+    Layer, Registry,
     field::MakeExt as _,
     fmt::{
         self,
@@ -68,18 +68,27 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Writes logs to standard error, as the settings say.
 pub fn start_logging(config: &LogConfig) {
-    let logs = match config.format {
+    let logs = lines(config.format, io::stderr().is_terminal(), io::stderr);
+    // A second set-up in one process (tests) keeps the first.
+    let _ = tracing_subscriber::registry().with(logs.with_filter(config.level.clone())).try_init();
+}
+
+/// A line for each event, written to what `open` gives.
+fn lines<W: Write + 'static>(
+    format: LogFormat,
+    has_colours: bool,
+    open: impl Fn() -> W + Send + Sync + 'static,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
+    match format {
         LogFormat::Json => {
-            let logs = fmt::layer().with_writer(|| JsonLines(io::stderr()));
+            let logs = fmt::layer().with_writer(move || JsonLines(open()));
             logs.json().flatten_event(true).boxed()
         }
         LogFormat::Text => {
-            let logs = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+            let logs = fmt::layer().with_writer(open).with_ansi(has_colours);
             logs.fmt_fields(debug_fn(write_field).delimited(" ")).boxed()
         }
-    };
-    // A second set-up in one process (tests) keeps the first.
-    let _ = tracing_subscriber::registry().with(logs.with_filter(config.level.clone())).try_init();
+    }
 }
 
 /// Writes a field of an event or a span as text.
@@ -144,4 +153,52 @@ fn describe() {
     metrics::describe_histogram!(HTTP_SECONDS, "Time to the head of an answer, by route");
     metrics::describe_gauge!(HTTP_CONNECTIONS, "Connections that are open, by door");
     metrics::describe_counter!(HTTP_CUT, "Connections ended by a limit, by door and reason");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const FOREIGN: &str = "\u{1b}[31mred\u{9b}2J\u{7f}\u{202e}\u{2028}\r\n2026 ERROR forged";
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat) -> String {
+        let written = Written::default();
+        let open = written.clone();
+        let logs = tracing_subscriber::registry().with(lines(format, false, move || open.clone()));
+        tracing::subscriber::with_default(logs, || {
+            let span = tracing::info_span!("request", method = %FOREIGN, route = FOREIGN);
+            let _entered = span.enter();
+            let error = io::Error::other(FOREIGN);
+            tracing::warn!(%error, text = FOREIGN, debugged = ?FOREIGN, "{FOREIGN}");
+        });
+        let bytes = written.0.lock().expect("no panic").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_is_logged_stays_in_its_line_and_steers_nothing() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let log = logged(format);
+            let line = log.strip_suffix('\n').expect("a whole line");
+            assert_eq!(printable::line(line), line, "{format:?}");
+            assert!(line.matches("forged").count() >= 6, "{format:?}: nothing is left out: {line}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json)).expect("JSON");
+        assert_eq!(json["text"], FOREIGN);
+    }
 }

@@ -32,7 +32,7 @@ mod wait;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ContextValue};
 
 use self::screen::{Form, Screen, say};
 use crate::{
@@ -157,21 +157,32 @@ pub async fn run() -> ExitCode {
 
 /// Ends a command whose arguments are wrong (exit code 2), or that asks for help. What was typed is
 /// repeated there, and may be foreign text that a script passed on.
-fn explain(error: clap::Error) -> ExitCode {
-    let typed = std::env::args_os();
-    let typed = typed.map(|word| printable::line(&word.to_string_lossy()).into_owned());
-    let error = Arguments::try_parse_from(typed).err().unwrap_or(error);
+fn explain(mut error: clap::Error) -> ExitCode {
+    let plain = |text: &String| printable::line(text).into_owned();
+    let context: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(plain(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(plain).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in context {
+        error.insert(kind, value);
+    }
     let text = error.to_string();
-    if text.split('\n').all(|line| printable::line(line) == line) {
+    let is_plain = text.split('\n').all(|line| printable::line(line) == line);
+    let mut typed = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let is_repeated = typed.any(|word| word.contains('\n') && text.contains(&word));
+    if is_plain && !is_repeated {
         error.exit();
     }
-    // What steers came from the environment, or the printable words are right: colours must do.
-    let mut screen = Screen::new(Form::People);
-    for line in text.trim_end().split('\n') {
-        match error.use_stderr() {
-            true => say(line),
-            false => _ = screen.line_at_once(line),
-        }
+    // It came from the environment, or stands in a hint: less beautiful, but harmless.
+    match error.use_stderr() {
+        true => say(text.trim_end()),
+        false => _ = Screen::new(Form::People).line_at_once(text.trim_end()),
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
 }

@@ -265,3 +265,29 @@ async fn standstill(moved: &AtomicU64) {
         tokio::time::sleep(ANSWER_TIMEOUT).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_never_weakens_the_connection() {
+        let client =
+            |base: &str| Client::new(base.parse().expect("a URL"), None).expect("a client");
+        let secure = client("https://finishline.example");
+        let plain = client("http://127.0.0.1:8086");
+        for (link, from_secure, from_plain) in [
+            ("https://store.example/a", true, true),
+            ("http://store.example/a", false, true),
+            ("http://127.0.0.1:8090/a", false, true),
+            ("https://me@store.example/a", false, false),
+            ("https://:word@store.example/a", false, false),
+            ("file:///etc/passwd", false, false),
+            ("javascript:alert(1)", false, false),
+        ] {
+            let link: Url = link.parse().expect("a URL");
+            let followed = (secure.may_follow(&link), plain.may_follow(&link));
+            assert_eq!(followed, (from_secure, from_plain), "{link}");
+        }
+    }
+}
