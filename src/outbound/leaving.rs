@@ -29,16 +29,16 @@ impl Outbound {
     /// Why the link is refused.
     pub async fn may_leave(&self, link: &str) -> Result<Url, Refused> {
         let url = Url::parse(link).map_err(|_| Refused::Unreadable)?;
-        let is_guarded = self.judge(&url)? == Standing::Foreign && !self.permissions.allow_private;
+        let is_guarded =
+            self.judge(&url)? == Standing::Foreign && !self.rules.permissions.allow_private;
         if let Some(Host::Domain(name)) = url.host().filter(|_| is_guarded) {
-            self.names.check(name).await?;
+            self.rules.names.check(name).await?;
         }
         Ok(url)
     }
 }
 
 /// Looks names up for links that leave.
-#[derive(Clone)]
 pub(super) struct Names {
     lookup: Arc<dyn Lookup>,
     places: Arc<Semaphore>,

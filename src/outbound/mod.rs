@@ -54,12 +54,18 @@ pub trait Lookup: Send + Sync {
 /// an answer may take is the caller's to say, per request.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    permissions: Permissions,
-    trusted: Arc<[Destination]>,
-    names: Names,
+    rules: Arc<Rules>,
     configured: Client,
     foreign: Client,
     has_certificates: bool,
+}
+
+/// What URLs are judged by.
+#[derive(Debug)]
+struct Rules {
+    permissions: Permissions,
+    trusted: Vec<Destination>,
+    names: Names,
 }
 
 /// Why a foreign URL is not followed. Says nothing of the URL itself, whose query may be a
@@ -150,8 +156,8 @@ impl Outbound {
             }
         };
         let (configured, foreign) = clients;
-        let names = Names::new(lookup);
-        Ok(Self { permissions, trusted, names, configured, foreign, has_certificates })
+        let rules = Arc::new(Rules { permissions, trusted, names: Names::new(lookup) });
+        Ok(Self { rules, configured, foreign, has_certificates })
     }
 
     /// The client for what the operator wrote into the settings. Never for any other URL.
@@ -186,7 +192,7 @@ impl Outbound {
     }
 
     fn judge(&self, url: &Url) -> Result<Standing, Refused> {
-        let accepted = if self.permissions.allow_http { "http and https" } else { "https" };
+        let accepted = if self.rules.permissions.allow_http { "http and https" } else { "https" };
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Refused::Scheme { accepted });
         }
@@ -195,13 +201,13 @@ impl Outbound {
         }
         let destination = Destination::of(url).ok_or(Refused::Host)?;
         // The guarded client knows a name only, not its port, so the exception cannot live there.
-        if self.trusted.contains(&destination) {
+        if self.rules.trusted.contains(&destination) {
             return Ok(Standing::Configured);
         }
-        if url.scheme() == "http" && !self.permissions.allow_http {
+        if url.scheme() == "http" && !self.rules.permissions.allow_http {
             return Err(Refused::Scheme { accepted });
         }
-        if !self.permissions.allow_private {
+        if !self.rules.permissions.allow_private {
             destination.check_host()?;
         }
         Ok(Standing::Foreign)
