@@ -202,7 +202,7 @@ pub struct Relay {
     pub next_attempt_at: Option<Timestamp>,
     /// HTTP status of the last answer; `null` before one, or if the last attempt got none.
     pub last_status: Option<u16>,
-    /// `webhook-id` of every attempt.
+    /// `webhook-id` of every attempt: `msg_`, the job's id, `_`, the order's id.
     pub webhook_id: String,
 }
 
@@ -421,7 +421,7 @@ impl From<domain::relay::Relay> for Relay {
         Self {
             id: relay.id.to_string(),
             job_id: relay.job_id.to_string(),
-            webhook_id: domain::relay::Relay::webhook_id(relay.id),
+            webhook_id: domain::relay::webhook_id(relay.job_id, relay.id),
             target: relay.target,
             state: relay.state.as_str().into(),
             attempts: relay.attempts,

@@ -11,6 +11,7 @@
 //!
 //! - [`domain`]: plain values and decisions. [`config`], [`clock`], [`telemetry`]: settings, time,
 //!   logs and figures. [`wake`], [`pulse`]: that something was committed, that a loop turns.
+//!   [`printable`]: foreign text made fit to be shown.
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`blobs`]:
 //!   files of jobs, in a folder or a bucket. [`store`]: everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
@@ -22,6 +23,8 @@
 //!   of the Engine cannot agree with itself.
 
 #![warn(clippy::unwrap_used)]
+// Only what passed `printable` reaches a terminal.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod api;
 pub mod app;
@@ -36,6 +39,7 @@ pub mod engine;
 pub mod erasure;
 pub mod http;
 pub mod outbound;
+pub mod printable;
 pub mod public_url;
 pub mod pulse;
 pub mod simulator;

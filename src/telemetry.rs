@@ -2,17 +2,35 @@
 //!
 //! Set up once by `main` through `cli`; the figures are used wherever something is counted. The
 //! invariants: no body, token, signature or query string of a pre-signed URL is ever a field or a
-//! label, and nothing outside this module names `metrics`, so every label is a [`Label`].
+//! label, nothing outside this module names `metrics`, so every label is a [`Label`];
+//! no field's text steers a terminal or begins a line of its own.
 
 mod figure;
 
-use std::sync::OnceLock;
+use std::{
+    fmt::Debug,
+    io::{self, IsTerminal as _, Write},
+    sync::OnceLock,
+};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::field::Field;
+use tracing_subscriber::{
+    Layer, Registry,
+    field::MakeExt as _,
+    fmt::{
+        self,
+        format::{Writer, debug_fn},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 pub use self::figure::{Counter, Gauge, Histogram, Label};
-use crate::config::{LogConfig, LogFormat};
+use crate::{
+    config::{LogConfig, LogFormat},
+    printable,
+};
 
 /// Callbacks received, by what became of them.
 pub const CALLBACKS: Counter<1> =
@@ -80,15 +98,55 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Writes logs to standard error, as the settings say.
 pub fn start_logging(config: &LogConfig) {
-    let logs = fmt::layer().with_writer(std::io::stderr);
-    let logs = match config.format {
-        LogFormat::Json => logs.json().flatten_event(true).boxed(),
-        LogFormat::Text => {
-            logs.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
-        }
-    };
+    let logs = lines(config.format, io::stderr().is_terminal(), io::stderr);
     // A second set-up in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(logs.with_filter(config.level.clone())).try_init();
+}
+
+/// A line for each event, written to what `open` gives.
+fn lines<W: Write + 'static>(
+    format: LogFormat,
+    has_colours: bool,
+    open: impl Fn() -> W + Send + Sync + 'static,
+) -> Box<dyn Layer<Registry> + Send + Sync> {
+    match format {
+        LogFormat::Json => {
+            let logs = fmt::layer().with_writer(move || JsonLines(open()));
+            logs.json().flatten_event(true).boxed()
+        }
+        LogFormat::Text => {
+            let logs = fmt::layer().with_writer(open).with_ansi(has_colours);
+            logs.fmt_fields(debug_fn(write_field).delimited(" ")).boxed()
+        }
+    }
+}
+
+/// Writes a field of an event or a span as text.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = format!("{value:?}");
+    let value = printable::line(&value);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name if writer.has_ansi_escapes() => {
+            write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}")
+        }
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+/// Takes whole lines of JSON, as the logger writes them.
+struct JsonLines<W>(W);
+
+impl<W: Write> Write for JsonLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line.trim_ascii_end());
+        writeln!(self.0, "{}", printable::json(&text))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Collects metrics from now on; the first call in a process decides.
@@ -125,4 +183,52 @@ fn describe() {
     HTTP_SECONDS.describe();
     HTTP_CONNECTIONS.describe();
     HTTP_CUT.describe();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const FOREIGN: &str = "\u{1b}[31mred\u{9b}2J\u{7f}\u{202e}\u{2028}\r\n2026 ERROR forged";
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat) -> String {
+        let written = Written::default();
+        let open = written.clone();
+        let logs = tracing_subscriber::registry().with(lines(format, false, move || open.clone()));
+        tracing::subscriber::with_default(logs, || {
+            let span = tracing::info_span!("request", method = %FOREIGN, route = FOREIGN);
+            let _entered = span.enter();
+            let error = io::Error::other(FOREIGN);
+            tracing::warn!(%error, text = FOREIGN, debugged = ?FOREIGN, "{FOREIGN}");
+        });
+        let bytes = written.0.lock().expect("no panic").clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn what_is_logged_stays_in_its_line_and_steers_nothing() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let log = logged(format);
+            let line = log.strip_suffix('\n').expect("a whole line");
+            assert_eq!(printable::line(line), line, "{format:?}");
+            assert!(line.matches("forged").count() >= 6, "{format:?}: nothing is left out: {line}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&logged(LogFormat::Json)).expect("JSON");
+        assert_eq!(json["text"], FOREIGN);
+    }
 }

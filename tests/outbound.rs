@@ -5,6 +5,10 @@
 
 #[path = "outbound/answers.rs"]
 mod answers;
+#[path = "outbound/hosts.rs"]
+mod hosts;
+#[path = "outbound/leaving.rs"]
+mod leaving;
 #[path = "outbound/support.rs"]
 mod support;
 
@@ -14,10 +18,8 @@ use std::sync::atomic::Ordering;
 use finishline::outbound::{Outbound, Permissions, Refused, describe, is_refused};
 use reqwest::Method;
 
-use support::{
-    FORBIDDEN_ADDRESSES, FORBIDDEN_SPELLINGS, GUARDED, HTTP, LIFTED, Names, OK, PUBLIC, Server,
-    failure, names, outbound, status, url,
-};
+use hosts::{FORBIDDEN_ADDRESSES, FORBIDDEN_SPELLINGS, PUBLIC};
+use support::{GUARDED, HTTP, LIFTED, Names, OK, Server, failure, names, outbound, status, url};
 
 #[tokio::test]
 async fn no_spelling_of_a_forbidden_address_is_connected_to() {

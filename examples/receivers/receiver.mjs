@@ -8,7 +8,9 @@ createServer(async (request, response) => {
   const body = Buffer.concat(await request.toArray()).toString();
   try {
     const result = webhook.verify(body, request.headers);
-    console.log("verified:", request.headers["finishline-job-id"], "success:", result.success);
+    // webhook-id is signed, msg_JOB_RELAY; finishline-job-id is not.
+    const job = request.headers["webhook-id"].split("_")[1];
+    console.log("verified:", job, "success:", result.success);
     response.writeHead(204).end();
   } catch (error) {
     response.writeHead(error instanceof WebhookVerificationError ? 400 : 500).end(error.message);

@@ -12,7 +12,9 @@ class Receiver(BaseHTTPRequestHandler):
             result = webhook.verify(body, dict(self.headers))
         except WebhookVerificationError as error:
             return self.send_error(400, str(error))
-        print("verified:", self.headers["finishline-job-id"], "success:", result["success"], flush=True)
+        # webhook-id is signed, msg_JOB_RELAY; finishline-job-id is not.
+        job = self.headers["webhook-id"].split("_")[1]
+        print("verified:", job, "success:", result["success"], flush=True)
         self.send_response(204)
         self.end_headers()
 

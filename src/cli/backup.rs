@@ -9,7 +9,11 @@ use anyhow::anyhow;
 use bytesize::ByteSize;
 use serde_json::json;
 
-use super::{Failure, stop_signal};
+use super::{
+    Failure, say,
+    screen::{Form, Screen},
+    stop_signal,
+};
 use crate::{
     app,
     clock::{Clock, Stopwatch},
@@ -39,17 +43,18 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Fail
     };
     let seconds = stopwatch.elapsed().as_secs_f64();
     let file = arguments.file.display();
-    if arguments.json {
+    let mut screen = Screen::new(Form::of_flag(arguments.json));
+    if screen.is_json() {
         let figures = json!({
             "file": file.to_string(), "bytes": copied.bytes, "jobs": copied.jobs,
             "seconds": seconds,
         });
-        println!("{figures}");
+        screen.json(&figures)?;
     } else {
         let size = ByteSize::b(copied.bytes);
-        println!("{file}: {size}, jobs: {}, {seconds:.1} s", copied.jobs);
+        screen.line(&format!("{file}: {size}, jobs: {}, {seconds:.1} s", copied.jobs))?;
     }
-    Ok(())
+    Ok(screen.flush()?)
 }
 
 /// Takes the spool's callbacks into the database before it is copied, or its key replaced: they
@@ -74,7 +79,7 @@ pub(super) async fn settle_spool(config: &Config) -> anyhow::Result<()> {
     writer.await?;
     let taken = taken?;
     if taken > 0 {
-        eprintln!("finishline: took {taken} callbacks of the spool into the database first");
+        say(&format!("finishline: took {taken} callbacks of the spool into the database first"));
     }
     Ok(())
 }

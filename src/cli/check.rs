@@ -11,7 +11,7 @@ use url::Url;
 use super::{
     Exit, Failure,
     healthcheck::api_address,
-    report::{Form, Mark, Report},
+    report::{Mark, Report},
 };
 use crate::{
     app::ProbeDoor,
@@ -45,8 +45,7 @@ pub(super) async fn run(
     arguments: Arguments,
     config: Result<Config, Failure>,
 ) -> Result<(), Failure> {
-    let form = if arguments.json { Form::Json } else { Form::Lines };
-    let mut report = Report::new(form);
+    let mut report = Report::new(arguments.json);
     let config = match config {
         Ok(config) => config,
         Err(wrong) => {

@@ -31,6 +31,6 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let mut script = Vec::new();
     generate(shell, &mut super::Arguments::command(), "finishline", &mut script);
     let mut screen = Screen::new(Form::People);
-    screen.bytes(&script)?;
+    screen.script(&script)?;
     Ok(screen.flush()?)
 }

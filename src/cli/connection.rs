@@ -48,7 +48,7 @@ pub(super) struct Arguments {
 impl Arguments {
     /// Standard output, for people or for programs.
     pub(super) fn screen(&self) -> Screen {
-        Screen::new(if self.json { Form::Json } else { Form::People })
+        Screen::new(Form::of_flag(self.json))
     }
 
     pub(super) fn client(&self) -> Result<Client, Failure> {
@@ -97,7 +97,7 @@ pub(super) fn line_of(error: &ClientError) -> String {
         line = format!("{line}: {}", errors.collect::<Vec<_>>().join("; "));
     }
     if let Some(body) = &problem.engine_body {
-        line = format!("{line} (the Engine said: {})", super::table::plain(body.get()));
+        line = format!("{line} (the Engine said: {})", body.get());
     }
     if let Some(id) = &problem.job_id {
         line = format!("{line}; it is on record: finishline jobs show {id}");

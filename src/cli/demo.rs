@@ -11,7 +11,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::{net::TcpListener, sync::oneshot};
 
-use super::{Failure, sample, stop_signal};
+use super::{
+    Failure, sample,
+    screen::{Form, Screen},
+    stop_signal,
+};
 use crate::{
     api,
     app::{App, Listeners},
@@ -47,18 +51,24 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let (stop, stopped) = oneshot::channel::<()>();
     let service = tokio::spawn(app.run(async { _ = stopped.await }));
 
-    println!(
-        "Finishline demo. Service and Engine simulator run in this process; nothing leaves this machine.\n"
-    );
-    println!("  callbacks   {callbacks}   the door to the internet");
-    println!("  api         {api}   the door to your software");
-    println!("  engine      {}   simulated\n", simulator.base_url());
+    let mut screen = Screen::new(Form::People);
+    for line in [
+        "Finishline demo. Service and Engine simulator run in this process; nothing leaves this machine.",
+        "",
+        &format!("  callbacks   {callbacks}   the door to the internet"),
+        &format!("  api         {api}   the door to your software"),
+        &format!("  engine      {}   simulated", simulator.base_url()),
+        "",
+    ] {
+        screen.line_at_once(line)?;
+    }
     let told = tokio::select! {
-        told = tell(&api) => told,
+        told = tell(&api, &mut screen) => told,
         () = stop_signal() => Ok(()),
     };
     if told.is_ok() && !arguments.once {
-        println!("\nThe service keeps running: press Ctrl-C to end it.");
+        screen.line("")?;
+        screen.line_at_once("The service keeps running: press Ctrl-C to end it.")?;
         stop_signal().await;
     }
     let _ = stop.send(());
@@ -103,10 +113,12 @@ async fn open_doors(config: &mut Config) -> anyhow::Result<Listeners> {
 }
 
 /// One job from submission to result, told step by step.
-async fn tell(api: &str) -> anyhow::Result<()> {
+async fn tell(api: &str, screen: &mut Screen) -> anyhow::Result<()> {
     let client = Client::new(api.parse()?, None)?;
     let clock = Stopwatch::start();
-    let step = |text: String| println!("{:>6.2} s  {text}", clock.elapsed().as_secs_f64());
+    let mut step = |text: String| {
+        screen.line_at_once(&format!("{:>6.2} s  {text}", clock.elapsed().as_secs_f64()))
+    };
 
     let body = json!({
         "inputFiles": { "cbct": { "extension": ".nrrd" } },
@@ -116,12 +128,12 @@ async fn tell(api: &str) -> anyhow::Result<()> {
         ] },
         "finishline": { "reference": "demo" },
     });
-    step("POST /v1/jobs    a CBCT in, two meshes out".into());
+    step("POST /v1/jobs    a CBCT in, two meshes out".into())?;
     let job = client.submit(serde_json::to_vec(&body)?, None).await?;
     step(format!(
         "201 Created      job {} is on record and at the Engine, status {}",
         job.id, job.status
-    ));
+    ))?;
 
     let scan = sample::volume();
     let input = job.inputs.first().context("the job has no input")?;
@@ -132,30 +144,36 @@ async fn tell(api: &str) -> anyhow::Result<()> {
     step(format!(
         "PUT …/inputs/{}  a generated scan, {size} bytes of NRRD, goes on to the Engine's storage",
         input.name
-    ));
+    ))?;
 
     let job = finished(&client, &job.id).await?;
     let result = client.result(&job.id).await?.context("the job has no result")?;
     for event in client.events(&job.id).await?.events {
-        step(format!("event {:>2}         {} {}", event.seq, event.kind, event.data.get()));
+        step(format!("event {:>2}         {} {}", event.seq, event.kind, event.data.get()))?;
     }
     let digest: [u8; 32] = Sha256::digest(&result).into();
     step(format!(
         "the callback came: {} bytes, on disk before the Engine had its 200",
         result.len()
-    ));
-    println!("\nThe result, byte for byte as the Engine sent it (sha256 {}):\n", hex(&digest));
-    println!("{}\n", String::from_utf8_lossy(&result));
+    ))?;
+    screen.line("")?;
+    let digest = hex(&digest);
+    screen.line(&format!("The result, as the Engine sent it (sha256 {digest}):"))?;
+    screen.line("")?;
+    screen.json_text(&result)?;
+    screen.line("")?;
     for output in &job.outputs {
         let status = output.status.as_deref().unwrap_or("unknown");
-        println!("  {:<10} {:<24} {status}", output.name, output.structures.join(", "));
+        let structures = output.structures.join(", ");
+        screen.line(&format!("  {:<10} {structures:<24} {status}", output.name))?;
     }
-    println!("\nLook at it:");
-    println!("  {api}/jobs/{}   in the inspector", job.id);
-    println!("  curl {api}/v1/jobs/{}", job.id);
-    println!("  curl {api}/v1/jobs/{}/result", job.id);
-    println!("  curl {api}/v1/jobs/{}/deliveries", job.id);
-    println!("  {api}/docs");
+    screen.line("")?;
+    screen.line("Look at it:")?;
+    screen.line(&format!("  {api}/jobs/{}   in the inspector", job.id))?;
+    for address in ["", "/result", "/deliveries"] {
+        screen.line(&format!("  curl {api}/v1/jobs/{}{address}", job.id))?;
+    }
+    screen.line_at_once(&format!("  {api}/docs"))?;
     Ok(())
 }
 

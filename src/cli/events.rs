@@ -9,7 +9,7 @@ use super::{
     connection::{self, job_id},
     following::{Follow, Following, SILENCE},
     or_interrupted,
-    table::{plain, time},
+    table::time,
 };
 use crate::{api, client::Followed, domain::ids::JobId};
 
@@ -64,8 +64,8 @@ impl Form {
             (true, true) => self.screen.json_text(json.as_bytes())?,
             (true, false) => {
                 let before = if self.is_begun { "," } else { "{\"events\":[" };
-                self.screen.bytes(before.as_bytes())?;
-                self.screen.bytes(json.as_bytes())?;
+                self.screen.json_piece(before.as_bytes())?;
+                self.screen.json_piece(json.as_bytes())?;
             }
         }
         self.is_begun = true;
@@ -84,8 +84,7 @@ impl Form {
 pub(super) fn print(screen: &mut Screen, event: &api::Event) -> io::Result<()> {
     let data = event.data.get();
     let data = if data == "{}" { "" } else { data };
-    let (kind, job) = (plain(&event.kind), plain(&event.job_id));
-    let line =
-        format!("{:>6}  {}  {kind:TYPE_WIDTH$}  {job}  {}", event.seq, time(event.at), plain(data));
+    let (kind, job) = (&event.kind, &event.job_id);
+    let line = format!("{:>6}  {}  {kind:TYPE_WIDTH$}  {job}  {data}", event.seq, time(event.at));
     screen.line(line.trim_end())
 }

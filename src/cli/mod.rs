@@ -31,19 +31,16 @@ mod upload;
 mod verify_files;
 mod wait;
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ContextValue};
 
-use self::screen::Screen;
+use self::screen::{Form, Screen, say};
 use crate::{
     blobs::BlobError,
     client::ClientError,
     config::{self, Config},
+    printable,
 };
 
 /// Submit Relu Engine jobs, never poll, never lose a result.
@@ -145,8 +142,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Runs the command that the arguments name.
 pub async fn run() -> ExitCode {
-    // Wrong arguments end here, with exit code 2.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return explain(error),
+    };
     let exit = match carry_out(arguments).await {
         Ok(()) => Exit::Done,
         Err(failure) => {
@@ -157,6 +156,38 @@ pub async fn run() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// Ends a command whose arguments are wrong (exit code 2), or that asks for help. What was typed is
+/// repeated there, and may be foreign text that a script passed on.
+fn explain(mut error: clap::Error) -> ExitCode {
+    let plain = |text: &String| printable::line(text).into_owned();
+    let context: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(plain(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(plain).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in context {
+        error.insert(kind, value);
+    }
+    let text = error.to_string();
+    let is_plain = text.split('\n').all(|line| printable::line(line) == line);
+    let mut typed = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let is_repeated = typed.any(|word| word.contains('\n') && text.contains(&word));
+    if is_plain && !is_repeated {
+        error.exit();
+    }
+    // It came from the environment, or stands in a hint: less beautiful, but harmless.
+    match error.use_stderr() {
+        true => say(text.trim_end()),
+        false => _ = Screen::new(Form::People).line_at_once(text.trim_end()),
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
 }
 
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
@@ -173,6 +204,9 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::Healthcheck => healthcheck::run(settings(file)?).await,
         Command::Submit(arguments) => submit::run(connection, arguments).await,
         Command::Jobs(command) => jobs::run(connection, command).await,
+        Command::Relays(relays::Command::Secret { host }) => {
+            relays::show_secret(connection, &host, &settings(file)?.relay)
+        }
         Command::Relays(command) => relays::run(connection, command).await,
         Command::Events(arguments) => events::run(connection, arguments).await,
         Command::Forward(arguments) => forward::run(connection, arguments).await,
@@ -206,9 +240,4 @@ async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Re
             Err(Failure { exit: Exit::Interrupted, line: "interrupted".into() })
         }
     }
-}
-
-/// A message for people; if nobody hears it, that is no reason to stop.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }

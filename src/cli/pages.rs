@@ -170,8 +170,8 @@ impl<'a> Pages<'a> {
             let members: BTreeMap<&str, &RawValue> = serde_json::from_slice(&page.json)?;
             let rows = members.get(P::MEMBER).map_or("[]", |rows| rows.get());
             for row in serde_json::from_str::<Vec<&RawValue>>(rows)? {
-                screen.bytes(before.as_bytes())?;
-                screen.bytes(row.get().as_bytes())?;
+                screen.json_piece(before.as_bytes())?;
+                screen.json_piece(row.get().as_bytes())?;
                 before = ",".to_owned();
             }
             if self.cursor.is_none() {

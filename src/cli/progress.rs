@@ -3,17 +3,18 @@
 //! Used by commands that move files or wait. The invariants: progress goes to standard error, and
 //! to a terminal only; an interruption says which command takes up what is left.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    io::{self, IsTerminal as _},
-    time::Duration,
-};
+use std::{borrow::Cow, cell::RefCell, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Exit, Failure, connection::Backoff, say, screen::Screen, stop_signal, table::plain};
-use crate::{api, clock::Clock};
+use super::{
+    Exit, Failure,
+    connection::Backoff,
+    say,
+    screen::{Screen, is_heard_on_a_terminal},
+    stop_signal,
+};
+use crate::{api, clock::Clock, printable};
 
 /// Between two pictures of the spinner: quick enough to look alive.
 const TICK: Duration = Duration::from_millis(120);
@@ -44,7 +45,7 @@ impl Progress {
     pub(super) fn new(arguments: &Arguments, screen: &Screen, resume: String) -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         let is_shown =
-            io::stderr().is_terminal() && !is_dumb && !arguments.quiet && !screen.is_json();
+            is_heard_on_a_terminal() && !is_dumb && !arguments.quiet && !screen.is_json();
         let target = match is_shown {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
@@ -102,7 +103,7 @@ impl Progress {
 
     /// A bar for a file on its way to the service.
     pub(super) fn upload(&self, name: &str, bytes: u64) -> ProgressBar {
-        self.bar(ProgressBar::new(bytes).with_prefix(plain(name)), UPLOAD)
+        self.bar(ProgressBar::new(bytes).with_prefix(printable::line(name).into_owned()), UPLOAD)
     }
 
     /// A bar for files on their way from the service; its length grows as theirs become known.

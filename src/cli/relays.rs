@@ -1,9 +1,11 @@
 //! `finishline relays`: how results are passed on, and ordering it again.
 //!
-//! The invariant: an order for many says how many before or after, never nothing.
+//! The invariants: an order for many says how many before or after, never nothing; a secret is shown
+//! only by the command that asks for it.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
+use url::Url;
 use uuid::Uuid;
 
 use super::{
@@ -16,8 +18,10 @@ use super::{
 use crate::{
     api,
     client::{Answer, Client},
+    config::RelayConfig,
     domain::{ids::JobId, relay::RelayState},
 };
+use anyhow::anyhow;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -44,6 +48,44 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Show the secret that signs results for a job's own finishWebhook at this host
+    ///
+    /// It is made from relay.secret of the settings, so no service need run.
+    Secret {
+        /// Such as app.example.com; a port or a path does not count
+        #[arg(value_name = "HOST", value_parser = host)]
+        host: String,
+    },
+}
+
+/// A host as the relay spells it, from a host, a host and a port, or a whole address.
+fn host(text: &str) -> Result<String, &'static str> {
+    let address = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = Url::parse(&address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.filter(|url| url.username().is_empty() && url.password().is_none());
+    let host = url.as_ref().and_then(Url::host_str).filter(|host| *host != ".");
+    host.map(str::to_owned).ok_or("expected a host such as app.example.com")
+}
+
+/// Prints the secret of a job's own target.
+pub(super) fn show_secret(
+    connection: &connection::Arguments,
+    host: &str,
+    config: &RelayConfig,
+) -> Result<(), Failure> {
+    let empty = || {
+        Failure::usage(anyhow!(
+            "relay.secret is empty, so results go unsigned to a job's own finishWebhook: set one"
+        ))
+    };
+    let secret = config.secret_of(host).ok_or_else(empty)?;
+    let mut screen = connection.screen();
+    if screen.is_json() {
+        screen.json(&json!({ "host": host, "secret": secret.expose() }))?;
+    } else {
+        screen.line(secret.expose())?;
+    }
+    Ok(screen.flush()?)
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +129,8 @@ async fn carry_out(client: &Client, screen: &mut Screen, command: Command) -> Re
             let what = if dry_run { "would be ordered again" } else { "ordered again" };
             Ok(screen.done(&answer.json, &format!("{what}: {}", answer.value.relays))?)
         }
+        // Asks the settings, not the service.
+        Command::Secret { .. } => Ok(()),
     }
 }
 

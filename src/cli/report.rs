@@ -5,7 +5,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Exit, Failure};
+use super::{
+    Exit, Failure,
+    screen::{Form, Screen},
+};
 
 /// Wide enough for the marks and for the longest name.
 const MARK_WIDTH: usize = 8;
@@ -29,40 +32,38 @@ impl Mark {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Form {
-    Lines,
-    Json,
-}
-
 pub(super) struct Report {
-    form: Form,
+    screen: Screen,
     findings: Vec<(Mark, &'static str, String)>,
 }
 
 impl Report {
-    pub(super) fn new(form: Form) -> Self {
-        Self { form, findings: Vec::new() }
+    /// One value if `json` is set, else lines.
+    pub(super) fn new(json: bool) -> Self {
+        Self { screen: Screen::new(Form::of_flag(json)), findings: Vec::new() }
     }
 
     /// One finding: what it is about, and what was found and is to be done.
     pub(super) fn add(&mut self, mark: Mark, name: &'static str, detail: impl Into<String>) {
         let detail = detail.into();
-        if let Form::Lines = self.form {
-            println!("{:<MARK_WIDTH$} {name:<NAME_WIDTH$} {detail}", mark.as_str());
+        if !self.screen.is_json() {
+            let line = format!("{:<MARK_WIDTH$} {name:<NAME_WIDTH$} {detail}", mark.as_str());
+            // The exit code says it too, whoever reads.
+            let _ = self.screen.line_at_once(&line);
         }
         self.findings.push((mark, name, detail));
     }
 
     /// Ends the command; `figures` are the JSON form's further members.
-    pub(super) fn finish(self, figures: Value) -> Result<(), Failure> {
+    pub(super) fn finish(mut self, figures: Value) -> Result<(), Failure> {
         let failed = self.findings.iter().filter(|(mark, ..)| *mark == Mark::Failed).count();
-        if let Form::Json = self.form {
+        if self.screen.is_json() {
             let finding = |(mark, name, detail): &(Mark, &str, String)| json!({ "name": name, "state": mark.as_str(), "detail": detail });
             let mut value = figures;
             value["ok"] = json!(failed == 0);
             value["checks"] = self.findings.iter().map(finding).collect();
-            println!("{value}");
+            self.screen.json(&value)?;
+            self.screen.flush()?;
         }
         match failed {
             0 => Ok(()),

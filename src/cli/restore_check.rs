@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    report::{Form, Mark, Report},
+    report::{Mark, Report},
 };
 use crate::store::sqlite::{
     inspect::{Inspection, inspect},
@@ -27,8 +27,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let form = if arguments.json { Form::Json } else { Form::Lines };
-    let mut report = Report::new(form);
+    let mut report = Report::new(arguments.json);
     let figures = match inspect(&arguments.file).await {
         Ok(inspection) => {
             tell(&mut report, &inspection);

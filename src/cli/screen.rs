@@ -1,11 +1,14 @@
-//! Standard output of the client commands.
+//! Standard output and error of the commands: the one way to a terminal.
 //!
-//! The invariants: whoever reads it may stop at any time, which ends the command quietly; colours
-//! are for terminals only.
+//! The invariants: whatever is written passes `printable`, but for a result's exact bytes on their
+//! way into a file or a pipe, and scripts of ours; whoever reads may stop at any time, which ends
+//! the command quietly; colours are for terminals only.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use serde::Serialize;
+
+use crate::printable;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Colour {
@@ -22,10 +25,32 @@ pub(super) enum Form {
     Json,
 }
 
-/// See the module.
+impl Form {
+    /// As the flag `--json` says.
+    pub(super) fn of_flag(json: bool) -> Self {
+        if json { Self::Json } else { Self::People }
+    }
+}
+
+/// A piece of a line, with the colour it has on a terminal.
+#[derive(Clone, Debug)]
+pub(super) struct Piece<'a> {
+    pub(super) text: &'a str,
+    pub(super) colour: Option<Colour>,
+}
+
+impl<'a> Piece<'a> {
+    /// One without a colour.
+    pub(super) fn plain(text: &'a str) -> Self {
+        Self { text, colour: None }
+    }
+}
+
+/// Standard output. See the module.
 pub(super) struct Screen {
     form: Form,
     out: BufWriter<Stdout>,
+    is_terminal: bool,
     width: Option<usize>,
     has_colours: bool,
 }
@@ -40,6 +65,7 @@ impl Screen {
         Self {
             form,
             out: BufWriter::new(stdout),
+            is_terminal,
             width: size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0),
             has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb,
         }
@@ -55,18 +81,47 @@ impl Screen {
     }
 
     pub(super) fn line(&mut self, line: &str) -> io::Result<()> {
-        writeln!(self.out, "{line}")
+        writeln!(self.out, "{}", printable::line(line))
     }
 
-    /// Bytes as they are.
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes)
+    /// A line that someone waits for.
+    pub(super) fn line_at_once(&mut self, line: &str) -> io::Result<()> {
+        self.line(line)?;
+        self.flush()
+    }
+
+    /// A line of pieces, without blanks at its end.
+    pub(super) fn pieces(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
+        let mut line = String::new();
+        for piece in pieces {
+            let text = printable::line(piece.text);
+            match piece.colour.filter(|_| self.has_colours) {
+                Some(colour) => line.push_str(&format!("\x1b[{}m{text}\x1b[0m", colour as u8)),
+                None => line.push_str(&text),
+            }
+        }
+        writeln!(self.out, "{}", line.trim_end())
+    }
+
+    /// A script of ours, as it is.
+    pub(super) fn script(&mut self, script: &[u8]) -> io::Result<()> {
+        self.out.write_all(script)
+    }
+
+    /// A result: byte for byte, but to a terminal as JSON that cannot steer it.
+    pub(super) fn result(&mut self, body: &[u8]) -> io::Result<()> {
+        if !self.is_terminal {
+            return self.out.write_all(body);
+        }
+        for line in String::from_utf8_lossy(body).trim_end().split('\n') {
+            writeln!(self.out, "{}", printable::json(line))?;
+        }
+        Ok(())
     }
 
     /// One JSON value on one line.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, value)?;
-        self.bytes(b"\n")
+        self.json_text(&serde_json::to_vec(value)?)
     }
 
     /// Prints what was done: the service's JSON, or a line that says it.
@@ -77,21 +132,37 @@ impl Screen {
         }
     }
 
-    /// JSON as the service sent it.
+    /// JSON of the service, on one line.
     pub(super) fn json_text(&mut self, text: &[u8]) -> io::Result<()> {
-        self.bytes(text.trim_ascii())?;
-        self.bytes(b"\n")
+        self.json_piece(text.trim_ascii())?;
+        self.out.write_all(b"\n")
+    }
+
+    /// A piece of one JSON value.
+    pub(super) fn json_piece(&mut self, text: &[u8]) -> io::Result<()> {
+        // What the service's JSON holds beside what was read of it need not be UTF-8.
+        self.out.write_all(printable::json(&String::from_utf8_lossy(text)).as_bytes())
     }
 
     /// Hands over what was written; a command that goes on does so after each piece.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
 
-    pub(super) fn coloured(&self, text: &str, colour: Option<Colour>) -> String {
-        match colour {
-            Some(colour) if self.has_colours => format!("\x1b[{}m{text}\x1b[0m", colour as u8),
-            _ => text.to_owned(),
-        }
-    }
+/// A message for people, on standard error; if nobody hears it, that is no reason to stop.
+pub(super) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable::line(line));
+}
+
+/// A question for people, on standard error; the answer follows it in the same line.
+pub(super) fn ask(question: &str) -> io::Result<()> {
+    let mut stderr = io::stderr();
+    write!(stderr, "{} ", printable::line(question))?;
+    stderr.flush()
+}
+
+/// Whether messages go to a terminal.
+pub(super) fn is_heard_on_a_terminal() -> bool {
+    io::stderr().is_terminal()
 }

@@ -7,7 +7,10 @@ use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Failure;
+use super::{
+    Failure,
+    screen::{Form, Screen},
+};
 use crate::{
     app::{App, Listeners},
     clock::Clock,
@@ -36,7 +39,9 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     if is_ngrok && let Err(unknown) = app.public_url().current().await {
         tracing::warn!("{unknown}; until then submissions are refused");
     }
-    println!("finishline ready callbacks=http://{callbacks} api=http://{api}");
+    let line = format!("finishline ready callbacks=http://{callbacks} api=http://{api}");
+    // A service without a standard output serves all the same.
+    let _ = Screen::new(Form::People).line_at_once(&line);
     app.run(signals.first()).await?;
     Ok(())
 }

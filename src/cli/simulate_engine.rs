@@ -4,7 +4,11 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
-use super::{Failure, stop_signal};
+use super::{
+    Failure,
+    screen::{Form, Screen},
+    stop_signal,
+};
 use crate::{
     config::{LogConfig, LogFormat},
     simulator::{Options, Simulator},
@@ -27,11 +31,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     });
     let listener = TcpListener::bind(arguments.listen).await?;
     let simulator = Simulator::start(listener, arguments.options).await?;
-    println!(
-        "engine simulator ready base={} token={}",
-        simulator.base_url(),
-        simulator.token_url()
-    );
+    let (base, token) = (simulator.base_url(), simulator.token_url());
+    let line = format!("engine simulator ready base={base} token={token}");
+    let _ = Screen::new(Form::People).line_at_once(&line);
     stop_signal().await;
     simulator.stop().await;
     Ok(())

@@ -19,9 +19,6 @@ use crate::{
 /// Tries for each file: a restart on the way is over by the last.
 const TRIES: u32 = 5;
 
-/// Problem of a link that the service refuses to call: that will not pass.
-const URL_REFUSED: &str = "url-refused";
-
 /// Status of an upload whose bytes stopped coming for a while.
 const STOPPED_COMING: u16 = 408;
 
@@ -144,7 +141,7 @@ impl Upload<'_> {
 fn is_passing(error: &ClientError) -> bool {
     match error {
         ClientError::Problem(problem) if problem.status == STOPPED_COMING => true,
-        ClientError::Problem(problem) => error.is_passing() && problem.code != URL_REFUSED,
+        ClientError::Problem(_) => error.is_passing(),
         _ => true,
     }
 }

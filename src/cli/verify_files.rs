@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Failure,
-    report::{Form, Mark, Report},
+    report::{Mark, Report},
 };
 use crate::{
     blobs::{BlobError, Blobs, FileKey, Verified},
@@ -25,8 +25,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Failure> {
-    let form = if arguments.json { Form::Json } else { Form::Lines };
-    let mut report = Report::new(form);
+    let mut report = Report::new(arguments.json);
     let Some(url) = &config.mirror.store else {
         return Err(Failure::usage(anyhow::anyhow!("mirror.store is empty: no files are copied")));
     };

@@ -1,7 +1,8 @@
 //! Scans on their way to the service and outputs on their way from it, in constant memory.
 //!
 //! Used by `submit` and `jobs`. The invariants: the API key goes to the service alone, never to a
-//! storage that it names; no error shows a signed link; a transfer that stands still ends.
+//! storage that it names; a redirect never leads from https to http; no error shows a signed link;
+//! a transfer that stands still ends.
 
 use std::{
     sync::{
@@ -57,6 +58,11 @@ pub enum DownloadError {
     /// The Engine's storage answered, but not with the file; 403 if the link has expired.
     #[error("the Engine's storage at {origin} answered {status}")]
     Refused { origin: String, status: u16 },
+    /// The service's redirect leads to an address that is not followed.
+    #[error(
+        "the service leads to an address that is not followed: only https is, or http from a service on http, without a user name"
+    )]
+    NotFollowed,
     /// Whoever was to send it cannot be reached, or fell silent midway.
     #[error("{0} does not send it to its end")]
     Broken(String),
@@ -69,6 +75,7 @@ impl DownloadError {
             Self::Service(error) => error.is_passing(),
             Self::Refused { status, .. } => matches!(status, 206 | 408 | 416 | 429 | 500..),
             Self::Broken(_) => true,
+            Self::NotFollowed => false,
         }
     }
 
@@ -156,15 +163,25 @@ impl Client {
     ) -> Result<Download, DownloadError> {
         let link = redirect.headers().get(LOCATION).and_then(|link| link.to_str().ok());
         let link = link.and_then(|link| Url::parse(link).ok());
-        let link = link.filter(|link| matches!(link.scheme(), "http" | "https"));
         let link = link.ok_or_else(|| ClientError::Foreign(self.base.clone()))?;
         let origin = link.origin().ascii_serialization();
+        if !self.may_follow(&link) {
+            return Err(DownloadError::NotFollowed);
+        }
         let response = begun(ranged(self.http.get(link), partial)).await;
         let response = response.ok_or_else(|| DownloadError::Broken(origin.clone()))?;
         match response.status().is_success() {
             true => Download::of(response, origin, partial),
             false => Err(DownloadError::Refused { origin, status: response.status().as_u16() }),
         }
+    }
+
+    /// Whether a redirect of the service is followed. The service has judged where it leads; here
+    /// it must not weaken the connection that the caller chose.
+    fn may_follow(&self, link: &Url) -> bool {
+        let is_secure = link.scheme() == "https";
+        let is_as_secure = is_secure || link.scheme() == "http" && self.base.scheme() == "http";
+        is_as_secure && link.username().is_empty() && link.password().is_none()
     }
 
     /// A request below `/v1`; a segment may hold anything.
@@ -246,5 +263,31 @@ async fn standstill(moved: &AtomicU64) {
             return;
         }
         tokio::time::sleep(ANSWER_TIMEOUT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_never_weakens_the_connection() {
+        let client =
+            |base: &str| Client::new(base.parse().expect("a URL"), None).expect("a client");
+        let secure = client("https://finishline.example");
+        let plain = client("http://127.0.0.1:8086");
+        for (link, from_secure, from_plain) in [
+            ("https://store.example/a", true, true),
+            ("http://store.example/a", false, true),
+            ("http://127.0.0.1:8090/a", false, true),
+            ("https://me@store.example/a", false, false),
+            ("https://:word@store.example/a", false, false),
+            ("file:///etc/passwd", false, false),
+            ("javascript:alert(1)", false, false),
+        ] {
+            let link: Url = link.parse().expect("a URL");
+            let followed = (secure.may_follow(&link), plain.may_follow(&link));
+            assert_eq!(followed, (from_secure, from_plain), "{link}");
+        }
     }
 }

@@ -30,6 +30,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 /// other side is just closing is lost.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// The code of a link that the service does not follow or give: no later try changes that.
+const URL_REFUSED: &str = "url-refused";
+
 /// Why there is no answer of use.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -48,7 +51,7 @@ impl ClientError {
     /// Whether the same request may well be answered a little later.
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Problem(problem) => problem.status >= 500,
+            Self::Problem(problem) => problem.status >= 500 && problem.code != URL_REFUSED,
             Self::Unreachable(_) | Self::Foreign(_) => true,
         }
     }

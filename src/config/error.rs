@@ -6,6 +6,8 @@ use std::fmt::Display;
 
 use toml::Value;
 
+use crate::printable;
+
 /// A longer value is cut: the line is for reading.
 const LONGEST_VALUE: usize = 120;
 const REDACTED: &str = "[redacted]";
@@ -66,8 +68,8 @@ pub enum ConfigError {
 impl ConfigError {
     pub(super) fn unreadable(file: impl Display, reason: impl Display) -> Self {
         Self::Unreadable {
-            file: one_line(&file.to_string()),
-            reason: one_line(&reason.to_string()),
+            file: printable::line(&file.to_string()).into_owned(),
+            reason: printable::line(&reason.to_string()).into_owned(),
         }
     }
 
@@ -77,14 +79,14 @@ impl ConfigError {
             Some(name) => format!(": did you mean {name}?"),
             None => ": config.example.toml lists them all".to_owned(),
         };
-        Self::Unknown { key: one_line(key), hint }
+        Self::Unknown { key: printable::line(key).into_owned(), hint }
     }
 
     pub(super) fn invalid(key: &str, value: &Value, problem: impl Into<String>) -> Self {
         Self::Invalid {
-            key: one_line(key),
+            key: printable::line(key).into_owned(),
             value: show(key, value),
-            problem: one_line(&problem.into()),
+            problem: printable::line(&problem.into()).into_owned(),
             origin: String::new(),
         }
     }
@@ -145,19 +147,6 @@ fn redact_url(text: &str) -> String {
         Some(end) => format!("{scheme}{user}{}{REDACTED}", &rest[..=end]),
         None => format!("{scheme}{user}{rest}"),
     }
-}
-
-/// The text without line breaks and other control characters.
-pub(super) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() || matches!(character, '\u{2028}' | '\u{2029}') {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
 }
 
 /// The name that was likely meant: a slip of the pen away, or the same key in another section.

@@ -11,9 +11,10 @@ use std::sync::LazyLock;
 use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
-use super::error::{ConfigError, one_line};
+use super::error::ConfigError;
 use super::form::NUMBER;
 use super::{Config, EXAMPLE, check};
+use crate::printable;
 
 /// Where the settings are looked for when no file is named.
 const DEFAULT_FILE: &str = "finishline.toml";
@@ -103,10 +104,10 @@ fn read_file(file: &Path) -> Result<Table, ConfigError> {
         let start = error.span().map_or(0, |span| span.start);
         let before = text.get(..start).unwrap_or(&text);
         ConfigError::Syntax {
-            file: one_line(&file.display().to_string()),
+            file: printable::line(&file.display().to_string()).into_owned(),
             line: 1 + before.matches('\n').count(),
             column: 1 + before.chars().rev().take_while(|it| *it != '\n').count(),
-            problem: one_line(error.message()),
+            problem: printable::line(error.message()).into_owned(),
         }
     })
 }
@@ -186,7 +187,7 @@ fn unknown_variable(variable: &str, keys: &[String]) -> ConfigError {
     });
     if let Some(key) = inside_value {
         return ConfigError::Unknown {
-            key: one_line(variable),
+            key: printable::line(variable).into_owned(),
             hint: format!(": {key} is one value, set {} as a whole", variable_of(key)),
         };
     }

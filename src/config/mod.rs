@@ -312,7 +312,8 @@ pub struct ReconcileConfig {
 pub struct RelayConfig {
     /// Addresses that get every result.
     pub targets: Vec<RelayTarget>,
-    /// Signs the relay to a job's own `finishWebhook`: `whsec_` + standard base64; `None`: unsigned.
+    /// What the secrets of jobs' own targets are made from, see [`RelayConfig::secret_of`]:
+    /// `whsec_` + standard base64; `None`: relays to them go unsigned.
     #[serde(deserialize_with = "form::optional::<form::WebhookSecret, _>")]
     pub secret: Option<Secret>,
     /// `host`, `host:port` or `*`; hosts in lower case, as `url::Url` spells them.
@@ -327,6 +328,16 @@ pub struct RelayConfig {
     /// The wait before each further try: n entries are n + 1 tries.
     #[serde(deserialize_with = "form::list::<form::AnyDuration, _>")]
     pub schedule: Vec<Duration>,
+}
+
+impl RelayConfig {
+    /// What signs a relay to a job's own target at `host`, as [`Url::host_str`] spells it: `whsec_`
+    /// and the base64 of HMAC-SHA256 over the host in lower case, without the dots that may end it,
+    /// keyed with the bytes of [`RelayConfig::secret`]. So who holds the secret of one host can
+    /// forge nothing for another. `None` where that secret is empty.
+    pub fn secret_of(&self, host: &str) -> Option<Secret> {
+        self.secret.as_ref().map(|secret| value::secret_of_host(secret, host))
+    }
 }
 
 /// Copying outputs.

@@ -6,7 +6,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
+use sha2::Sha256;
 use url::Url;
 
 use super::{form, place};
@@ -227,4 +230,12 @@ impl TryFrom<RelayTargetEntry> for RelayTarget {
 /// The key bytes of a webhook secret that has passed its check at load.
 pub(super) fn webhook_key(secret: &Secret) -> Vec<u8> {
     form::WebhookSecret::key(secret.expose()).unwrap_or_default()
+}
+
+/// The webhook secret of one host, made from one that is for all.
+pub(super) fn secret_of_host(secret: &Secret, host: &str) -> Secret {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let mac = Hmac::<Sha256>::new_from_slice(&webhook_key(secret));
+    let mac = mac.expect("HMAC takes a key of any length").chain_update(host);
+    Secret::new(&format!("whsec_{}", STANDARD.encode(mac.finalize().into_bytes())))
 }

@@ -43,11 +43,16 @@ pub struct Relay {
     pub seq: i64,
 }
 
-impl Relay {
-    /// The Standard Webhooks id: the same in every attempt.
-    pub fn webhook_id(id: Uuid) -> String {
-        format!("msg_{}", id.simple())
-    }
+/// The Standard Webhooks id of an order: the same in every attempt. It is signed, so a receiver
+/// can read the job from it, between the first `_` and the second.
+pub fn webhook_id(job: JobId, order: Uuid) -> String {
+    format!("msg_{job}_{order}")
+}
+
+/// The order that a `webhook-id` names; `None` if it is not of that form.
+pub fn order_of_webhook_id(text: &str) -> Option<Uuid> {
+    let (_job, order) = text.strip_prefix("msg_")?.split_once('_')?;
+    Uuid::try_parse(order).ok()
 }
 
 /// How far an order is.
@@ -171,6 +176,21 @@ mod tests {
 
     fn in_seconds(seconds: i64) -> AfterAttempt {
         AfterAttempt::Retry { at: Timestamp::from_second(seconds).expect("in range") }
+    }
+
+    #[test]
+    fn a_webhook_id_tells_the_job_and_the_order() {
+        let (job, order) = (JobId(Uuid::from_u128(7)), Uuid::from_u128(8));
+        let id = webhook_id(job, order);
+        assert_eq!(
+            id,
+            "msg_00000000-0000-0000-0000-000000000007_00000000-0000-0000-0000-000000000008"
+        );
+        assert_eq!(id.split('_').nth(1), Some(job.to_string().as_str()));
+        assert_eq!(order_of_webhook_id(&id), Some(order));
+        for other in ["", "msg_", "msg_7", "msg_7_8", "00000000-0000-0000-0000-000000000007"] {
+            assert_eq!(order_of_webhook_id(other), None, "{other}");
+        }
     }
 
     #[test]

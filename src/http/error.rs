@@ -26,6 +26,7 @@ use crate::{
     },
     engine::EngineError,
     erasure::EraseError,
+    outbound::Refused,
     store::StoreError,
 };
 
@@ -434,6 +435,12 @@ impl From<Refusal> for Problem {
             Refusal::Malformed(reason) => Self::MalformedJson(reason),
             Refusal::Invalid(violations) => Self::ValidationFailed(violations),
         }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        Self::UrlRefused(refused.to_string())
     }
 }
 

@@ -1,16 +1,7 @@
 //! `/v1/jobs/{id}/outputs`: what a job brought, file by file or as one bundle.
 //!
 //! Called by the company's software. The invariant: a copy of ours is preferred to the Engine's
-//! link, which dies.
-
-use axum::{
-    Json,
-    body::Body,
-    extract::{RawQuery, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION},
-    response::{IntoResponse, Response},
-};
-use url::Url;
+//! link, which dies; a link leaves only if the guard of `outbound` lets it through.
 
 use super::{
     Context,
@@ -23,6 +14,14 @@ use super::{
 use crate::{
     api,
     domain::job::{Job, Output},
+    outbound::Refused,
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::{RawQuery, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION},
+    response::{IntoResponse, Response},
 };
 
 /// Lists a job's outputs, or gives all their files as a zip.
@@ -81,7 +80,8 @@ fn is_bundle(query: &str) -> Result<bool, Problem> {
     operation_id = "showOutput",
     get, path = "/v1/jobs/{id}/outputs/{name}", tag = "jobs",
     description = "The mirrored copy, verified against the digest on record when it is served \
-        first. While there is none, a redirect to the Engine's link. Scope: `read`.",
+        first. While there is none, a redirect to the Engine's link, unless the guard for foreign \
+        addresses refuses it. Scope: `read`.",
     params(
         ("id" = String, Path, description = "Job id"),
         ("name" = String, Path, description = "The output's name, as in `outputs`"),
@@ -99,6 +99,7 @@ fn is_bundle(query: &str) -> Result<bool, Problem> {
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: no such output, or neither a copy nor a link"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
         (status = 416, body = api::Problem, content_type = "application/problem+json", description = "`range-not-satisfiable`"),
+        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`url-refused`: the Engine's link leads where none may, such as a private address"),
         (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`file-store-unavailable`, `storage-unavailable`"),
     ),
     security(("key" = [])),
@@ -115,19 +116,22 @@ pub async fn show(
     let output = output.ok_or(Problem::NotFound)?;
     let copy = download::copies(&job).into_iter().find(|copy| copy.output.name == name);
     if let Some(copy) = copy.filter(|_| context.blobs.is_some()) {
-        let served = download::copy(&context, (&job, &copy), &method, &headers).await?;
-        let redirected = || redirect(output).ok_or(Problem::FileStoreUnavailable);
-        return served.map_or_else(redirected, Ok);
+        if let Some(served) = download::copy(&context, (&job, &copy), &method, &headers).await? {
+            return Ok(served);
+        }
+        return redirect(&context, output).await?.ok_or(Problem::FileStoreUnavailable);
     }
-    redirect(output).ok_or_else(|| Problem::NoFile(why_not(&job, output)))
+    let redirected = redirect(&context, output).await?;
+    redirected.ok_or_else(|| Problem::NoFile(why_not(&job, output)))
 }
 
-/// To the Engine's link, which is a credential: `headers` sees to it that nobody keeps it.
-fn redirect(output: &Output) -> Option<Response> {
-    let link = Url::parse(output.url.as_deref()?).ok()?;
-    let link = Some(link).filter(|link| matches!(link.scheme(), "http" | "https"))?;
-    let link = HeaderValue::try_from(String::from(link)).ok()?;
-    Some((StatusCode::TEMPORARY_REDIRECT, [(LOCATION, link)], Body::empty()).into_response())
+/// To the Engine's link, which is a credential: `headers` keeps it out of caches. `None` if it gave
+/// none.
+async fn redirect(context: &Context, output: &Output) -> Result<Option<Response>, Problem> {
+    let Some(link) = &output.url else { return Ok(None) };
+    let link = context.outbound.may_leave(link).await?;
+    let link = HeaderValue::try_from(String::from(link)).map_err(|_| Refused::Unreadable)?;
+    Ok(Some((StatusCode::TEMPORARY_REDIRECT, [(LOCATION, link)], Body::empty()).into_response()))
 }
 
 fn why_not(job: &Job, output: &Output) -> String {

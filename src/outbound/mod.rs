@@ -1,10 +1,11 @@
-//! The one place where HTTP clients are built. `engine` and the workers call it: one client for
+//! The one place where HTTP clients are built, and where links are judged. `engine` and the workers call it: one client for
 //! hosts that the operator configured, one behind a guard for every URL that came from a
 //! request, a reply or a callback. Invariant: a foreign URL never makes this process connect to
 //! an address it has not checked, no redirect is followed, and nothing is sent twice by itself.
 
 mod address;
 mod answer;
+mod leaving;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use url::{Host, Url};
 
 pub use answer::{ReadError, describe, is_refused, read_capped, redact};
+use leaving::Names;
 
 /// Name, TCP and TLS together. Long enough for three lost SYN packets (sent again after 1, 3 and
 /// 7 s); shorter than the usual total timeouts, so that "never connected", which is safe to
@@ -52,17 +54,27 @@ pub trait Lookup: Send + Sync {
 /// an answer may take is the caller's to say, per request.
 #[derive(Debug, Clone)]
 pub struct Outbound {
-    permissions: Permissions,
-    trusted: Arc<[Destination]>,
+    rules: Arc<Rules>,
     configured: Client,
     foreign: Client,
     has_certificates: bool,
+}
+
+/// What URLs are judged by.
+#[derive(Debug)]
+struct Rules {
+    permissions: Permissions,
+    trusted: Vec<Destination>,
+    names: Names,
 }
 
 /// Why a foreign URL is not followed. Says nothing of the URL itself, whose query may be a
 /// credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// No absolute URL.
+    #[error("the address cannot be read")]
+    Unreadable,
     /// Neither https nor, where that is allowed, http.
     #[error("only {accepted} addresses are accepted")]
     Scheme {
@@ -144,7 +156,8 @@ impl Outbound {
             }
         };
         let (configured, foreign) = clients;
-        Ok(Self { permissions, trusted, configured, foreign, has_certificates })
+        let rules = Arc::new(Rules { permissions, trusted, names: Names::new(lookup) });
+        Ok(Self { rules, configured, foreign, has_certificates })
     }
 
     /// The client for what the operator wrote into the settings. Never for any other URL.
@@ -157,12 +170,12 @@ impl Outbound {
         self.has_certificates
     }
 
-    /// Why a foreign URL is refused, as far as that shows without the network.
+    /// Why a foreign URL is refused, without asking the network.
     ///
     /// # Errors
     /// The reason. A name may still be refused later, for the addresses it leads to.
     pub fn check(&self, url: &Url) -> Result<(), Refused> {
-        self.client_for(url).map(|_| ())
+        self.judge(url).map(|_| ())
     }
 
     /// A request to a foreign URL. Sending it fails with an error that [`is_refused`] knows when
@@ -171,11 +184,15 @@ impl Outbound {
     /// # Errors
     /// As [`Outbound::check`].
     pub fn foreign(&self, method: Method, url: &Url) -> Result<RequestBuilder, Refused> {
-        Ok(self.client_for(url)?.request(method, url.clone()))
+        let client = match self.judge(url)? {
+            Standing::Configured => &self.configured,
+            Standing::Foreign => &self.foreign,
+        };
+        Ok(client.request(method, url.clone()))
     }
 
-    fn client_for(&self, url: &Url) -> Result<&Client, Refused> {
-        let accepted = if self.permissions.allow_http { "http and https" } else { "https" };
+    fn judge(&self, url: &Url) -> Result<Standing, Refused> {
+        let accepted = if self.rules.permissions.allow_http { "http and https" } else { "https" };
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Refused::Scheme { accepted });
         }
@@ -184,17 +201,26 @@ impl Outbound {
         }
         let destination = Destination::of(url).ok_or(Refused::Host)?;
         // The guarded client knows a name only, not its port, so the exception cannot live there.
-        if self.trusted.contains(&destination) {
-            return Ok(&self.configured);
+        if self.rules.trusted.contains(&destination) {
+            return Ok(Standing::Configured);
         }
-        if url.scheme() == "http" && !self.permissions.allow_http {
+        if url.scheme() == "http" && !self.rules.permissions.allow_http {
             return Err(Refused::Scheme { accepted });
         }
-        if !self.permissions.allow_private {
+        if !self.rules.permissions.allow_private {
             destination.check_host()?;
         }
-        Ok(&self.foreign)
+        Ok(Standing::Foreign)
     }
+}
+
+/// What a URL that is not refused counts as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It names the host and port of a trusted one.
+    Configured,
+    /// The addresses behind its name are still to be checked.
+    Foreign,
 }
 
 /// A host and a port.

@@ -26,7 +26,7 @@ use crate::{
     clock::{self, Clock, Stopwatch},
     config::{RelayConfig, Secret},
     domain::relay::{
-        AfterAttempt, Answered, Attempt, DueRelay, KEPT_ANSWER_BYTES, Relay, after_attempt,
+        AfterAttempt, Answered, Attempt, DueRelay, KEPT_ANSWER_BYTES, after_attempt, webhook_id,
     },
     outbound::{self, Outbound},
     store::{Lookup, Store},
@@ -184,21 +184,22 @@ impl Relayer {
         body: &[u8],
         timestamp: i64,
     ) -> Result<RequestBuilder, String> {
-        let (request, secrets): (RequestBuilder, Vec<&Secret>) = match &relay.url {
+        let (request, secrets): (RequestBuilder, Vec<Secret>) = match &relay.url {
             Some(url) => {
                 let url = Url::parse(url).map_err(|_| "its address cannot be read")?;
                 let request = self.outbound.foreign(Method::POST, &url);
                 let request = request.map_err(|refused| refused.to_string())?;
-                (request, self.config.secret.iter().collect())
+                let secret = url.host_str().and_then(|host| self.config.secret_of(host));
+                (request, secret.into_iter().collect())
             }
             None => {
                 let known = self.config.targets.iter().find(|one| one.name == relay.target);
                 let target = known.ok_or("the settings name no such target any more")?;
                 let request = self.outbound.configured().post(target.url.clone());
-                (request, target.secrets.iter().collect())
+                (request, target.secrets.clone())
             }
         };
-        let webhook_id = Relay::webhook_id(relay.id);
+        let webhook_id = webhook_id(relay.job_id, relay.id);
         let signature = sign(&secrets, &webhook_id, timestamp, body)?;
         let request = request
             .timeout(self.config.timeout)
@@ -215,7 +216,7 @@ impl Relayer {
 
 /// One signature for each secret, so that a receiver may hold either while they are changed.
 fn sign(
-    secrets: &[&Secret],
+    secrets: &[Secret],
     webhook_id: &str,
     timestamp: i64,
     body: &[u8],

@@ -274,6 +274,20 @@ async fn the_key_never_reaches_the_storage_and_nothing_leads_further() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("answered 307") && !ended.stderr.contains("secret"));
     assert_eq!(seen.lock().unwrap().len(), 1);
+
+    let link = storage.replace("http://", "http://me:secret@") + "/mesh";
+    for link in [link, "file:///etc/hostname".to_owned(), "data:,secret".to_owned()] {
+        door.serve_outputs(move |_| redirect(&link));
+        let args = ["submit", "ready.json", "--quiet", "--download", "third"];
+        let ended = run_program(service.folder(), &args, &environment).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let line = &ended.stderr;
+        assert!(
+            line.contains("address that is not followed") && !line.contains("secret"),
+            "{line}"
+        );
+    }
+    assert_eq!(seen.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ mod events;
 mod exits;
 mod files;
 mod forwarding;
+mod hostile;
 mod interruptions;
 mod jobs;
 mod process;

@@ -4,10 +4,10 @@ use axum::{http::StatusCode, response::IntoResponse};
 use serde_json::{Value, json as json_of};
 
 use crate::{
-    ask, json,
+    ask, assert_failed, json,
     receiver::{Receiver, SECRET},
     shown,
-    support::{Service, Setup, ready_job, text, wait_for},
+    support::{Service, Setup, ready_job, run_program, text, wait_for},
 };
 
 /// A service whose only target wants no more, and the orders that died of it, newest first.
@@ -74,4 +74,43 @@ async fn dead_orders_are_counted_and_ordered_again() {
     wait_for("all of them", async || (receiver.taken().len() == 3).then_some(())).await;
     let one = ask(&service, &["relays", "resend", id]).await;
     assert_eq!(shown(&one), format!("ordered again: {id}\n"));
+}
+
+#[tokio::test]
+async fn the_secret_of_a_host_is_shown_offline_and_alike_for_all_its_spellings() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = async |host: &str| {
+        let environment = [("FINISHLINE__RELAY__SECRET", SECRET)];
+        run_program(folder.path(), &["relays", "secret", host], &environment).await
+    };
+    // HMAC-SHA256 over the host, keyed with the 32 bytes of SECRET, made with openssl.
+    for (spellings, expected) in [
+        (
+            &["app.example.com", "APP.Example.COM", "app.example.com:8443", "app.example.com."][..],
+            "Qui8TAIP13qQ3HNU0Tf0eTslYot8t279Y/Zier1WxTE=",
+        ),
+        (&["https://app.example.com/hook?x=1"], "Qui8TAIP13qQ3HNU0Tf0eTslYot8t279Y/Zier1WxTE="),
+        (
+            &["bücher.example", "xn--bcher-kva.example", "BÜCHER.example:1"],
+            "aM/GMsvz6aVP0xSCHPiQErdcdENYQfYaknLOqzhnKMQ=",
+        ),
+        (&["127.0.0.1", "0x7f.1"], "eCJu1oiBG6/GEMN7ZTcUZQk3FsDcuRq8N5o38W5lvzY="),
+    ] {
+        for host in spellings {
+            let ended = secret(host).await;
+            assert_eq!(shown(&ended), format!("whsec_{expected}\n"), "{host}");
+        }
+    }
+    let args = ["relays", "secret", "App.example.com:1", "--json"];
+    let ended = run_program(folder.path(), &args, &[("FINISHLINE__RELAY__SECRET", SECRET)]).await;
+    let expected = json_of!({ "host": "app.example.com", "secret": "whsec_Qui8TAIP13qQ3HNU0Tf0eTslYot8t279Y/Zier1WxTE=" });
+    assert_eq!(json(&ended), expected);
+
+    let args = ["relays", "secret", "app.example.com"];
+    let ended = run_program(folder.path(), &args, &[]).await;
+    assert_failed(&ended, 2, &["relay.secret is empty"]);
+    for wrong in ["", ".", "a b", "me@app.example.com", "ftp://app.example.com", "[::1"] {
+        let ended = secret(wrong).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{wrong}");
+    }
 }

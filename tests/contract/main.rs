@@ -8,7 +8,10 @@ mod command_line;
 mod doors;
 mod erasing;
 mod headers;
+#[path = "../outbound/hosts.rs"]
+mod hosts;
 mod idempotency;
+mod links;
 mod openapi;
 mod public_url;
 mod querying;

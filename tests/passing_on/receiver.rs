@@ -40,6 +40,7 @@ pub struct Receiver {
     pub url: String,
     received: Arc<Mutex<Vec<Received>>>,
     answer: Arc<Mutex<Arc<Answer>>>,
+    webhook: Arc<Webhook>,
     life: Arc<Life>,
 }
 
@@ -59,12 +60,18 @@ impl Drop for Life {
 impl Receiver {
     /// One that takes everything.
     pub async fn start() -> Self {
+        Self::holding(SECRET).await
+    }
+
+    /// The same with a secret of its own.
+    pub async fn holding(secret: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket for tokio");
         let receiver = Self {
             url: format!("http://{}/hook", listener.local_addr().expect("an address")),
             received: Arc::default(),
             answer: Arc::new(Mutex::new(Arc::new(|_| StatusCode::NO_CONTENT.into_response()))),
+            webhook: Arc::new(Webhook::new(secret).expect("a secret")),
             life: Arc::new(Life { listener, runtime: Mutex::default() }),
         };
         receiver.restart();
@@ -76,7 +83,7 @@ impl Receiver {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a thread");
         let listener = self.life.listener.try_clone().expect("the same socket");
-        let state = (self.received.clone(), self.answer.clone());
+        let state = (self.received.clone(), self.answer.clone(), self.webhook.clone());
         let router = Router::new().route("/hook", post(receive)).with_state(state);
         runtime.spawn(async {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
@@ -108,14 +115,13 @@ impl Receiver {
     }
 }
 
-type Shared = (Arc<Mutex<Vec<Received>>>, Arc<Mutex<Arc<Answer>>>);
+type Shared = (Arc<Mutex<Vec<Received>>>, Arc<Mutex<Arc<Answer>>>, Arc<Webhook>);
 
 async fn receive(
-    State((received, answer)): State<Shared>,
+    State((received, answer, webhook)): State<Shared>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let webhook = Webhook::new(SECRET).expect("a secret");
     if let Err(error) = webhook.verify(&body, &headers) {
         return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
     }

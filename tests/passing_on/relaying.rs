@@ -1,10 +1,13 @@
 //! Passing results on.
 
 use axum::{http::StatusCode, response::IntoResponse};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 use super::receiver::{HANG, Receiver, SECRET};
-use crate::support::{Program, Service, Setup, ready_job, ready_job_with, text, wait_for};
+use crate::support::{Program, Service, Setup, ready_job, ready_job_with, serve, text, wait_for};
 
 fn targets(receiver: &Receiver) -> String {
     json!([{ "name": "app", "url": receiver.url, "secret": SECRET }]).to_string()
@@ -38,9 +41,105 @@ async fn a_result_reaches_its_target_byte_for_byte_and_signed() {
     assert_eq!(relay["nextAttemptAt"], Value::Null);
 }
 
+/// The secret of a job's own target, as the documentation says that it is made.
+fn secret_of(host: &str) -> String {
+    let key = STANDARD.decode(SECRET.trim_start_matches("whsec_")).unwrap();
+    let mac = Hmac::<Sha256>::new_from_slice(&key).unwrap().chain_update(host);
+    format!("whsec_{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_job_can_be_read_from_what_is_signed() {
+    let receiver = Receiver::start().await;
+    receiver.answering(|n| match n {
+        0 => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        _ => StatusCode::OK.into_response(),
+    });
+    let service = Setup::new()
+        .set("RELAY__TARGETS", targets(&receiver))
+        .set("RELAY__SCHEDULE", r#"["1ms"]"#)
+        .start()
+        .await;
+    let job = service.submitted(&ready_job()).await;
+    service.finish(&job).await;
+    let relay = wait_for("the relay", async || {
+        relays(&service, "?state=delivered").await.into_iter().next()
+    })
+    .await;
+    // The receiver keeps only what the official crate has verified.
+    let expected = format!("msg_{}_{}", text(&job["id"]), text(&relay["id"]));
+    assert_eq!(relay["webhookId"], expected);
+    let resend = format!("/v1/relays/{}/resend", text(&relay["id"]));
+    service.post(&resend, "").await.expect(202);
+    let received = wait_for("the third attempt", async || {
+        Some(receiver.received()).filter(|received| received.len() == 3)
+    })
+    .await;
+    for one in received {
+        assert_eq!(one.webhook_id, expected, "the same in every try and re-send");
+        assert_eq!(one.webhook_id.split('_').nth(1), Some(one.job_id.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_host_of_a_job_s_own_webhook_has_a_secret_of_its_own() {
+    let by_address = Receiver::holding(&secret_of("127.0.0.1")).await;
+    let by_name = Receiver::holding(&secret_of("localhost")).await;
+    assert_ne!(secret_of("127.0.0.1"), secret_of("localhost"));
+    let service = Setup::new()
+        .set("RELAY__SECRET", SECRET)
+        .set("RELAY__ALLOWED_HOSTS", r#"["*"]"#)
+        .set("OUTBOUND__ALLOW_PRIVATE", true)
+        .set("OUTBOUND__ALLOW_HTTP", true)
+        .start()
+        .await;
+    for (receiver, spelling) in
+        [(&by_address, "127.0.0.1"), (&by_address, "0x7f.1"), (&by_name, "LocalHost")]
+    {
+        let hook = receiver.url.replace("127.0.0.1", spelling);
+        let before = receiver.received().len();
+        let job = service.submitted(&ready_job_with(json!({ "finishWebhook": hook }))).await;
+        service.finish(&job).await;
+        wait_for("the relay", async || (receiver.received().len() > before).then_some(())).await;
+    }
+    // Who holds the secret of one host proves nothing to another.
+    let hook = by_name.url.clone();
+    let job = service.submitted(&ready_job_with(json!({ "finishWebhook": hook }))).await;
+    service.finish(&job).await;
+    let query = format!("?jobId={}", text(&job["id"]));
+    let refused = wait_for("the answer", async || {
+        let relay = relays(&service, &query).await.into_iter().next();
+        relay.filter(|relay| !relay["lastStatus"].is_null())
+    })
+    .await;
+    assert_eq!(refused["lastStatus"], 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_a_job_s_own_webhook_goes_unsigned() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keep = seen.clone();
+    let hook = axum::routing::post(async move |headers: axum::http::HeaderMap| {
+        keep.lock().unwrap().push(headers);
+    });
+    let own = format!("{}/hook", serve(axum::Router::new().route("/hook", hook)).await);
+    let service = Setup::new()
+        .set("RELAY__ALLOWED_HOSTS", r#"["*"]"#)
+        .set("OUTBOUND__ALLOW_PRIVATE", true)
+        .set("OUTBOUND__ALLOW_HTTP", true)
+        .start()
+        .await;
+    let job = service.submitted(&ready_job_with(json!({ "finishWebhook": own }))).await;
+    service.finish(&job).await;
+    let headers = wait_for("the relay", async || seen.lock().unwrap().first().cloned()).await;
+    assert!(!headers.contains_key("webhook-signature"), "{headers:?}");
+    let id = headers["webhook-id"].to_str().unwrap();
+    assert!(id.starts_with(&format!("msg_{}_", text(&job["id"]))), "{id}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_s_own_webhook_gets_its_result_through_the_guard() {
-    let receiver = Receiver::start().await;
+    let receiver = Receiver::holding(&secret_of("127.0.0.1")).await;
     let service = Setup::new()
         .set("RELAY__SECRET", SECRET)
         .set("RELAY__ALLOWED_HOSTS", r#"["127.0.0.1"]"#)

@@ -17,7 +17,6 @@ use crate::{
     cli::{
         connection::{Backoff, line_of},
         progress::Progress,
-        table::plain,
     },
     client::{Client, DownloadError},
     domain::ids::JobId,
@@ -74,8 +73,8 @@ impl Fetch<'_> {
             Ok(Placed::Written(copy)) => Outcome::Written(copy),
             Ok(Placed::Unchanged(copy)) => Outcome::Unchanged(copy),
             Err(trouble) => {
-                let line = plain(&trouble.to_string());
-                self.progress.alarm(&format!("{}: {line}", plain(&self.output.name)));
+                let line = trouble.to_string();
+                self.progress.alarm(&format!("{}: {line}", self.output.name));
                 Outcome::Failed(line)
             }
         }
@@ -114,7 +113,7 @@ impl Fetch<'_> {
             if tries == TRIES {
                 return Err(trouble);
             }
-            let trouble = format!("{}: {trouble}", plain(&self.output.name));
+            let trouble = format!("{}: {trouble}", self.output.name);
             self.progress.pause(&mut backoff, &trouble).await;
         }
         let placed = part.put(place, self.folder.existing).await?;

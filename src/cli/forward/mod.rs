@@ -25,7 +25,7 @@ use super::{
     connection::{self, http_url, until_answered},
     following::{Follow, Following},
     or_interrupted, say,
-    table::{plain, time},
+    table::time,
 };
 use crate::{
     api,
@@ -184,14 +184,15 @@ impl Forwarder {
                 (None, status) => status.unwrap_or_default().to_string(),
             };
             let at = time(Clock::system().now());
-            let job = plain(&event.job_id);
+            let job = &event.job_id;
             self.screen.line(&format!("{at}  {:>6}  {word:9}  job {job}  {detail}", event.seq))?;
         }
         Ok(self.screen.flush()?)
     }
 }
 
-/// The same however often a result is passed on, by whichever process.
+/// The same however often a result is passed on, by whichever process; begins as the relay's id
+/// does, so that a receiver reads the job from either in the same way.
 fn webhook_id(event: &api::Event) -> String {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -199,7 +200,9 @@ fn webhook_id(event: &api::Event) -> String {
         delivery_id: String,
     }
     let data = serde_json::from_str(event.data.get());
-    let id = data.map_or_else(|_| event.job_id.clone(), |data: Data| data.delivery_id);
-    let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
-    format!("msg_{id}")
+    let delivery = data.map_or_else(|_| event.seq.to_string(), |data: Data| data.delivery_id);
+    // It goes into a header, and what the service sends may be anything.
+    let is_plain = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
+    let plain = |id: &str| -> String { id.chars().filter(is_plain).collect() };
+    format!("msg_{}_{}", plain(&event.job_id), plain(&delivery))
 }

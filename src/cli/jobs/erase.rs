@@ -2,11 +2,11 @@
 //!
 //! The invariant: nothing is erased that a person or `--yes` did not agree to.
 
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 
 use crate::{
     api,
-    cli::{Exit, Failure, Screen, connection::job_id, or_interrupted, say},
+    cli::{Exit, Failure, Screen, connection::job_id, or_interrupted, say, screen::ask},
     client::{Client, ClientError},
     domain::ids::JobId,
 };
@@ -59,9 +59,7 @@ fn agree(what: &str) -> Result<(), Failure> {
         let line = format!("{what} would be erased for good: say --yes");
         return Err(Failure { exit: Exit::Usage, line });
     }
-    let mut stderr = io::stderr();
-    write!(stderr, "Erase {what} with all that was received for them, for good? [y/N] ")?;
-    stderr.flush()?;
+    ask(&format!("Erase {what} with all that was received for them, for good? [y/N]"))?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     match answer.trim().to_ascii_lowercase().as_str() {

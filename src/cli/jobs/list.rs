@@ -7,7 +7,7 @@ use crate::{
     cli::{
         Failure, Screen,
         pages::{Extent, Pages},
-        table::{Cell, Kind, Table, plain, time},
+        table::{Cell, Kind, Table, time},
     },
     client::Client,
     domain::job::JobStatus,
@@ -96,7 +96,7 @@ fn row(job: &api::Job) -> Vec<Cell> {
     vec![
         job.id.as_str().into(),
         if job.overdue {
-            format!("{}, overdue", plain(&job.status)).into()
+            format!("{}, overdue", job.status).into()
         } else {
             Cell::status(&job.status)
         },

@@ -1,7 +1,7 @@
 //! `finishline jobs`: look at jobs, wait for them, look them up, send them again, erase them.
 //!
 //! One function per command; lists, one job's page, files and erasing have files of their own. The
-//! invariant: a result leaves as the very bytes that the Engine sent.
+//! invariant: a result leaves as the very bytes that the Engine sent (a terminal is shown its value).
 
 mod erase;
 mod files;
@@ -100,7 +100,7 @@ async fn at_once(client: &Client, screen: &mut Screen, command: Command) -> Resu
         Command::Show(OneJob { id }) => {
             print_job(screen, &client.get(&format!("/v1/jobs/{id}"), &[]).await?)
         }
-        Command::Result { job, output: None } => Ok(screen.bytes(&result(client, job.id).await?)?),
+        Command::Result { job, output: None } => Ok(screen.result(&result(client, job.id).await?)?),
         Command::Result { job, output: Some(path) } => {
             let written = write_whole(&path, &result(client, job.id).await?);
             Ok(written.with_context(|| path.display().to_string())?)

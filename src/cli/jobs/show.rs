@@ -8,7 +8,7 @@ use crate::{
     api,
     cli::{
         Failure, Screen,
-        table::{Cell, Kind, Table, facts, link, plain, time},
+        table::{Cell, Kind, Table, facts, link, time},
     },
     client::Answer,
 };
@@ -45,7 +45,7 @@ pub(in crate::cli) fn print_job(
         ],
     )?;
     for warning in &job.warnings {
-        screen.line(&format!("warning: {}", plain(warning)))?;
+        screen.line(&format!("warning: {}", warning))?;
     }
     print_inputs(screen, &job.inputs)?;
     print_outputs(screen, &job.outputs)

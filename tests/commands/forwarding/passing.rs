@@ -26,7 +26,7 @@ async fn results_arrive_in_order_byte_for_byte_and_signed() {
         assert_eq!(one.headers["content-type"], "application/json");
         let path = format!("/v1/jobs/{}/deliveries", one.job_id);
         let delivery = service.get(&path).await.json()["deliveries"][0]["id"].clone();
-        assert_eq!(one.webhook_id, format!("msg_{}", text(&delivery).replace('-', "")));
+        assert_eq!(one.webhook_id, format!("msg_{}_{}", one.job_id, text(&delivery)));
         assert!(line.contains("delivered") && line.contains(&one.job_id), "{line}");
         assert!(line.ends_with(" 204"), "{line}");
     }

@@ -16,7 +16,7 @@ use crate::{
     config::Scope,
     domain::{
         bounds::{MAX_CELL_CHARS, MAX_SHOWN_ATTEMPTS},
-        relay::{Attempt, Relay, RelayState},
+        relay::{Attempt, Relay, RelayState, webhook_id},
     },
 };
 
@@ -54,7 +54,7 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
                     }
                 }
             }
-            p.facts { span { "webhook-id " (parts::copyable(&Relay::webhook_id(relay.id))) } }
+            p.facts { span { "webhook-id " (parts::copyable(&webhook_id(relay.job_id, relay.id))) } }
             @if attempts.is_empty() { p.muted { "No attempt yet." } }
             @else {
                 div.scroll tabindex="0" {

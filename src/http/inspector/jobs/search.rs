@@ -20,7 +20,7 @@ use crate::{
     domain::{
         ids::{DeliveryId, JobId},
         page::JobFilter,
-        relay::Relay,
+        relay::{Relay, order_of_webhook_id},
     },
     store::Lookup,
 };
@@ -55,7 +55,9 @@ pub(in super::super) async fn lead(
 
 /// An id of ours, also as the `webhook-id` that a relay's receiver saw.
 fn id_in(text: &str) -> Option<Uuid> {
-    Uuid::try_parse(text.strip_prefix("msg_").unwrap_or(text)).ok()
+    // Those that were sent before the job stood in them are `msg_` and the relay.
+    let alone = || Uuid::try_parse(text.strip_prefix("msg_").unwrap_or(text)).ok();
+    order_of_webhook_id(text).or_else(alone)
 }
 
 async fn of_id(context: &Context, id: Uuid) -> Result<Option<String>, Refusal> {
