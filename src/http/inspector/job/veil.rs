@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_signature_that_is_cut_is_shown_in_no_part() {
         let id = JobId(uuid::Uuid::from_u128(7));
-        let veil = Veil::of(&[1; 32], id);
+        let veil = Veil::of(&SigningKeys::first([1; 32]), id);
         let signature = signature::sign(&[1; 32], id);
         for end in 1..signature.len() {
             let text = format!("{}{}", "x".repeat(8), &signature[..end]);
