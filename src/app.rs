@@ -30,7 +30,7 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Limits, Parts, Sessions, Turns,
+        self, Context, Failures, Limits, Parts, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -189,7 +189,8 @@ impl App {
             started_at: clock.now(),
             limits: Limits::new(&config),
             turns: Turns::default(),
-            sessions: Sessions::new(store.signing_key()),
+            sessions: Sessions::new(store.signing_key(), store.signed_out()),
+            failures: Failures::default(),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,

@@ -33,6 +33,8 @@ pub const STORE_QUEUE_DEPTH: &str = "finishline_store_queue_depth";
 pub const SPOOL_RECORDS: &str = "finishline_spool_records";
 /// Gauge: bytes that the emergency spool can still take.
 pub const SPOOL_FREE_BYTES: &str = "finishline_spool_free_bytes";
+/// Counter, label `reason`: failures to get in, by what was wrong.
+pub const ACCESS_FAILURES: &str = "finishline_access_failures_total";
 /// Counter, labels `method`, `route`, `status`: requests answered.
 pub const HTTP_REQUESTS: &str = "finishline_http_requests_total";
 /// Histogram, seconds, labels `method`, `route`: time to the answer's head.
@@ -92,6 +94,7 @@ fn describe() {
     metrics::describe_gauge!(STORE_QUEUE_DEPTH, "Changes that wait for the writer");
     metrics::describe_gauge!(SPOOL_RECORDS, "Callbacks that wait in the emergency spool");
     metrics::describe_gauge!(SPOOL_FREE_BYTES, "Bytes that the emergency spool can still take");
+    metrics::describe_counter!(ACCESS_FAILURES, "Failures to get in, by what was wrong");
     metrics::describe_counter!(HTTP_REQUESTS, "Requests answered, by route and status");
     metrics::describe_histogram!(HTTP_SECONDS, "Time to the head of an answer, by route");
     metrics::describe_gauge!(HTTP_CONNECTIONS, "Connections that are open, by door");

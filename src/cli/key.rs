@@ -35,8 +35,7 @@ pub(super) fn run(mut screen: Screen, command: Command) -> Result<(), Failure> {
     let key = new_key();
     let digest: [u8; 32] = Sha256::digest(&key).into();
     let digest = hex(&digest);
-    let setting =
-        format!("keys = [{{ name = {}, key_sha256 = \"{digest}\" }}]", json!(name));
+    let setting = format!("keys = [{{ name = {}, key_sha256 = \"{digest}\" }}]", json!(name));
     let variable = json!([{ "name": name, "key_sha256": digest }]).to_string();
     let variable = format!("FINISHLINE__API__KEYS='{}'", variable.replace('\'', r"'\''"));
     if screen.is_json() {

@@ -22,6 +22,7 @@ use super::{
     Context,
     error::Problem,
     extract::{BodyError, Segments, read_body},
+    failures::{Attempt, Failure},
     limits::Held,
     probe,
 };
@@ -37,6 +38,10 @@ use crate::{
     store::{Addressee, Arrival, Lookup, Receipt, intake::Taken},
     telemetry,
 };
+
+/// The routes, as the log calls them.
+const CALLBACKS: &str = "/callbacks/{job}/{signature}";
+const INBOX: &str = "/inbox/{secret}";
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
@@ -71,12 +76,12 @@ const UNPACKED_PIECE: usize = 16 * 1024;
 )]
 pub async fn receive(
     State(context): State<Context>,
-    Segments((job, given)): Segments<(String, String)>,
+    address: Result<Segments<(String, String)>, Problem>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = proven(&context, &job, &given)?;
+    let id = proven(&context, address, sender)?;
     let limit = context.config.callbacks.max_body;
     let job = (id != signature::PROBE_ID).then_some(id);
     let body = match read_body(&context.limits, &headers, body, limit).await {
@@ -105,9 +110,10 @@ pub async fn receive(
 )]
 pub async fn probe(
     State(context): State<Context>,
-    Segments((job, given)): Segments<(String, String)>,
+    address: Result<Segments<(String, String)>, Problem>,
+    ConnectInfo(sender): ConnectInfo<SocketAddr>,
 ) -> Result<StatusCode, Problem> {
-    proven(&context, &job, &given)?;
+    proven(&context, address, sender)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -131,16 +137,17 @@ pub async fn probe(
 )]
 pub async fn receive_in_inbox(
     State(context): State<Context>,
-    Segments(given): Segments<String>,
+    given: Result<Segments<String>, Problem>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let secret = context.config.callbacks.inbox_secret.as_ref().ok_or(Problem::NotFound)?;
     // Digests have one length, so the comparison tells nothing of the secret's.
-    let is_known = Sha256::digest(secret.expose()).ct_eq(&Sha256::digest(&given));
-    if !bool::from(is_known) {
-        return Err(Problem::NotFound);
+    let is_known =
+        |given: &str| bool::from(Sha256::digest(secret.expose()).ct_eq(&Sha256::digest(given)));
+    if !given.is_ok_and(|Segments(given)| is_known(&given)) {
+        return Err(unknown(&context, Failure::WrongInboxSecret, sender));
     }
     let limit = context.config.callbacks.max_body;
     let body = match read_body(&context.limits, &headers, body, limit).await {
@@ -158,10 +165,28 @@ struct Addressed {
     headers: HeaderMap,
 }
 
-fn proven(context: &Context, job: &str, given: &str) -> Result<JobId, Problem> {
-    let id: JobId = job.parse()?;
-    let is_ours = signature::is_genuine(&context.store.signing_key(), id, given);
-    if is_ours { Ok(id) } else { Err(Problem::NotFound) }
+/// The job whose callback address this is. Forged ones are heard of, and cost no more than that.
+fn proven(
+    context: &Context,
+    address: Result<Segments<(String, String)>, Problem>,
+    sender: SocketAddr,
+) -> Result<JobId, Problem> {
+    let genuine = address.ok().and_then(|Segments((job, given))| {
+        let id: JobId = job.parse().ok()?;
+        signature::is_genuine(&context.store.signing_key(), id, &given).then_some(id)
+    });
+    genuine.ok_or_else(|| unknown(context, Failure::ForgedCallback, sender))
+}
+
+/// The answer to an address that is none of ours.
+fn unknown(context: &Context, failure: Failure, sender: SocketAddr) -> Problem {
+    let route = match failure {
+        Failure::WrongInboxSecret => INBOX,
+        _ => CALLBACKS,
+    };
+    let attempt = Attempt { failure, peer: sender.ip().into(), route };
+    context.failures.of_address(attempt, context.clock.now());
+    Problem::NotFound
 }
 
 /// From here on the work is the service's own: it ends even if the sender is gone.

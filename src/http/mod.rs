@@ -9,12 +9,14 @@ mod bundle;
 mod callbacks;
 mod conditions;
 mod connection;
+mod cookie;
 mod deliveries;
 pub mod docs;
 mod download;
 pub mod error;
 mod events;
 mod extract;
+mod failures;
 pub mod feed;
 mod health;
 mod inputs;
@@ -25,6 +27,7 @@ pub mod listen;
 mod observe;
 mod orders;
 mod outputs;
+mod peers;
 pub mod probe;
 mod progress;
 mod relays;
@@ -35,6 +38,7 @@ mod stats;
 mod submission;
 mod turns;
 mod upload;
+mod view;
 mod wait;
 mod wire;
 mod zip;
@@ -57,7 +61,7 @@ use tower_http::{
 };
 
 use self::{error::Problem, feed::Feed};
-pub use self::{limits::Limits, session::Sessions, turns::Turns};
+pub use self::{failures::Failures, limits::Limits, session::Sessions, turns::Turns};
 use crate::{
     blobs::{Blobs, Verified},
     clock::Clock,
@@ -102,6 +106,8 @@ pub struct Parts {
     pub turns: Turns,
     /// Of people in browsers.
     pub sessions: Sessions,
+    /// Of those who could not get in.
+    pub failures: Failures,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,

@@ -10,6 +10,7 @@
 
 mod arrival;
 pub mod intake;
+mod sessions;
 pub mod spool;
 pub mod sqlite;
 
@@ -22,7 +23,10 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub use self::arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled};
+pub use self::{
+    arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled},
+    sessions::{SessionStore, SignedOut},
+};
 use crate::domain::{
     delivery::Delivery,
     event::Event,
@@ -198,7 +202,7 @@ pub struct Backlog {
 
 /// See the module's invariants.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: SessionStore {
     /// The 32 random bytes that sign callback addresses: made on first start, the same ever after.
     fn signing_key(&self) -> [u8; 32];
 

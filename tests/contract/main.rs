@@ -7,12 +7,14 @@ mod clock_jumps;
 mod command_line;
 mod doors;
 mod erasing;
+mod failures;
 mod idempotency;
 mod openapi;
 mod public_url;
 mod querying;
 mod reconciling;
 mod refusals;
+mod scopes;
 mod submitting;
 #[path = "../support/mod.rs"]
 mod support;

@@ -61,6 +61,7 @@ pub(super) fn routes(context: &Context) -> Router<Context> {
         .route("/sign-out", post(sign_in::sign_out))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(from_fn_with_state(context.clone(), refusal::show))
+        .layer(from_fn_with_state(context.clone(), sign_in::renew))
         .layer(from_fn(guard_browser))
         .layer(from_fn_with_state(context.clone(), access::only_this_host))
 }

@@ -24,6 +24,7 @@ mod relay;
 mod resubmit;
 mod rows;
 mod scrub;
+mod sessions;
 mod spooled;
 mod submit;
 mod writer;
@@ -48,7 +49,7 @@ use self::{
 };
 use super::{
     Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
-    NewSubmission, Receipt, ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError,
+    NewSubmission, Receipt, ResultOrders, SignedOut, SpoolMark, Spooled, Stats, Store, StoreError,
     StoredResult,
 };
 use crate::domain::{
@@ -82,6 +83,7 @@ pub struct SqliteStore {
     closing: CancellationToken,
     signing_key: [u8; 32],
     spool_mark: Option<SpoolMark>,
+    signed_out: Vec<SignedOut>,
     wake: Wake,
     orders: ResultOrders,
 }
@@ -122,6 +124,8 @@ impl SqliteStore {
         let signing_key =
             open::signing_key(&mut connection, now).await.map_err(|error| unusable(&error))?;
         let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
+        let signed_out =
+            sessions::signed_out(&mut connection).await.map_err(|error| unusable(&error))?;
         let interrupted =
             open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
         if interrupted > 0 {
@@ -147,6 +151,7 @@ impl SqliteStore {
             closing,
             signing_key,
             spool_mark,
+            signed_out,
             wake,
             orders,
         };
