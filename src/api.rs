@@ -3,6 +3,8 @@
 //! Written by `http`, read by `client`. The invariant: what stands here is the contract; a field is
 //! added, never changed.
 
+mod view;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
+pub use self::view::{BriefJob, BriefRelay, JobView, RelayView};
 use crate::domain::{self, digest::hex, time};
 
 /// A job: what was asked, where it stands, what came of it.
@@ -337,34 +340,6 @@ pub struct FieldError {
     pub detail: String,
 }
 
-impl From<domain::job::Job> for Job {
-    fn from(job: domain::job::Job) -> Self {
-        let job = job.into_shown();
-        Self {
-            id: job.id.to_string(),
-            reference: job.reference,
-            status: job.status.as_str().into(),
-            success: job.success,
-            overdue: job.overdue,
-            origin: job.origin.as_str().into(),
-            secured: job.secured,
-            engine_job_id: job.engine_job_id,
-            end_user_id: job.end_user_id,
-            cloud_package: job.cloud_package,
-            external_job_id: job.external_job_id,
-            created_at: job.created_at,
-            submitted_at: job.submitted_at,
-            finished_at: job.finished_at,
-            request: job.request,
-            inputs: job.inputs.into_iter().map(Input::from).collect(),
-            outputs: job.outputs.into_iter().map(Output::from).collect(),
-            engine_response: job.engine_response,
-            deliveries: job.deliveries,
-            warnings: job.warnings,
-        }
-    }
-}
-
 impl From<domain::job::Input> for Input {
     fn from(input: domain::job::Input) -> Self {
         Self {
@@ -412,21 +387,6 @@ impl From<domain::delivery::Delivery> for Delivery {
             sha256: hex(&delivery.sha256),
             repeats: delivery.repeats,
             headers: delivery.headers,
-        }
-    }
-}
-
-impl From<domain::relay::Relay> for Relay {
-    fn from(relay: domain::relay::Relay) -> Self {
-        Self {
-            id: relay.id.to_string(),
-            job_id: relay.job_id.to_string(),
-            webhook_id: domain::relay::webhook_id(relay.job_id, relay.id),
-            target: relay.target,
-            state: relay.state.as_str().into(),
-            attempts: relay.attempts,
-            next_attempt_at: relay.next_attempt_at,
-            last_status: relay.last_status,
         }
     }
 }

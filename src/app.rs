@@ -30,7 +30,7 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Limits, Parts, Patterns, Readiness, Sessions, Turns,
+        self, Context, Failures, Limits, Parts, Patterns, Readiness, Sessions, Turns,
         feed::Feed,
         listen::{Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -190,7 +190,8 @@ impl App {
             limits: Limits::new(&config),
             readiness: Readiness::default(),
             turns: Turns::default(),
-            sessions: Sessions::new(store.signing_key()),
+            sessions: Sessions::new(store.signing_key(), store.signed_out()),
+            failures: Failures::default(),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
             wake,

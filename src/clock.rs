@@ -53,6 +53,19 @@ impl Clock {
         }
     }
 
+    /// Returns when this clock shows `at`, or something later.
+    pub async fn sleep_until(&self, at: Timestamp) {
+        match &self.0 {
+            Source::System => {
+                let left = Duration::try_from(at.duration_since(self.now()));
+                tokio::time::sleep(left.unwrap_or_default()).await;
+            }
+            Source::Manual(now) => {
+                let _ = now.subscribe().wait_for(|now| *now >= at).await;
+            }
+        }
+    }
+
     /// Moves a manual clock forward; the system's clock does not obey.
     pub fn advance(&self, duration: Duration) {
         if let Source::Manual(now) = &self.0 {

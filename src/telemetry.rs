@@ -68,6 +68,12 @@ pub const SPOOL_RECORDS: Gauge<0> =
 /// Bytes that the emergency spool can still take.
 pub const SPOOL_FREE_BYTES: Gauge<0> =
     Gauge::new("finishline_spool_free_bytes", [], "Bytes that the emergency spool can still take");
+/// Failures to get in.
+pub const ACCESS_FAILURES: Counter<1> = Counter::new(
+    "finishline_access_failures_total",
+    ["reason"],
+    "Failures to get in, by what was wrong",
+);
 /// Requests answered.
 pub const HTTP_REQUESTS: Counter<3> = Counter::new(
     "finishline_http_requests_total",
@@ -179,6 +185,7 @@ fn describe() {
     STORE_QUEUE_DEPTH.describe();
     SPOOL_RECORDS.describe();
     SPOOL_FREE_BYTES.describe();
+    ACCESS_FAILURES.describe();
     HTTP_REQUESTS.describe();
     HTTP_SECONDS.describe();
     HTTP_CONNECTIONS.describe();

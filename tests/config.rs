@@ -19,7 +19,7 @@ use toml::{Table, Value};
 use tracing::Level;
 
 /// Stands in every secret of the wrong settings below.
-const HUSH: &str = "hush-hush-hush-hush";
+const HUSH: &str = "hush-0123456789-hush-hush";
 const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Section 9 of the design.
@@ -39,6 +39,7 @@ memory = "64MiB"
 inbox_secret = ""
 [api]
 listen = "127.0.0.1:8086"
+public_url = ""
 keys = []
 [engine]
 base_url = "https://eu.virtualpatientengine.com/24.06"
@@ -145,7 +146,7 @@ fn the_example_alone_gives_the_defaults() {
     assert_eq!(config.callbacks.memory, 64 * 1024 * 1024);
     assert!(config.callbacks.inbox_secret.is_none());
     assert_eq!(config.api.listen, ApiListen::Address(address("127.0.0.1:8086")));
-    assert!(config.api.keys.is_empty());
+    assert!(config.api.keys.is_empty() && config.api.public_url.is_none());
     assert!(!config.merged());
     assert_eq!(config.engine.job_id_pointers, ["/jobId", "/id", "/externalJobId"]);
     assert_eq!(config.engine.running, RunningSetting::Auto);
@@ -240,8 +241,7 @@ fn every_setting_can_be_set_in_the_environment() {
 
 #[test]
 fn lists_in_the_environment_are_json() {
-    let keys =
-        r#"[{"name": "backend", "key": "0123456789abcdef", "scopes": ["read", "submit", "read"]}]"#;
+    let keys = r#"[{"name": "backend", "key": "0123456789abcdefghijkl", "scopes": ["read", "submit", "read"]}]"#;
     let targets = format!(
         r#"[{{"name": "app", "url": "https://app.example.com/in?token=t", "secret": "{WEBHOOK_SECRET}"}}]"#
     );
@@ -257,7 +257,7 @@ fn lists_in_the_environment_are_json() {
     ])
     .unwrap();
     let key = &config.api.keys[0];
-    let digest: [u8; 32] = Sha256::digest(b"0123456789abcdef").into();
+    let digest: [u8; 32] = Sha256::digest(b"0123456789abcdefghijkl").into();
     assert_eq!(key.name, "backend");
     assert_eq!(key.digest, digest);
     assert_eq!(key.scopes, [Scope::Submit, Scope::Read]);
@@ -284,7 +284,7 @@ fn a_key_may_be_given_as_its_digest_and_has_every_scope_unless_narrowed() {
 #[test]
 fn keys_and_targets_may_be_written_as_tables() {
     let config = from_file(format!(
-        "[[api.keys]]\nname = \"a\"\nkey = \"0123456789abcdef\"\n\
+        "[[api.keys]]\nname = \"a\"\nkey = \"0123456789abcdefghijkl\"\n\
          [[relay.targets]]\nname = \"app\"\nurl = \"http://10.0.0.7/in\"\n\
          secrets = [\"{WEBHOOK_SECRET}\", \"whsec_QUJD\"]\n"
     ))
@@ -303,9 +303,10 @@ fn values_of_every_kind_are_read() {
         listen = "[::1]:0"
         public_url = "https://hooks.example.com/finishline/"
         max_body = "1KiB"
-        inbox_secret = "0123456789-_.~aZ"
+        inbox_secret = "0123456789-_.~aZbYcXdW"
         [api]
         listen = "127.0.0.1:0"
+        public_url = "https://portal.example.com/finishline"
         [engine]
         running = "success-false"
         default_cloud_package = "testing"
@@ -331,8 +332,10 @@ fn values_of_every_kind_are_read() {
         panic!("a fixed URL was set");
     };
     assert_eq!(url.as_str(), "https://hooks.example.com/finishline/");
+    let portal = "https://portal.example.com/finishline";
+    assert_eq!(config.api.public_url.as_ref().map(|url| url.as_str()), Some(portal));
     assert_eq!(config.callbacks.max_body, 1024);
-    assert_eq!(config.callbacks.inbox_secret.unwrap().expose(), "0123456789-_.~aZ");
+    assert_eq!(config.callbacks.inbox_secret.unwrap().expose(), "0123456789-_.~aZbYcXdW");
     assert_eq!(config.engine.running, RunningSetting::SuccessFalse);
     assert_eq!(config.engine.default_cloud_package.as_deref(), Some("testing"));
     assert_eq!(config.engine.auth.token_url, None);
@@ -389,7 +392,7 @@ fn a_wrong_setting_is_one_line_that_says_what_would_be_right() {
         ("[callbacks]\npublic_url = \"https://me:hush@hooks.example.com\"", &["\"https://[redacted]@hooks.example.com\"", "user or password"]),
         ("[callbacks]\npublic_url = \"https://me:hush#?hush@hooks.example.com:x\"", &["https://[redacted]@hooks.example.com:x", "is not a public URL"]),
         ("[callbacks]\nngrok_api = \"127.0.0.1:4040\"", &["callbacks.ngrok_api = \"127.0.0.1:4040\" is not a URL"]),
-        ("[callbacks]\ninbox_secret = \"hush\"", &["callbacks.inbox_secret = [redacted] is too short", "16 characters"]),
+        ("[callbacks]\ninbox_secret = \"hush\"", &["callbacks.inbox_secret = [redacted] is too short", "22 characters"]),
         ("[callbacks]\ninbox_secret = \"hush/hush hush/hush\"", &["callbacks.inbox_secret = [redacted]", "letters, digits"]),
         ("[engine]\nbase_url = \"\"", &["engine.base_url = \"\" is not a URL: write it like"]),
         ("[engine]\njob_path = \"job\"", &["engine.job_path = \"job\" is not a route: write it like \"/job\""]),
@@ -422,19 +425,29 @@ fn a_wrong_setting_is_one_line_that_says_what_would_be_right() {
         ("[relay]\ntargets = [{ name = \"a\", url = \"https://a\" }, { name = \"a\", url = \"https://b\" }]", &["relay.targets[1].name = \"a\"", "give each its own"]),
         ("[relay]\ntargets = [{ name = \"a\", url = \"https://a\", secret = \"hush\" }]", &["relay.targets[0].secret = [redacted] is not a webhook secret"]),
         ("[relay]\ntargets = [{ name = \"a\", url = \"https://a\", secret = \"whsec_QUJD\", secrets = [\"whsec_QUJD\"] }]", &["relay.targets[0]", "both secret and secrets"]),
-        ("[api]\nkeys = [\"hush-hush-hush-hush\"]", &["api.keys[0] = [redacted] is not a key", "{ name ="]),
-        ("[api]\nkeys = \"hush-hush-hush-hush\"", &["api.keys = [redacted] is not a list"]),
-        ("[api]\nkeys = [{ name = \"a\", key = \"hush\" }]", &["api.keys[0].key = [redacted] is too short", "16 characters"]),
+        ("[api]\nkeys = [\"hush-0123456789-hush-hush\"]", &["api.keys[0] = [redacted] is not a key", "{ name ="]),
+        ("[api]\nkeys = \"hush-0123456789-hush-hush\"", &["api.keys = [redacted] is not a list"]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hush\" }]", &["api.keys[0].key = [redacted] is too short", "22 characters"]),
+        ("[api]\npublic_url = \"finishline.example.com\"", &["api.public_url = \"finishline.example.com\" is not a URL", "https://"]),
+        ("[api]\npublic_url = \"ftp://finishline.example.com\"", &["api.public_url", "is not a URL"]),
+        ("[api]\npublic_url = \"https://me:hush@finishline.example.com\"", &["api.public_url = \"https://[redacted]@finishline.example.com\"", "user or password"]),
+        ("[api]\npublic_url = \"https://finishline.example.com/?hush\"", &["api.public_url", "[redacted]", "query"]),
+        ("[callbacks]\ninbox_secret = \"hush-0123456789-hushhu\"\n[api]\nkeys = [{ name = \"a\", key = \"hush-0123456789-hushh\" }]", &["api.keys[0].key = [redacted] is too short", "22 characters", "finishline key new"]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hushhushhushhushhushhush\" }]", &["api.keys[0].key = [redacted] repeats itself", "10 different characters"]),
+        ("[callbacks]\ninbox_secret = \"012345678012345678012345678\"", &["callbacks.inbox_secret = [redacted] repeats itself", "10 different characters"]),
+        ("[callbacks]\ninbox_secret = \"hush-0123456789-hushh\"", &["callbacks.inbox_secret = [redacted] is too short", "22 characters"]),
+        ("[api]\nkeys = [{ name = \"a\", key_sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\" }]", &["api.keys[0].key_sha256 = [redacted] is the digest of nothing", "finishline key new"]),
+        ("[api]\nkeys = [{ name = \"a\", key_sha256 = \"01BA4719C80B6FE911B091A7C05124B64EEECE964E09C058EF8F9805DACA546B\" }]", &["api.keys[0].key_sha256 = [redacted] is the digest of nothing"]),
         ("[api]\nkeys = [{ name = \"a\", key = \"hush hush hush hush\" }]", &["api.keys[0].key = [redacted] holds spaces"]),
         ("[api]\nkeys = [{ name = \"a\" }]", &["api.keys[0] = { name = \"a\", … } has neither key nor key_sha256"]),
-        ("[api]\nkeys = [{ key = \"hush-hush-hush-hush\" }]", &["api.keys[0] = { … } has no name: add it"]),
-        ("[api]\nkeys = [{ name = \" \", key = \"hush-hush-hush-hush\" }]", &["api.keys[0].name = \" \" is empty"]),
+        ("[api]\nkeys = [{ key = \"hush-0123456789-hush-hush\" }]", &["api.keys[0] = { … } has no name: add it"]),
+        ("[api]\nkeys = [{ name = \" \", key = \"hush-0123456789-hush-hush\" }]", &["api.keys[0].name = \" \" is empty"]),
         ("[api]\nkeys = [{ name = \"a\", key_sha256 = \"hush\" }]", &["api.keys[0].key_sha256 = [redacted] is not a SHA-256: write it as 64 hex digits"]),
-        ("[api]\nkeys = [{ name = \"a\", key = \"hush-hush-hush-hush\", scope = [\"read\"] }]", &["api.keys[0].scope is not a setting: did you mean api.keys[0].scopes?"]),
-        ("[api]\nkeys = [{ name = \"a\", key = \"hush-hush-hush-hush\", scopes = [\"read\", \"admin\"] }]", &["api.keys[0].scopes[1] = \"admin\" is not a scope: write \"submit\", \"read\", \"operate\" or \"erase\""]),
-        ("[api]\nkeys = [{ name = \"a\", key = \"hush-hush-hush-hush\", scopes = [] }]", &["api.keys[0]", "empty list of scopes"]),
-        ("[api]\nkeys = [{ name = \"a\", key = \"hush-hush-hush-hush\" }, { name = \"a\", key = \"hush-hush-hush-hush-\" }]", &["api.keys[1].name = \"a\" is the name of an earlier one"]),
-        ("[api]\nkeys = [{ name = \"a\", key = \"hush-hush-hush-hush\" }, { name = \"b\", key = \"hush-hush-hush-hush\" }]", &["api.keys[1] (\"b\") has the same key as an earlier one"]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\", scope = [\"read\"] }]", &["api.keys[0].scope is not a setting: did you mean api.keys[0].scopes?"]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\", scopes = [\"read\", \"admin\"] }]", &["api.keys[0].scopes[1] = \"admin\" is not a scope: write \"submit\", \"read\", \"operate\" or \"erase\""]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\", scopes = [] }]", &["api.keys[0]", "empty list of scopes"]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\" }, { name = \"a\", key = \"hush-0123456789-hush-hush-\" }]", &["api.keys[1].name = \"a\" is the name of an earlier one"]),
+        ("[api]\nkeys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\" }, { name = \"b\", key = \"hush-0123456789-hush-hush\" }]", &["api.keys[1] (\"b\") has the same key as an earlier one"]),
         ("[log]\nformat = \"xml\"", &["log.format = \"xml\"", "\"text\" or \"json\""]),
         ("[log]\nlevel = \"loud\"", &["log.level = \"loud\" is not a log level", "\"info\""]),
         ("[log]\nlevel = \"info,finishline=loud\"", &["log.level = \"info,finishline=loud\" is not a log level"]),
@@ -520,7 +533,7 @@ fn the_client_secret_is_read_from_its_file() {
 
 #[test]
 fn an_api_that_others_reach_needs_a_key() {
-    let key = "keys = [{ name = \"a\", key = \"hush-hush-hush-hush\" }]";
+    let key = "keys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\" }]";
     let cases = [
         ("0.0.0.0:8086", "is reachable from other machines: add a key, or listen on 127.0.0.1"),
         ("[::]:0", "is reachable from other machines"),

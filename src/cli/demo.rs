@@ -132,12 +132,13 @@ async fn tell(api: &str, screen: &mut Screen) -> anyhow::Result<()> {
     let job = client.submit(serde_json::to_vec(&body)?, None).await?;
     step(format!(
         "201 Created      job {} is on record and at the Engine, status {}",
-        job.id, job.status
+        job.id(),
+        job.status()
     ))?;
 
     let scan = sample::volume();
-    let input = job.inputs.first().context("the job has no input")?;
-    let upload = format!("{api}/v1/jobs/{}/inputs/{}", job.id, input.name);
+    let input = job.inputs().first().context("the job has no input")?;
+    let upload = format!("{api}/v1/jobs/{}/inputs/{}", job.id(), input.name);
     let size = scan.len();
     let http = reqwest::Client::builder().no_proxy().build()?;
     http.put(upload).body(scan).send().await?.error_for_status()?;
@@ -146,7 +147,7 @@ async fn tell(api: &str, screen: &mut Screen) -> anyhow::Result<()> {
         input.name
     ))?;
 
-    let job = finished(&client, &job.id).await?;
+    let job = finished(&client, job.id()).await?;
     let result = client.result(&job.id).await?.context("the job has no result")?;
     for event in client.events(&job.id).await?.events {
         step(format!("event {:>2}         {} {}", event.seq, event.kind, event.data.get()))?;

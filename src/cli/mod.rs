@@ -15,6 +15,7 @@ mod forward;
 mod healthcheck;
 mod inputs;
 mod jobs;
+mod key;
 mod pages;
 mod progress;
 mod relays;
@@ -76,6 +77,9 @@ enum Command {
     VerifyFiles(verify_files::Arguments),
     /// Ask the running service whether it is alive, for a container's health check
     Healthcheck,
+    /// Make API keys
+    #[command(subcommand)]
+    Key(key::Command),
     /// Submit a job to a running service, upload its scans, take its outputs home
     Submit(submit::Arguments),
     /// Look at jobs, wait for them, erase them
@@ -202,6 +206,7 @@ async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
         Command::RestoreCheck(arguments) => restore_check::run(arguments).await,
         Command::VerifyFiles(arguments) => verify_files::run(arguments, settings(file)?).await,
         Command::Healthcheck => healthcheck::run(settings(file)?).await,
+        Command::Key(command) => key::run(connection.screen(), command),
         Command::Submit(arguments) => submit::run(connection, arguments).await,
         Command::Jobs(command) => jobs::run(connection, command).await,
         Command::Relays(relays::Command::Secret { host }) => {

@@ -119,8 +119,8 @@ async fn carry_out(client: &Client, screen: &mut Screen, command: Command) -> Re
         Command::Show { id } => show(screen, &client.get(&format!("/v1/relays/{id}"), &[]).await?),
         Command::Resend { id: Some(id), .. } => {
             let path = format!("/v1/relays/{id}/resend");
-            let answer = client.post::<api::Relay>(&path, &json!({})).await?;
-            Ok(screen.done(&answer.json, &format!("ordered again: {id}"))?)
+            let answer = client.post::<api::RelayView>(&path, &json!({})).await?;
+            Ok(screen.done(&answer.json, &format!("ordered again: {}", answer.value.id()))?)
         }
         Command::Resend { id: None, filter, dry_run } => {
             let mut order = filter.order();

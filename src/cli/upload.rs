@@ -25,11 +25,11 @@ const STOPPED_COMING: u16 = 408;
 /// Brings the files to the job; answers the job as it is then.
 pub(super) async fn upload_all(
     client: &Client,
-    mut job: Answer<api::Job>,
+    mut job: Answer<api::JobView>,
     files: &[InputFile],
     progress: &Progress,
-) -> Result<Answer<api::Job>, Failure> {
-    let id: JobId = job.value.id.parse()?;
+) -> Result<Answer<api::JobView>, Failure> {
+    let id: JobId = job.value.id().parse()?;
     let flags: Vec<String> = files.iter().map(InputFile::flag).collect();
     progress.set_resume(format!("finishline jobs upload {id} {}", flags.join(" ")));
     for file in files {
@@ -44,14 +44,14 @@ pub(super) async fn upload_all(
     }
 }
 
-fn state<'a>(job: &'a api::Job, name: &str) -> Option<&'a str> {
-    Some(job.inputs.iter().find(|input| input.name == name)?.state.as_str())
+fn state<'a>(job: &'a api::JobView, name: &str) -> Option<&'a str> {
+    Some(job.inputs().iter().find(|input| input.name == name)?.state.as_str())
 }
 
 /// An input of which the Engine was to be told, since all are there, and was not.
-fn unannounced(job: &api::Job) -> Option<&str> {
-    let is_complete = job.inputs.iter().all(|input| input.state != "awaiting");
-    let uploaded = job.inputs.iter().find(|input| input.state == "uploaded");
+fn unannounced(job: &api::JobView) -> Option<&str> {
+    let is_complete = job.inputs().iter().all(|input| input.state != "awaiting");
+    let uploaded = job.inputs().iter().find(|input| input.state == "uploaded");
     Some(uploaded.filter(|_| is_complete)?.name.as_str())
 }
 
@@ -59,7 +59,7 @@ async fn announce(
     client: &Client,
     (id, input): (JobId, &str),
     progress: &Progress,
-) -> Result<Answer<api::Job>, Failure> {
+) -> Result<Answer<api::JobView>, Failure> {
     let (mut backoff, mut tries) = (Backoff::default(), 0);
     loop {
         tries += 1;
@@ -81,7 +81,7 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn run(&self) -> Result<Answer<api::Job>, Failure> {
+    async fn run(&self) -> Result<Answer<api::JobView>, Failure> {
         let (name, bytes) = (&self.file.name, self.file.bytes);
         let bar = self.progress.upload(name, bytes);
         let (mut backoff, mut tries) = (Backoff::default(), 0);
@@ -109,7 +109,7 @@ impl Upload<'_> {
     async fn send(
         &self,
         bar: &ProgressBar,
-    ) -> Result<Result<Answer<api::Job>, ClientError>, Failure> {
+    ) -> Result<Result<Answer<api::JobView>, ClientError>, Failure> {
         let source = self.file.open().await?;
         bar.reset();
         let sent = bar.clone();
@@ -117,14 +117,14 @@ impl Upload<'_> {
     }
 
     /// The job, if the file is there although nobody said so.
-    async fn arrived(&self) -> Result<Option<Answer<api::Job>>, Failure> {
-        match self.client.get::<api::Job>(&format!("/v1/jobs/{}", self.id), &[]).await {
+    async fn arrived(&self) -> Result<Option<Answer<api::JobView>>, Failure> {
+        match self.client.get::<api::JobView>(&format!("/v1/jobs/{}", self.id), &[]).await {
             Ok(job) => {
                 let is_there = state(&job.value, &self.file.name) != Some("awaiting");
                 Ok(Some(job).filter(|_| is_there))
             }
-            // The next try will show.
-            Err(error) if error.is_passing() => Ok(None),
+            // The next try will show, also for a key that may submit and not read.
+            Err(error) if error.is_passing() || error.is_refusal() => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

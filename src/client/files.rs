@@ -108,7 +108,7 @@ impl Client {
         name: &str,
         source: Source,
         sent: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Result<Answer<api::Job>, ClientError> {
+    ) -> Result<Answer<api::JobView>, ClientError> {
         let moved = Arc::new(AtomicU64::new(0));
         let count = moved.clone();
         let pieces = ReaderStream::with_capacity(source.file.take(source.length), PIECE);
@@ -128,7 +128,11 @@ impl Client {
     }
 
     /// Has the Engine told that an input is uploaded.
-    pub async fn notify(&self, job: JobId, name: &str) -> Result<Answer<api::Job>, ClientError> {
+    pub async fn notify(
+        &self,
+        job: JobId,
+        name: &str,
+    ) -> Result<Answer<api::JobView>, ClientError> {
         let path = ["jobs", &job.to_string(), "inputs", name, "notify"];
         self.answer(self.request_at(Method::POST, &path)).await
     }

@@ -58,7 +58,7 @@ impl ClientError {
 
     /// Whether the service does not let the caller in.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Problem(problem) if matches!(problem.status, 401 | 403))
+        matches!(self, Self::Problem(problem) if matches!(problem.status, 401 | 403 | 429))
     }
 }
 
@@ -68,6 +68,13 @@ pub struct Answer<T> {
     pub status: u16,
     pub json: Bytes,
     pub value: T,
+}
+
+impl<T> Answer<T> {
+    /// The same answer, read as something else.
+    pub fn map<U>(self, read: impl FnOnce(T) -> U) -> Answer<U> {
+        Answer { status: self.status, json: self.json, value: read(self.value) }
+    }
 }
 
 /// Cheap to clone.
@@ -102,7 +109,7 @@ impl Client {
         &self,
         body: impl Into<Bytes>,
         idempotency_key: Option<&str>,
-    ) -> Result<api::Job, ClientError> {
+    ) -> Result<api::JobView, ClientError> {
         Ok(self.submit_in_full(body, idempotency_key).await?.value)
     }
 
@@ -111,7 +118,7 @@ impl Client {
         &self,
         body: impl Into<Bytes>,
         idempotency_key: Option<&str>,
-    ) -> Result<Answer<api::Job>, ClientError> {
+    ) -> Result<Answer<api::JobView>, ClientError> {
         let request = self.request(Method::POST, "/v1/jobs");
         let mut request = request.header("content-type", "application/json").body(body.into());
         if let Some(key) = idempotency_key {

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a problem names what would be right and never repeats the text, which may be a secret.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -22,8 +23,12 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
 const LARGEST: u64 = ByteSize::pib(1).0;
 const SMALLEST_BODY: u64 = ByteSize::kib(1).0;
 const LARGEST_BODY: u64 = ByteSize::gib(1).0;
-/// Fewer characters can be guessed over the network in reasonable time.
-const SECRET_CHARACTERS: usize = 16;
+/// 128 bits in base64. Fewer characters can be guessed, and so can fewer different ones.
+const SECRET_CHARACTERS: usize = 22;
+const DIFFERENT_CHARACTERS: usize = 10;
+/// What a digest is often made of by mistake: an empty variable, a file's line end, a placeholder.
+const NO_KEYS: [&str; 12] =
+    ["", "\n", "\r\n", " ", "\0", "…", "...", "\"\"", "key", "secret", "password", "changeme"];
 
 pub(super) const NUMBER: &str = "is not a whole number: write it like 4096";
 const DURATION: &str = r#"is not a duration: write it like "30s", "15m", "48h" or "90d""#;
@@ -248,19 +253,32 @@ form!(
 form!(
     /// A secret that stands in a path.
     InboxSecret -> SecretText,
-    "is not an inbox secret: write at least 16 letters, digits, \"-\", \"_\", \".\" or \"~\"",
+    "is not an inbox secret: write at least 22 letters, digits, \"-\", \"_\", \".\" or \"~\"",
     |text| {
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         if !text.bytes().all(safe) {
             return Err("holds characters that do not belong into a URL: \
                         use letters, digits, \"-\", \"_\", \".\" and \"~\"");
         }
-        if text.len() < SECRET_CHARACTERS {
-            return Err("is too short: use at least 16 characters");
-        }
+        hard_to_guess(text)?;
         Ok(SecretText::new(text))
     }
 );
+
+/// Says what is wrong with a secret of ASCII that people may have thought up.
+fn hard_to_guess(text: &str) -> Result<(), &'static str> {
+    if text.len() < SECRET_CHARACTERS {
+        return Err("is too short: use at least 22 characters, as `finishline key new` makes them");
+    }
+    let different: HashSet<u8> = text.bytes().collect();
+    if different.len() < DIFFERENT_CHARACTERS {
+        return Err(
+            "repeats itself: use at least 10 different characters, as `finishline key new` \
+                    makes them",
+        );
+    }
+    Ok(())
+}
 
 form!(
     /// A signing secret of Standard Webhooks.
@@ -279,22 +297,20 @@ impl WebhookSecret {
 
 form!(
     /// An API key, kept as its SHA-256.
-    ApiKey -> [u8; 32], "is not a key: write at least 16 characters in quotes", |text| {
+    ApiKey -> [u8; 32], "is not a key: write at least 22 characters in quotes", |text| {
         // It travels in a header: anything else could never be presented.
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds spaces, control characters or characters beyond ASCII: \
                         use letters, digits and punctuation");
         }
-        if text.len() < SECRET_CHARACTERS {
-            return Err("is too short: use at least 16 characters");
-        }
+        hard_to_guess(text)?;
         Ok(Sha256::digest(text.as_bytes()).into())
     }
 );
 
 form!(
-    /// A SHA-256 in hex.
-    HexDigest -> [u8; 32], "is not a SHA-256: write it as 64 hex digits", |text| {
+    /// The SHA-256 of a key in hex.
+    KeyDigest -> [u8; 32], "is not a SHA-256: write it as 64 hex digits", |text| {
         let mut digest = [0; 32];
         if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Self::PROBLEM);
@@ -302,6 +318,11 @@ form!(
         for (index, byte) in digest.iter_mut().enumerate() {
             *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16)
                 .map_err(|_| Self::PROBLEM)?;
+        }
+        let is_of = |text: &&str| <[u8; 32]>::from(Sha256::digest(text)) == digest;
+        if NO_KEYS.iter().any(|text| is_of(&text)) {
+            return Err("is the digest of nothing, or of a word that is no key: `finishline key new` \
+                        prints a key with its digest");
         }
         Ok(digest)
     }

@@ -138,6 +138,9 @@ pub struct ApiConfig {
     /// Where it listens.
     #[serde(deserialize_with = "form::one::<place::ApiAddress, _>")]
     pub listen: ApiListen,
+    /// Where browsers reach it, with a path if it is behind one; `None`: not said.
+    #[serde(deserialize_with = "form::optional::<place::BaseUrl, _>")]
+    pub public_url: Option<Url>,
     /// Empty: open without a key, which `load` allows on loopback only.
     pub keys: Vec<ApiKeyConfig>,
 }

@@ -147,7 +147,7 @@ struct ApiKeyEntry {
     name: String,
     #[serde(default, deserialize_with = "form::present::<form::ApiKey, _>")]
     key: Option<[u8; 32]>,
-    #[serde(default, deserialize_with = "form::present::<form::HexDigest, _>")]
+    #[serde(default, deserialize_with = "form::present::<form::KeyDigest, _>")]
     key_sha256: Option<[u8; 32]>,
     #[serde(default, deserialize_with = "form::present_list::<form::ScopeName, _>")]
     scopes: Option<Vec<Scope>>,

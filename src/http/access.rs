@@ -6,7 +6,7 @@
 //! browser adds by itself (the session's cookie) changes nothing for a page of another origin.
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{
         HeaderMap, Method,
         header::{AUTHORIZATION, HOST, ORIGIN},
@@ -18,11 +18,23 @@ use axum::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Context, error::Problem};
+use super::{
+    Context,
+    error::Problem,
+    failures::{Attempt, Failure},
+    peers::Peer,
+    session::Standing,
+};
 use crate::config::{ApiKeyConfig, Scope};
 
 /// What a browser says of the page that made a request; no page can set it.
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+/// The stream of events: a page keeps it open whether anyone looks at it or not.
+const EVENTS: &str = "/v1/events";
+
+/// A header by which our pages say that nobody asked: they keep themselves fresh.
+const BY_ITSELF: &str = "finishline-by-itself";
 
 macro_rules! scope_extractor {
     ($(#[$doc:meta])* $name:ident, $scope:expr) => {
@@ -36,7 +48,7 @@ macro_rules! scope_extractor {
                 parts: &mut Parts,
                 context: &Context,
             ) -> Result<Self, Problem> {
-                let caller = caller(&parts.method, &parts.headers, context)?;
+                let caller = caller(parts, context).await?;
                 caller.require($scope)?;
                 Ok(Self(caller))
             }
@@ -61,12 +73,25 @@ scope_extractor! {
     MayErase, Scope::Erase
 }
 
+/// A caller with any key, where there need not be one.
+pub struct KnownCaller(pub Option<Caller>);
+
+impl FromRequestParts<Context> for KnownCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Problem> {
+        Ok(Self(caller(parts, context).await.ok()))
+    }
+}
+
 /// Whoever sent a request to the API.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// The API key's name; empty where no keys are set.
     pub name: String,
     scopes: Vec<Scope>,
+    /// The session they came by; `None`: they sent the key itself.
+    session: Option<Standing>,
 }
 
 impl Caller {
@@ -80,54 +105,107 @@ impl Caller {
 
     /// Whoever calls where no keys are set.
     pub(super) fn of_this_machine() -> Self {
-        Self { name: String::new(), scopes: Scope::ALL.to_vec() }
+        Self { name: String::new(), scopes: Scope::ALL.to_vec(), session: None }
+    }
+
+    /// The session they came by.
+    pub(super) fn session(&self) -> Option<Standing> {
+        self.session
+    }
+
+    /// Returns when they may not go on: their session is over. Keys last as long as the process,
+    /// which takes its settings up once.
+    pub(super) fn over(&self, context: &Context) -> impl Future<Output = ()> + Send + 'static {
+        let (session, sessions, clock) =
+            (self.session, context.sessions.clone(), context.clock.clone());
+        async move {
+            match session {
+                Some(session) => sessions.over(session, clock).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     fn of_key(key: &ApiKeyConfig) -> Self {
-        Self { name: key.name.clone(), scopes: key.scopes.clone() }
+        Self { name: key.name.clone(), scopes: key.scopes.clone(), session: None }
     }
 }
 
 /// Whoever holds one of the keys, or a session that one of them opened; without keys, everyone who
 /// gets past [`only_this_machine`].
-pub(super) fn caller(
-    method: &Method,
-    headers: &HeaderMap,
-    context: &Context,
-) -> Result<Caller, Problem> {
-    let keys = &context.config.api.keys;
+async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
+    let (headers, keys) = (&parts.headers, &context.config.api.keys);
     if keys.is_empty() {
         return Ok(Caller::of_this_machine());
     }
     if headers.contains_key(AUTHORIZATION) {
-        return of_bearer(headers, keys);
+        return match of_bearer(headers, keys) {
+            Bearer::Known(caller) => Ok(caller),
+            Bearer::Missing => Err(Problem::Unauthorized),
+            Bearer::Wrong => Err(wrong_key(Failure::WrongKey, parts, context).await),
+        };
     }
     let caller = of_session(headers, context).ok_or(Problem::Unauthorized)?;
-    if !is_reading(method) && origin(headers) != Site::Same {
+    if !is_reading(&parts.method) && origin(headers) != Site::Same {
         return Err(Problem::ForbiddenOrigin("with a session, only its own pages change anything"));
     }
+    use_session(&caller, parts, context);
     Ok(caller)
 }
 
-/// Whose session a browser is in. What it sends changes nothing yet: see [`caller`].
+/// Whose session a browser is in. What it sends changes nothing yet, and is no use of the session:
+/// see [`caller`].
 pub(super) fn of_session(headers: &HeaderMap, context: &Context) -> Option<Caller> {
     let now = context.clock.now();
-    let key = context.sessions.key_of(headers, &context.config.api.keys, now)?;
-    Some(Caller::of_key(key))
+    let session = context.sessions.current(headers, &context.config.api.keys, now)?;
+    Some(Caller { session: Some(session.standing), ..Caller::of_key(session.key) })
 }
 
-fn of_bearer(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Result<Caller, Problem> {
-    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let (scheme, key) =
-        given.and_then(|value| value.split_once(' ')).ok_or(Problem::Unauthorized)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Problem::Unauthorized);
+/// Takes note that a session was used, unless the page asked by itself: nobody may be there.
+pub(super) fn use_session(caller: &Caller, parts: &Parts, context: &Context) {
+    let is_stream = parts.uri.path() == EVENTS;
+    if let Some(session) = caller.session
+        && !is_stream
+        && !parts.headers.contains_key(BY_ITSELF)
+    {
+        context.sessions.touch(session, context.clock.now());
     }
-    find_key(key.trim(), keys).map(Caller::of_key).ok_or(Problem::Unauthorized)
+}
+
+/// What somebody with a wrong key is answered, once they have been heard.
+pub(super) async fn wrong_key(failure: Failure, parts: &Parts, context: &Context) -> Problem {
+    let route = parts.extensions.get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let attempt = Attempt { failure, peer: Peer::of(&parts.extensions), route };
+    match context.failures.of_key(attempt, context.clock.now()).await {
+        Some(retry_after) => Problem::TooManyFailures { retry_after },
+        None => Problem::Unauthorized,
+    }
+}
+
+/// What `Authorization` says.
+enum Bearer {
+    Known(Caller),
+    Wrong,
+    /// It holds no key.
+    Missing,
+}
+
+fn of_bearer(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Bearer {
+    let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes().trim_ascii());
+    let given = given.unwrap_or_default();
+    let (scheme, key) = given.split_at(given.iter().position(|byte| *byte == b' ').unwrap_or(0));
+    let key = key.trim_ascii();
+    if !scheme.eq_ignore_ascii_case(b"bearer") || key.is_empty() {
+        return Bearer::Missing;
+    }
+    find_key(key, keys).map_or(Bearer::Wrong, |key| Bearer::Known(Caller::of_key(key)))
 }
 
 /// The key with this text.
-pub(super) fn find_key<'a>(text: &str, keys: &'a [ApiKeyConfig]) -> Option<&'a ApiKeyConfig> {
+pub(super) fn find_key<'a>(
+    text: impl AsRef<[u8]>,
+    keys: &'a [ApiKeyConfig],
+) -> Option<&'a ApiKeyConfig> {
     let digest: [u8; 32] = Sha256::digest(text).into();
     // All are compared, whichever fits, so the time tells nothing.
     let mut found = None;
@@ -215,7 +293,7 @@ fn is_from_this_machine(method: &Method, headers: &HeaderMap) -> Result<(), &'st
 }
 
 /// Whether a `Host` names this machine, whatever its port.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<axum::http::uri::Authority>() else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
@@ -294,12 +372,17 @@ mod tests {
         };
         let keys = [known];
         let with = |value: &str| of_bearer(&headers(&[("authorization", value)]), &keys);
-        assert_eq!(with("bearer a-key-of-some-length").expect("known").name, "backend");
-        for wrong in ["Bearer a-key-of-some-lengtH", "Basic a-key-of-some-length", "Bearer ", "x"] {
-            assert!(with(wrong).is_err(), "{wrong}");
+        for wrong in ["Bearer a-key-of-some-lengtH", "bearer x", "Bearer \u{fc}"] {
+            assert!(matches!(with(wrong), Bearer::Wrong), "{wrong}");
         }
-        assert!(of_bearer(&HeaderMap::new(), &keys).is_err());
-        let caller = with("Bearer a-key-of-some-length").expect("known");
-        assert!(caller.require(Scope::Read).is_ok() && caller.require(Scope::Erase).is_err());
+        for missing in ["Basic a-key-of-some-length", "Bearer ", "Bearer", "x", ""] {
+            assert!(matches!(with(missing), Bearer::Missing), "{missing}");
+        }
+        assert!(matches!(of_bearer(&HeaderMap::new(), &keys), Bearer::Missing));
+        for right in ["Bearer a-key-of-some-length", "bearer  a-key-of-some-length "] {
+            let Bearer::Known(caller) = with(right) else { panic!("{right} is known") };
+            assert_eq!(caller.name, "backend");
+            assert!(caller.require(Scope::Read).is_ok() && caller.require(Scope::Erase).is_err());
+        }
     }
 }

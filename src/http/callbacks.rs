@@ -23,6 +23,7 @@ use super::{
     address_places::AddressPlace,
     error::Problem,
     extract::{BodyError, Segments, read_body},
+    failures::{Attempt, Failure},
     limits::Held,
     probe,
 };
@@ -41,6 +42,10 @@ use crate::{
     store::{Addressee, Arrival, Lookup, Receipt, StoreError, intake::Taken},
     telemetry,
 };
+
+/// The routes, as the log calls them.
+const CALLBACKS: &str = "/callbacks/{job}/{signature}";
+const INBOX: &str = "/inbox/{secret}";
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
@@ -75,12 +80,12 @@ const UNPACKED_PIECE: usize = 16 * 1024;
 )]
 pub async fn receive(
     State(context): State<Context>,
-    Segments((job, given)): Segments<(String, String)>,
+    address: Result<Segments<(String, String)>, Problem>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let address = proven(&context, &job, &given)?;
+    let address = proven(&context, address, sender)?;
     refuse_replaced_key(&context, &address).await?;
     let place = context.limits.address(address.id).await?;
     let limit = context.config.callbacks.max_body;
@@ -112,9 +117,10 @@ pub async fn receive(
 )]
 pub async fn probe(
     State(context): State<Context>,
-    Segments((job, given)): Segments<(String, String)>,
+    address: Result<Segments<(String, String)>, Problem>,
+    ConnectInfo(sender): ConnectInfo<SocketAddr>,
 ) -> Result<StatusCode, Problem> {
-    let address = proven(&context, &job, &given)?;
+    let address = proven(&context, address, sender)?;
     if address.id != signature::PROBE_ID {
         // While the database refuses, callbacks are taken in all the same.
         standing(&context, &address).await.unwrap_or(Ok(()))?;
@@ -142,16 +148,17 @@ pub async fn probe(
 )]
 pub async fn receive_in_inbox(
     State(context): State<Context>,
-    Segments(given): Segments<String>,
+    given: Result<Segments<String>, Problem>,
     ConnectInfo(sender): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let secret = context.config.callbacks.inbox_secret.as_ref().ok_or(Problem::NotFound)?;
     // Digests have one length, so the comparison tells nothing of the secret's.
-    let is_known = Sha256::digest(secret.expose()).ct_eq(&Sha256::digest(&given));
-    if !bool::from(is_known) {
-        return Err(Problem::NotFound);
+    let is_known =
+        |given: &str| bool::from(Sha256::digest(secret.expose()).ct_eq(&Sha256::digest(given)));
+    if !given.is_ok_and(|Segments(given)| is_known(&given)) {
+        return Err(unknown(&context, Failure::WrongInboxSecret, sender));
     }
     let limit = context.config.callbacks.max_body;
     let body = match read_body(&context.limits, &headers, body, limit).await {
@@ -177,15 +184,21 @@ struct Address {
     signer: KeyNumber,
 }
 
-/// The address, unless it is a forgery. The doctor probes with the current key alone.
-fn proven(context: &Context, job: &str, given: &str) -> Result<Address, Problem> {
-    let id: JobId = job.parse()?;
+/// The address, unless it is a forgery: that is logged and counted, and costs no more than that. The
+/// doctor probes with the current key alone.
+fn proven(
+    context: &Context,
+    address: Result<Segments<(String, String)>, Problem>,
+    sender: SocketAddr,
+) -> Result<Address, Problem> {
     let keys = context.store.signing_keys();
-    let signer = keys.signer(id, given).ok_or(Problem::NotFound)?;
-    if id == signature::PROBE_ID && signer != keys.current.number {
-        return Err(Problem::NotFound);
-    }
-    Ok(Address { id, signer })
+    let genuine = address.ok().and_then(|Segments((job, given))| {
+        let id: JobId = job.parse().ok()?;
+        let signer = keys.signer(id, &given)?;
+        let is_ours = id != signature::PROBE_ID || signer == keys.current.number;
+        is_ours.then_some(Address { id, signer })
+    });
+    genuine.ok_or_else(|| unknown(context, Failure::ForgedCallback, sender))
 }
 
 /// What a replaced key signed is good for the jobs that were submitted under it: that is looked up
@@ -211,6 +224,17 @@ async fn standing(context: &Context, address: &Address) -> Result<Result<(), Pro
         Standing::Ended => Err(Problem::AddressEnded),
         Standing::NotOurs => Err(Problem::NotFound),
     })
+}
+
+/// The answer to an address that is none of ours.
+fn unknown(context: &Context, failure: Failure, sender: SocketAddr) -> Problem {
+    let route = match failure {
+        Failure::WrongInboxSecret => INBOX,
+        _ => CALLBACKS,
+    };
+    let attempt = Attempt { failure, peer: sender.ip().into(), route };
+    context.failures.of_address(attempt, context.clock.now());
+    Problem::NotFound
 }
 
 /// From here on the work is the service's own: it ends even if the sender is gone.

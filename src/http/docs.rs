@@ -15,7 +15,10 @@ use axum::{
 };
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        ContentBuilder, Header, Object, Ref, ResponseBuilder, Type,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
@@ -83,7 +86,7 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         (name = "callbacks", description = "The door to the internet: for the Engine alone"),
         (name = "operation", description = "For operators and orchestrators"),
     ),
-    modifiers(&ApiKey),
+    modifiers(&ApiKey, &TooManyFailures),
 )]
 pub struct Document;
 
@@ -97,6 +100,28 @@ impl Modify for ApiKey {
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// What every guarded route may answer, said once.
+struct TooManyFailures;
+
+impl Modify for TooManyFailures {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let description = "`too-many-failures`: too many wrong keys came from this address; a right \
+            one is let in at any time";
+        let response = ResponseBuilder::new()
+            .description(description)
+            .content("application/problem+json", content)
+            .header("Retry-After", Header::new(Object::with_type(Type::Integer)))
+            .build();
+        for path in document.paths.paths.values_mut() {
+            let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.delete];
+            for operation in operations.into_iter().flatten().filter(|one| one.security.is_some()) {
+                operation.responses.responses.insert("429".to_owned(), response.clone().into());
+            }
+        }
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Problem {
     MalformedJson(String),
     /// No API key, or not one of ours.
     Unauthorized,
+    /// Too many wrong API keys came from the caller's address.
+    TooManyFailures { retry_after: Duration },
     /// Without keys, a request that another site may have made.
     ForbiddenOrigin(&'static str),
     /// The key lacks a scope.
@@ -127,6 +129,9 @@ impl Problem {
         match self {
             Self::MalformedJson(_) => (S::BAD_REQUEST, "malformed-json", "The body is not JSON"),
             Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "An API key is needed"),
+            Self::TooManyFailures { .. } => {
+                (S::TOO_MANY_REQUESTS, "too-many-failures", "Too many wrong API keys")
+            }
             Self::ForbiddenOrigin(_) => {
                 (S::FORBIDDEN, "forbidden-origin", "The request may come from another site")
             }
@@ -231,6 +236,9 @@ impl Problem {
             Self::Unauthorized => {
                 "send one of the service's keys: Authorization: Bearer KEY".into()
             }
+            Self::TooManyFailures { .. } => {
+                "they came from your address; a right key is let in at any time".into()
+            }
             Self::ForbiddenOrigin(reason) => (*reason).into(),
             Self::ForbiddenScope(scope) => format!("it needs the scope {}", scope.as_str()),
             Self::NotFound => "check the address and the id".into(),
@@ -294,8 +302,12 @@ impl Problem {
         }
     }
 
-    fn retry_after_seconds(&self) -> Option<u64> {
+    pub(super) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
+            Self::TooManyFailures { retry_after } => {
+                // Rounded up: whoever comes too early is refused again.
+                Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
+            }
             Self::EngineBusy { retry_after, .. } => {
                 Some(retry_after.map_or(ENGINE_BUSY_SECONDS, |wait| wait.as_secs()))
             }

@@ -14,7 +14,7 @@ use axum::{
         sse::{self, KeepAlive, Sse},
     },
 };
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast;
 
 use super::{
@@ -79,7 +79,8 @@ pub async fn timeline(
     description = "Server-sent events: `event` is the type, `id` the number, `data` the event. \
         Resumes after `Last-Event-ID` or `after` with nothing missed; without either it follows \
         from now. Where what was ends and what comes begins stands a comment, `caught up with` \
-        the number. A reader that is too slow is cut and may resume. Scope: `read`.",
+        the number. A reader that is too slow is cut and may resume; a stream ends with the session \
+        it was opened in. Scope: `read`.",
     params(
         ("jobId" = Option<String>, Query, description = "Of this job only"),
         ("after" = Option<i64>, Query, description = "The number of the last event seen; 0 for all"),
@@ -95,7 +96,7 @@ pub async fn timeline(
     security(("key" = [])),
 )]
 pub async fn follow(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -107,10 +108,12 @@ pub async fn follow(
     // A number beyond the last is of another database, or of this one before a backup was restored:
     // numbers up to it will be used again, for events that its reader has not seen.
     let seen = after.map_or(last, |seq| seq.min(last));
+    let over = caller.over(&context);
     let follower =
         Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()), room: None };
+    let events = follower.into_stream().take_until(over);
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok(Sse::new(follower.into_stream()).keep_alive(heartbeat).into_response())
+    Ok(Sse::new(events).keep_alive(heartbeat).into_response())
 }
 
 fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option<i64>), Problem> {

@@ -7,14 +7,14 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, Method, StatusCode, header::CONTENT_TYPE},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
 use super::{
     Context,
-    access::{MayRead, caller},
+    access::{KnownCaller, MayRead},
     error::Problem,
     readiness::Finding,
 };
@@ -43,8 +43,8 @@ pub async fn alive() -> Json<Value> {
         (status = 503, body = Object, description = "Not ready"),
     ),
 )]
-pub async fn ready(State(context): State<Context>, method: Method, headers: HeaderMap) -> Response {
-    let has_key = caller(&method, &headers, &context).is_ok();
+pub async fn ready(KnownCaller(caller): KnownCaller, State(context): State<Context>) -> Response {
+    let has_key = caller.is_some();
     let finding = match has_key {
         true => context.readiness.fresh(&context).await,
         false => context.readiness.last(&context).await,

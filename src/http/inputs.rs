@@ -35,7 +35,7 @@ const FORM: &str = "application/x-www-form-urlencoded";
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
-        (status = 200, body = api::Job, description = "It is there; the Engine was told, or waits for another input"),
+        (status = 200, body = api::JobView, description = "It is there; the Engine was told, or waits for another input"),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
@@ -49,14 +49,14 @@ const FORM: &str = "application/x-www-form-urlencoded";
     security(("key" = [])),
 )]
 pub async fn upload(
-    _: MaySubmit,
+    MaySubmit(caller): MaySubmit,
     State(context): State<Context>,
     FilePath(id, name): FilePath,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<api::Job>, Problem> {
+) -> Result<Json<api::JobView>, Problem> {
     let head = file_head(&headers)?;
-    Ok(Json(upload::upload(context, (id, name), head, body).await?.into()))
+    Ok(Json(caller.view(upload::upload(context, (id, name), head, body).await?)))
 }
 
 /// Tells the Engine of an input that its caller uploaded.
@@ -71,7 +71,7 @@ pub async fn upload(
         ("name" = String, Path, description = "The input's name, as in `inputs`"),
     ),
     responses(
-        (status = 200, body = api::Job),
+        (status = 200, body = api::JobView),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
@@ -84,11 +84,11 @@ pub async fn upload(
     security(("key" = [])),
 )]
 pub async fn notify(
-    _: MaySubmit,
+    MaySubmit(caller): MaySubmit,
     State(context): State<Context>,
     FilePath(id, name): FilePath,
-) -> Result<Json<api::Job>, Problem> {
-    Ok(Json(upload::notify(context, id, name).await?.into()))
+) -> Result<Json<api::JobView>, Problem> {
+    Ok(Json(caller.view(upload::notify(context, id, name).await?)))
 }
 
 /// What the headers say of the file; headers that would make it another file are refused.

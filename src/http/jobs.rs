@@ -2,6 +2,8 @@
 //!
 //! Called by the company's software. The invariant: a handler only parses, calls and renders.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     Json,
     body::Body,
@@ -18,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Context,
-    access::{MayErase, MayRead, MaySubmit},
+    access::{Caller, MayErase, MayRead, MaySubmit},
     error::Problem,
     extract::{JobPath, ListQuery, expect_json, read_body},
     submission::{Submitted, submit as submit_job},
@@ -29,6 +31,7 @@ use crate::{
     domain::{
         bounds::MAX_LIMIT,
         ids::JobId,
+        job::Job,
         page::Position,
         request::{Defaults, JobRequest},
     },
@@ -55,15 +58,16 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
     description = "The body is the Engine's job body; unknown fields are passed on untouched. \
         `finishWebhook` is kept as the job's relay target and replaced by this service's own \
         callback address. `finishline.reference` is a label of your own, never sent. With an \
-        `Idempotency-Key`, the same body never makes two jobs. Scope: `submit`.",
+        `Idempotency-Key`, the same body never makes two jobs. Without the scope `read`, the \
+        answer is the job in short. Scope: `submit`.",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, up to 60: answer when the job has finished or the time is up"),
     ),
     request_body(content = Object, example = json!(api::example_job_body())),
     responses(
-        (status = 201, body = api::Job, description = "The Engine took it", headers(("Location" = String))),
-        (status = 200, body = api::Job, description = "The job that this `Idempotency-Key` stands for", headers(("Idempotency-Replayed" = bool))),
+        (status = 201, body = api::JobView, description = "The Engine took it", headers(("Location" = String))),
+        (status = 200, body = api::JobView, description = "The job that this `Idempotency-Key` stands for", headers(("Idempotency-Replayed" = bool))),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
@@ -92,23 +96,17 @@ pub async fn submit(
     let request = read_request(&context, body).await?;
     let idempotency = key.map(|key| once(&caller.name, key, &request));
     let wait = wait::preferred(&headers);
-    let submitted = match (submit_job(context.clone(), request, idempotency).await?, wait) {
-        (Submitted::Now(job), Some(wait)) => {
-            Submitted::Now(Box::new(wait::finished(&context, job.id, wait).await?))
-        }
-        (Submitted::Replay(job), Some(wait)) => {
-            Submitted::Replay(Box::new(wait::finished(&context, job.id, wait).await?))
-        }
-        (submitted, None) => submitted,
-    };
-    let mut response = match submitted {
+    let submitted = submit_job(context.clone(), request, idempotency).await;
+    let mut response = match submitted.map_err(|problem| caller.view_problem(problem))? {
         Submitted::Now(job) => {
             let location = AppendHeaders([(LOCATION, format!("/v1/jobs/{}", job.id))]);
-            (StatusCode::CREATED, location, Json(api::Job::from(*job))).into_response()
+            let job = caller.view(awaited(&context, &caller, *job, wait).await?);
+            (StatusCode::CREATED, location, Json(job)).into_response()
         }
         Submitted::Replay(job) => {
             let replayed = AppendHeaders([(IDEMPOTENCY_REPLAYED, "true")]);
-            (replayed, Json(api::Job::from(*job))).into_response()
+            let job = caller.view(awaited(&context, &caller, *job, wait).await?);
+            (replayed, Json(job)).into_response()
         }
     };
     if let Some(wait) = wait {
@@ -128,6 +126,21 @@ async fn read_request(context: &Context, body: Bytes) -> Result<JobRequest, Prob
     let _place = context.limits.reading().await;
     let read = tokio::task::spawn_blocking(move || JobRequest::parse(&body, &defaults));
     Ok(read.await.map_err(|_| Problem::Internal)??)
+}
+
+/// The job after the wait that its submitter asked for. If the session ends meanwhile, the job as it
+/// was submitted: its id must not be lost.
+async fn awaited(
+    context: &Context,
+    caller: &Caller,
+    job: Job,
+    wait: Option<Duration>,
+) -> Result<Job, Problem> {
+    let Some(wait) = wait else { return Ok(job) };
+    match wait::finished(context, caller, job.id, wait).await {
+        Err(Problem::Unauthorized) => Ok(job),
+        finished => finished,
+    }
 }
 
 /// What the settings put into a body that leaves it out.
@@ -194,7 +207,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     security(("key" = [])),
 )]
 pub async fn list(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     mut query: ListQuery,
     headers: HeaderMap,
@@ -204,7 +217,7 @@ pub async fn list(
         query.filter.public_url = context.public_url.current().await.unwrap_or_default();
     }
     if wants_lines(&headers) {
-        return lines(&context, query);
+        return lines(&context, caller, query);
     }
     let after = match &query.cursor {
         Some(cursor) => Some(Position::from_cursor(cursor, &query.filter)?),
@@ -212,7 +225,8 @@ pub async fn list(
     };
     let page = context.store.jobs(&query.filter, after, query.limit).await?;
     let next_cursor = page.next.map(|position| position.to_cursor(&query.filter));
-    let jobs = page.jobs.into_iter().map(api::Job::from).collect();
+    let jobs = page.jobs.into_iter().map(|job| caller.view_whole(job));
+    let jobs = jobs.collect::<Result<_, _>>()?;
     Ok(Json(api::Jobs { jobs, next_cursor }).into_response())
 }
 
@@ -224,18 +238,20 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 }
 
 /// All matches, a page at a time as the reader takes them.
-fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
+fn lines(context: &Context, caller: Caller, query: ListQuery) -> Result<Response, Problem> {
     let place = context.limits.stream()?;
+    let caller = Arc::new(caller);
     let context = context.clone();
     let first = Some(None);
     let pages = stream::try_unfold((place, first), move |(place, next)| {
-        let (context, filter) = (context.clone(), query.filter.clone());
+        let (context, caller) = (context.clone(), caller.clone());
+        let filter = query.filter.clone();
         async move {
             let Some(after) = next else { return Ok(None) };
             let page = context.store.jobs(&filter, after, MAX_LIMIT).await?;
             let mut lines = Vec::new();
             for job in page.jobs {
-                serde_json::to_writer(&mut lines, &api::Job::from(job)).expect("a job is JSON");
+                serde_json::to_writer(&mut lines, &caller.view(job)).expect("a job is JSON");
                 lines.push(b'\n');
             }
             let lines = context.limits.answers.wait_to_hold(lines.into()).await;
@@ -266,12 +282,13 @@ fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
     Wait(wait): Wait,
 ) -> Result<Json<api::Job>, Problem> {
-    Ok(Json(wait::finished(&context, id, wait).await?.into()))
+    let job = wait::finished(&context, &caller, id, wait).await?;
+    Ok(Json(caller.view_whole(job)?))
 }
 
 /// Erases a job and all that was received for it.

@@ -11,12 +11,14 @@ mod bundle;
 mod callbacks;
 mod conditions;
 mod connection;
+mod cookie;
 mod deliveries;
 pub mod docs;
 mod download;
 pub mod error;
 mod events;
 mod extract;
+mod failures;
 pub mod feed;
 mod headers;
 mod health;
@@ -28,6 +30,7 @@ pub mod listen;
 mod observe;
 mod orders;
 mod outputs;
+mod peers;
 pub mod probe;
 mod progress;
 mod readiness;
@@ -40,6 +43,7 @@ mod stats;
 mod submission;
 mod turns;
 mod upload;
+mod view;
 mod wait;
 mod wire;
 mod zip;
@@ -62,7 +66,9 @@ use tower_http::{
 };
 
 use self::{error::Problem, feed::Feed, routes::Routes};
-pub use self::{limits::Limits, readiness::Readiness, session::Sessions, turns::Turns};
+pub use self::{
+    failures::Failures, limits::Limits, readiness::Readiness, session::Sessions, turns::Turns,
+};
 use crate::{
     blobs::{Blobs, Verified},
     clock::Clock,
@@ -108,6 +114,8 @@ pub struct Parts {
     pub turns: Turns,
     /// Of people in browsers.
     pub sessions: Sessions,
+    /// Of those who could not get in.
+    pub failures: Failures,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,

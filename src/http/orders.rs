@@ -35,7 +35,7 @@ use crate::{
         kept as a conflict. Scope: `operate`.",
     params(("id" = String, Path, description = "Job id")),
     responses(
-        (status = 200, body = api::Job),
+        (status = 200, body = api::JobView),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
@@ -49,11 +49,14 @@ use crate::{
     security(("key" = [])),
 )]
 pub async fn refresh(
-    _: MayOperate,
+    MayOperate(caller): MayOperate,
     State(context): State<Context>,
     JobPath(id): JobPath,
-) -> Result<Json<api::Job>, Problem> {
-    Ok(Json(look_up_to_the_end(context, id).await?.into()))
+) -> Result<Json<api::JobView>, Problem> {
+    match look_up_to_the_end(context, id).await {
+        Ok(job) => Ok(Json(caller.view(job))),
+        Err(problem) => Err(caller.view_problem(problem)),
+    }
 }
 
 /// Asks the Engine once, and keeps what it says even if whoever asked hangs up.
@@ -95,7 +98,7 @@ pub struct Resubmission {
     params(("id" = String, Path, description = "Job id")),
     request_body(content = Option<Resubmission>, example = json!({"confirm": true})),
     responses(
-        (status = 201, body = api::Job, description = "The Engine took it"),
+        (status = 201, body = api::JobView, description = "The Engine took it"),
         (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
@@ -113,7 +116,7 @@ pub struct Resubmission {
     security(("key" = [])),
 )]
 pub async fn resubmit(
-    _: MaySubmit,
+    MaySubmit(caller): MaySubmit,
     State(context): State<Context>,
     JobPath(id): JobPath,
     headers: HeaderMap,
@@ -122,5 +125,5 @@ pub async fn resubmit(
     let order: Resubmission = read_small_json(&context.limits, &headers, body).await?;
     let (Submitted::Now(job) | Submitted::Replay(job)) =
         submission::resubmit(context, id, order.confirm).await?;
-    Ok((StatusCode::CREATED, Json(api::Job::from(*job))).into_response())
+    Ok((StatusCode::CREATED, Json(caller.view(*job))).into_response())
 }

@@ -56,7 +56,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
     security(("key" = [])),
 )]
 pub async fn list(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<api::Relays>, Problem> {
@@ -66,7 +66,8 @@ pub async fn list(
     let is_more = relays.len() > limit as usize;
     relays.truncate(limit as usize);
     let next_cursor = relays.last().filter(|_| is_more).map(|last| last.seq.to_string());
-    let relays = relays.into_iter().map(api::Relay::from).collect();
+    let relays = relays.into_iter().map(|relay| caller.view_whole_relay(relay));
+    let relays = relays.collect::<Result<_, _>>()?;
     Ok(Json(api::Relays { relays, next_cursor }))
 }
 
@@ -105,14 +106,14 @@ fn read_query(query: &str) -> Result<(RelayFilter, Option<i64>, u32), Problem> {
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     RelayPath(id): RelayPath,
 ) -> Result<Json<api::RelayDetail>, Problem> {
     let found = context.store.relay(id, context.clock.now()).await?;
     let (relay, attempts) = found.ok_or(Problem::NotFound)?;
     let attempt_log = attempts.into_iter().map(api::RelayAttempt::from).collect();
-    Ok(Json(api::RelayDetail { relay: relay.into(), attempt_log }))
+    Ok(Json(api::RelayDetail { relay: caller.view_whole_relay(relay)?, attempt_log }))
 }
 
 /// Orders one again, at once and with the whole schedule before it.
@@ -122,7 +123,7 @@ pub async fn show(
     description = "Under the same `webhook-id`. Scope: `operate`.",
     params(("id" = String, Path, description = "The order's id")),
     responses(
-        (status = 202, body = api::Relay),
+        (status = 202, body = api::RelayView),
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
@@ -131,14 +132,14 @@ pub async fn show(
     security(("key" = [])),
 )]
 pub async fn resend(
-    _: MayOperate,
+    MayOperate(caller): MayOperate,
     State(context): State<Context>,
     RelayPath(id): RelayPath,
-) -> Result<(StatusCode, Json<api::Relay>), Problem> {
+) -> Result<(StatusCode, Json<api::RelayView>), Problem> {
     let now = context.clock.now();
     context.store.resend_relay(id, now).await?;
     let (relay, _) = context.store.relay(id, now).await?.ok_or(Problem::NotFound)?;
-    Ok((StatusCode::ACCEPTED, Json(relay.into())))
+    Ok((StatusCode::ACCEPTED, Json(caller.view_relay(relay))))
 }
 
 /// Which orders to order again; at least one of the fields must be given.

@@ -49,7 +49,7 @@ use crate::{api, domain::digest, store::StoredResult};
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
     Wait(wait): Wait,
@@ -65,13 +65,13 @@ pub async fn show(
     if let Some(result) = found(context.store.result(id).await?)? {
         return Ok(render(result));
     }
-    let job = wait::finished(&context, id, wait).await?;
+    let job = wait::finished(&context, &caller, id, wait).await?;
     if job.status.is_finished()
         && let Some(result) = found(context.store.result(id).await?)?
     {
         return Ok(render(result));
     }
-    Ok((StatusCode::ACCEPTED, Json(api::Job::from(job))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(caller.view_whole(job)?)).into_response())
 }
 
 fn render(result: StoredResult) -> Response {

@@ -1,58 +1,94 @@
 //! Sessions: an API key's holder in a browser, kept in a cookie that proves itself.
 //!
-//! Opened by the inspector's sign-in, honoured by `access` wherever a key is. The invariants: a
-//! session is worth no more and lives no longer than its key; the key cannot be told from it; and
-//! one that was signed out is over at once.
+//! Opened by the inspector's sign-in, honoured by `access` wherever a key is. The cookie holds the
+//! key's name, when the session ends, when it was last used, and an id. It is renewed as pages are
+//! used; between two renewals, and for browsers that keep the old one, this process remembers the
+//! last use. The invariants: a session is worth no more and lives no longer than its key; the key
+//! cannot be told from it; one that was signed out is over at once, and stays so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use axum::http::{HeaderMap, HeaderValue, header::COOKIE};
+use axum::http::{HeaderMap, HeaderValue};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
+use tokio::sync::watch;
 
-use crate::{clock, config::ApiKeyConfig};
+use super::cookie::{BROWSER, SESSION, Transport};
+use crate::{
+    clock::{self, Clock},
+    config::ApiKeyConfig,
+    store::SignedOut,
+};
 
 /// A working day and some more.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Behind https, the prefix makes browsers take it from this very host only.
-const SECURE_COOKIE: &str = "__Host-finishline_session";
-const PLAIN_COOKIE: &str = "finishline_session";
+/// A session that is not used for so long is over.
+const IDLE: Duration = Duration::from_secs(60 * 60);
+
+/// A cookie that tells of a use this long ago is renewed.
+const RENEW_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// The longest sleep of those who wait for a session's end: the system's clock may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Sessions whose last use is remembered here; those beyond it live by their cookies alone.
+const MAX_REMEMBERED: usize = 10_000;
 
 /// Keep what is signed here apart from callback addresses, which are signed under the same key.
-const SESSION_PREFIX: &[u8] = b"finishline-session:";
-const FORM_PREFIX: &[u8] = b"finishline-form:";
+const SESSION_PREFIX: &[u8] = b"finishline-session-2:";
+const SESSION_FORM_PREFIX: &[u8] = b"finishline-form-of-session:";
+const BROWSER_FORM_PREFIX: &[u8] = b"finishline-form-of-browser:";
 
-/// Random bytes that tell two sessions of the same second apart.
-const NONCE_BYTES: usize = 12;
+/// A session's id: random bytes.
+pub(super) type SessionId = [u8; 16];
 
-/// How a session's cookie may travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    Https,
-    /// A laptop, or a private network.
-    Http,
-}
-
-/// Cheap to clone; clones know the same signed-out sessions.
+/// Cheap to clone; clones know the same sessions.
 #[derive(Clone)]
 pub struct Sessions {
     signing_key: [u8; 32],
-    /// Proofs of sessions that were signed out, until they would have ended anyway. Only genuine
-    /// ones get here, so it does not grow by itself.
-    signed_out: Arc<Mutex<BTreeMap<Vec<u8>, Timestamp>>>,
+    memory: Arc<Mutex<Memory>>,
+    /// Told of every sign-out.
+    sign_outs: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// Until they would have ended anyway. Only genuine ones get here, so it does not grow by
+    /// itself.
+    signed_out: BTreeMap<SessionId, Timestamp>,
+    used_at: HashMap<SessionId, Timestamp>,
+}
+
+/// A session that lasts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session<'a> {
+    pub(super) key: &'a ApiKeyConfig,
+    pub(super) standing: Standing,
+}
+
+/// What a session's end depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    pub(super) id: SessionId,
+    ends_at: Timestamp,
+    /// As its cookie says; this process may know of a later use.
+    used_at: Timestamp,
 }
 
 impl Sessions {
-    /// Sessions under the instance's key.
-    pub fn new(signing_key: [u8; 32]) -> Self {
-        Self { signing_key, signed_out: Arc::default() }
+    /// Sessions under the instance's key; `signed_out` are those on record.
+    pub fn new(signing_key: [u8; 32], signed_out: Vec<SignedOut>) -> Self {
+        let signed_out = signed_out.into_iter().map(|one| (one.session, one.ends_at)).collect();
+        let memory = Memory { signed_out, used_at: HashMap::new() };
+        let memory = Arc::new(Mutex::new(memory));
+        Self { signing_key, memory, sign_outs: watch::Sender::new(0) }
     }
 
     /// The `Set-Cookie` of a new session.
@@ -62,62 +98,147 @@ impl Sessions {
         now: Timestamp,
         transport: Transport,
     ) -> HeaderValue {
-        let ends_at = clock::add(now, LIFETIME).as_second();
-        let nonce = URL_SAFE_NO_PAD.encode(rand::random::<[u8; NONCE_BYTES]>());
-        let claim = format!("{}.{ends_at}.{nonce}", URL_SAFE_NO_PAD.encode(&key.name));
-        let proof = URL_SAFE_NO_PAD.encode(self.mac(key, &claim).finalize().into_bytes());
-        cookie(transport, &format!("{claim}.{proof}"), LIFETIME)
+        let ends_at = clock::add(now, LIFETIME);
+        self.cookie(key, Standing { id: rand::random(), ends_at, used_at: now }, transport)
     }
 
-    /// The key that opened the session a request belongs to, while it lasts.
-    pub(super) fn key_of<'a>(
+    /// The session a request belongs to, while it lasts. This alone does not count as a use.
+    pub(super) fn current<'a>(
         &self,
         headers: &HeaderMap,
         keys: &'a [ApiKeyConfig],
         now: Timestamp,
-    ) -> Option<&'a ApiKeyConfig> {
-        let (key, proof, _) = self.read(token(headers)?, keys, now)?;
-        (!self.signed_out().contains_key(&proof)).then_some(key)
+    ) -> Option<Session<'a>> {
+        let session = self.read(SESSION.find(headers)?, keys)?;
+        (self.lasts_until(session.standing)? > now).then_some(session)
     }
 
-    /// Ends a request's session for good.
-    pub(super) fn end(&self, headers: &HeaderMap, keys: &[ApiKeyConfig], now: Timestamp) {
-        let session = token(headers).and_then(|token| self.read(token, keys, now));
-        let Some((_, proof, ends_at)) = session else { return };
-        let mut signed_out = self.signed_out();
-        signed_out.retain(|_, ends_at| *ends_at > now);
-        signed_out.insert(proof, ends_at);
+    /// Takes note of a use.
+    pub(super) fn touch(&self, standing: Standing, now: Timestamp) {
+        let mut memory = self.memory();
+        if memory.used_at.len() >= MAX_REMEMBERED && !memory.used_at.contains_key(&standing.id) {
+            memory.used_at.retain(|_, used_at| clock::add(*used_at, IDLE) > now);
+            if memory.used_at.len() >= MAX_REMEMBERED {
+                return;
+            }
+        }
+        memory.used_at.insert(standing.id, now);
     }
 
-    /// What a form must hold to be one of ours in this session (or in none).
-    pub(super) fn form_token(&self, headers: &HeaderMap) -> String {
-        let mac = keyed(&self.signing_key).chain_update(FORM_PREFIX);
-        let mac = mac.chain_update(token(headers).unwrap_or_default());
+    /// The `Set-Cookie` that tells of a session's last use, if the browser's does not.
+    pub(super) fn renewed(
+        &self,
+        session: Session<'_>,
+        now: Timestamp,
+        transport: Transport,
+    ) -> Option<HeaderValue> {
+        let Session { key, standing } = session;
+        let used_at = self.used_at(standing);
+        let is_due = clock::add(standing.used_at, RENEW_AFTER) <= used_at;
+        // Whoever signed out meanwhile gets no cookie.
+        (is_due && self.lasts_until(standing)? > now)
+            .then(|| self.cookie(key, Standing { used_at, ..standing }, transport))
+    }
+
+    /// Ends a request's session for this process, and answers what to put on record.
+    pub(super) fn end(
+        &self,
+        headers: &HeaderMap,
+        keys: &[ApiKeyConfig],
+        now: Timestamp,
+    ) -> Option<SignedOut> {
+        let Standing { id, ends_at, .. } = self.current(headers, keys, now)?.standing;
+        let mut memory = self.memory();
+        memory.signed_out.retain(|_, ends_at| *ends_at > now);
+        memory.signed_out.insert(id, ends_at);
+        memory.used_at.remove(&id);
+        drop(memory);
+        self.sign_outs.send_modify(|number| *number += 1);
+        Some(SignedOut { session: id, ends_at })
+    }
+
+    /// Returns when the session is over: signed out, at its end, or not used for too long.
+    pub(super) async fn over(self, standing: Standing, clock: Clock) {
+        let mut sign_outs = self.sign_outs.subscribe();
+        loop {
+            let now = clock.now();
+            let Some(until) = self.lasts_until(standing).filter(|until| *until > now) else {
+                return;
+            };
+            tokio::select! {
+                // The sender lives in these sessions.
+                _ = sign_outs.changed() => {}
+                () = clock.sleep_until(until.min(clock::add(now, LOOK))) => {}
+            }
+        }
+    }
+
+    /// What a form must hold to be one of ours in this session.
+    pub(super) fn form_token(&self, id: SessionId) -> String {
+        self.token_of(SESSION_FORM_PREFIX, &id)
+    }
+
+    /// What a form must hold to be one of ours where nobody signs in.
+    pub(super) fn form_token_of_nobody(&self) -> String {
+        self.token_of(SESSION_FORM_PREFIX, &[])
+    }
+
+    /// What a form must hold to be one of ours in this browser, which is in no session. `None`: the
+    /// browser has not been given its cookie.
+    pub(super) fn form_token_of_browser(&self, headers: &HeaderMap) -> Option<String> {
+        BROWSER.find(headers).map(|browser| self.token_of(BROWSER_FORM_PREFIX, browser.as_bytes()))
+    }
+
+    /// The cookie that tells a browser from others, and the token of forms for it.
+    pub(super) fn new_browser(&self, transport: Transport) -> (HeaderValue, String) {
+        let browser = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+        let token = self.token_of(BROWSER_FORM_PREFIX, browser.as_bytes());
+        (BROWSER.set(transport, &browser, None), token)
+    }
+
+    fn token_of(&self, prefix: &[u8], holder: &[u8]) -> String {
+        let mac = keyed(&self.signing_key).chain_update(prefix).chain_update(holder);
         URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
     }
 
-    /// Whether a form holds [`Self::form_token`].
-    pub(super) fn is_form_token(&self, headers: &HeaderMap, given: &str) -> bool {
-        let mac = keyed(&self.signing_key).chain_update(FORM_PREFIX);
-        let mac = mac.chain_update(token(headers).unwrap_or_default());
-        URL_SAFE_NO_PAD.decode(given).is_ok_and(|given| mac.verify_slice(&given).is_ok())
+    fn cookie(&self, key: &ApiKeyConfig, standing: Standing, transport: Transport) -> HeaderValue {
+        let Standing { id, ends_at, used_at } = standing;
+        let claim = format!(
+            "{}.{}.{}.{}",
+            URL_SAFE_NO_PAD.encode(&key.name),
+            ends_at.as_second(),
+            used_at.as_second(),
+            URL_SAFE_NO_PAD.encode(id)
+        );
+        let proof = URL_SAFE_NO_PAD.encode(self.mac(key, &claim).finalize().into_bytes());
+        let lifetime = Duration::try_from(ends_at.duration_since(used_at)).unwrap_or_default();
+        SESSION.set(transport, &format!("{claim}.{proof}"), Some(lifetime))
     }
 
-    /// Key, proof and end of a session that is genuine and not over.
-    fn read<'a>(
-        &self,
-        token: &str,
-        keys: &'a [ApiKeyConfig],
-        now: Timestamp,
-    ) -> Option<(&'a ApiKeyConfig, Vec<u8>, Timestamp)> {
+    /// A session that is genuine, over or not.
+    fn read<'a>(&self, token: &str, keys: &'a [ApiKeyConfig]) -> Option<Session<'a>> {
         let (claim, proof) = token.rsplit_once('.')?;
         let mut parts = claim.split('.');
         let name = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?;
-        let ends_at = Timestamp::from_second(parts.next()?.parse().ok()?).ok()?;
+        let mut time = || Timestamp::from_second(parts.next()?.parse().ok()?).ok();
+        let (ends_at, used_at) = (time()?, time()?);
+        let id = URL_SAFE_NO_PAD.decode(parts.next()?).ok()?.try_into().ok()?;
         let key = keys.iter().find(|key| key.name.as_bytes() == name)?;
         let proof = URL_SAFE_NO_PAD.decode(proof).ok()?;
         self.mac(key, claim).verify_slice(&proof).ok()?;
-        (ends_at > now).then_some((key, proof, ends_at))
+        Some(Session { key, standing: Standing { id, ends_at, used_at } })
+    }
+
+    /// `None` if it was signed out.
+    fn lasts_until(&self, standing: Standing) -> Option<Timestamp> {
+        let is_signed_out = self.memory().signed_out.contains_key(&standing.id);
+        let idle_until = clock::add(self.used_at(standing), IDLE);
+        (!is_signed_out).then(|| standing.ends_at.min(idle_until))
+    }
+
+    fn used_at(&self, standing: Standing) -> Timestamp {
+        let known = self.memory().used_at.get(&standing.id).copied();
+        known.map_or(standing.used_at, |known| known.max(standing.used_at))
     }
 
     /// The key's digest is part of what signs: another key under the same name ends the session.
@@ -128,47 +249,20 @@ impl Sessions {
             .chain_update(claim)
     }
 
-    fn signed_out(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Timestamp>> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
         // Each change is one call, so a panic elsewhere leaves nothing half done.
-        self.signed_out.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The `Set-Cookie`s that make a browser forget its session.
-pub(super) fn forget() -> [HeaderValue; 2] {
-    [Transport::Https, Transport::Http].map(|transport| cookie(transport, "", Duration::ZERO))
 }
 
 fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
-fn cookie(transport: Transport, value: &str, lifetime: Duration) -> HeaderValue {
-    let (name, secure) = match transport {
-        Transport::Https => (SECURE_COOKIE, "; Secure"),
-        Transport::Http => (PLAIN_COOKIE, ""),
-    };
-    let seconds = lifetime.as_secs();
-    let text =
-        format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
-    HeaderValue::try_from(text).expect("base64url, dots and our own words are a header value")
-}
-
-/// A request's session, genuine or not; the one that only this host can have set goes first.
-fn token(headers: &HeaderMap) -> Option<&str> {
-    let find = |name: &str| {
-        let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = values.flat_map(|value| value.split(';'));
-        pairs.find_map(|pair| {
-            let (given, value) = pair.split_once('=')?;
-            (given.trim() == name && !value.is_empty()).then(|| value.trim())
-        })
-    };
-    find(SECURE_COOKIE).or_else(|| find(PLAIN_COOKIE))
-}
-
 #[cfg(test)]
 mod tests {
+    use axum::http::header::COOKIE;
+
     use super::*;
     use crate::config::Scope;
 
@@ -182,33 +276,73 @@ mod tests {
         Timestamp::from_second(seconds).expect("in range")
     }
 
+    fn after(minutes: i64) -> Timestamp {
+        at(NOW + minutes * 60)
+    }
+
     fn sent_back(cookie: &HeaderValue) -> HeaderMap {
         let text = cookie.to_str().expect("text").split(';').next().expect("a pair").to_owned();
         HeaderMap::from_iter([(COOKIE, text.parse().expect("a value"))])
     }
 
+    fn sessions() -> Sessions {
+        Sessions::new([1; 32], Vec::new())
+    }
+
     #[test]
     fn a_session_stands_for_its_very_key_until_it_ends() {
-        let sessions = Sessions::new([1; 32]);
+        let sessions = sessions();
         let keys = [key("a", 1), key("b", 2)];
         let headers = sent_back(&sessions.open(&keys[1], at(NOW), Transport::Http));
-        let name = |sessions: &Sessions, keys: &[ApiKeyConfig], second| {
-            sessions.key_of(&headers, keys, at(second)).map(|key| key.name.clone())
+        let name = |sessions: &Sessions, keys: &[ApiKeyConfig], at| {
+            sessions.current(&headers, keys, at).map(|session| session.key.name.clone())
         };
-        let hours = |hours: i64| NOW + hours * 3600;
-        assert_eq!(name(&sessions, &keys, hours(11)).as_deref(), Some("b"));
-        assert_eq!(name(&sessions, &keys, hours(12)), None, "it ends");
-        assert_eq!(name(&sessions, &keys[..1], NOW), None, "its key was taken away");
-        assert_eq!(name(&sessions, &[key("b", 3)], NOW), None, "its key was changed");
-        assert_eq!(name(&Sessions::new([2; 32]), &keys, NOW), None, "another instance's");
-        sessions.end(&headers, &keys, at(NOW));
-        assert_eq!(name(&sessions, &keys, NOW), None, "signed out");
+        assert_eq!(name(&sessions, &keys, after(59)).as_deref(), Some("b"));
+        assert_eq!(name(&sessions, &keys[..1], at(NOW)), None, "its key was taken away");
+        assert_eq!(name(&sessions, &[key("b", 3)], at(NOW)), None, "its key was changed");
+        let other = Sessions::new([2; 32], Vec::new());
+        assert_eq!(name(&other, &keys, at(NOW)), None, "another instance's");
+        let signed_out = sessions.end(&headers, &keys, at(NOW)).expect("a session");
+        assert_eq!(name(&sessions, &keys, at(NOW)), None, "signed out");
+        let restarted = Sessions::new([1; 32], vec![signed_out]);
+        assert_eq!(name(&restarted, &keys, at(NOW)), None, "and it stays so");
+    }
+
+    #[test]
+    fn a_session_lasts_an_hour_after_its_last_use_and_twelve_in_all() {
+        let (sessions, keys) = (sessions(), [key("a", 1)]);
+        let headers = sent_back(&sessions.open(&keys[0], at(NOW), Transport::Http));
+        let current = |minutes| sessions.current(&headers, &keys, after(minutes));
+        assert!(current(60).is_none(), "not used for an hour");
+        for minutes in (50..720).step_by(50) {
+            let session = current(minutes).expect("it was used");
+            sessions.touch(session.standing, after(minutes));
+        }
+        assert!(current(719).is_some() && current(720).is_none(), "twelve hours in all");
+    }
+
+    #[test]
+    fn a_renewed_cookie_is_the_same_session_and_tells_another_process_of_its_use() {
+        let (sessions, keys) = (sessions(), [key("a", 1)]);
+        let first = sent_back(&sessions.open(&keys[0], at(NOW), Transport::Http));
+        let session = sessions.current(&first, &keys, after(4)).expect("a session");
+        sessions.touch(session.standing, after(4));
+        assert!(sessions.renewed(session, after(4), Transport::Http).is_none(), "not yet");
+        sessions.touch(session.standing, after(40));
+        let renewed = sessions.renewed(session, after(40), Transport::Http).expect("a cookie");
+        assert!(renewed.to_str().expect("text").contains("Max-Age=40800"), "{renewed:?}");
+        let renewed = sent_back(&renewed);
+        let restarted = Sessions::new([1; 32], Vec::new());
+        assert!(restarted.current(&first, &keys, after(90)).is_none());
+        assert!(restarted.current(&renewed, &keys, after(90)).is_some());
+        sessions.end(&renewed, &keys, after(41));
+        assert!(sessions.current(&first, &keys, after(42)).is_none(), "both are signed out");
+        assert!(sessions.renewed(session, after(42), Transport::Http).is_none());
     }
 
     #[test]
     fn a_session_that_was_tampered_with_is_none() {
-        let sessions = Sessions::new([1; 32]);
-        let keys = [key("a", 1)];
+        let (sessions, keys) = (sessions(), [key("a", 1)]);
         let genuine = sessions.open(&keys[0], at(NOW), Transport::Https);
         let text = genuine.to_str().expect("text").split(';').next().expect("a pair").to_owned();
         for at_byte in text.find('=').expect("a pair") + 1..text.len() {
@@ -221,34 +355,22 @@ mod tests {
             let headers = HeaderMap::from_iter([(COOKIE, value)]);
             // The last character of base64 may hold bits that are not read.
             let is_last = at_byte == text.len() - 1;
-            assert!(is_last || sessions.key_of(&headers, &keys, at(NOW)).is_none(), "{at_byte}");
+            assert!(is_last || sessions.current(&headers, &keys, at(NOW)).is_none(), "{at_byte}");
         }
-        assert!(sessions.key_of(&sent_back(&genuine), &keys, at(NOW)).is_some());
+        assert!(sessions.current(&sent_back(&genuine), &keys, at(NOW)).is_some());
     }
 
     #[test]
-    fn a_form_is_good_in_its_own_session_only() {
-        let sessions = Sessions::new([1; 32]);
-        let [one, other] =
-            [1, 2].map(|digest| sessions.open(&key("a", digest), at(NOW), Transport::Http));
-        let token = sessions.form_token(&sent_back(&one));
-        assert!(sessions.is_form_token(&sent_back(&one), &token));
-        assert!(!sessions.is_form_token(&sent_back(&other), &token));
-        assert!(!sessions.is_form_token(&HeaderMap::new(), &token));
-        assert!(!sessions.is_form_token(&sent_back(&one), ""));
-    }
-
-    #[test]
-    fn a_cookie_is_for_this_host_and_no_script() {
-        let sessions = Sessions::new([1; 32]);
-        let plain = sessions.open(&key("a", 1), at(NOW), Transport::Http);
-        let plain = plain.to_str().expect("text").to_owned();
-        for part in ["HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=43200"] {
-            assert!(plain.contains(part), "{plain}");
+    fn what_is_remembered_has_a_bound() {
+        let sessions = sessions();
+        for number in 0..(2 * MAX_REMEMBERED as u128) {
+            let id = number.to_be_bytes();
+            let standing = Standing { id, ends_at: after(720), used_at: at(NOW) };
+            sessions.touch(standing, at(NOW));
         }
-        assert!(!plain.contains("Secure"));
-        let secure = sessions.open(&key("a", 1), at(NOW), Transport::Https);
-        let secure = secure.to_str().expect("text");
-        assert!(secure.starts_with("__Host-") && secure.ends_with("; Secure"), "{secure}");
+        assert_eq!(sessions.memory().used_at.len(), MAX_REMEMBERED);
+        let standing = Standing { id: [255; 16], ends_at: after(720), used_at: after(61) };
+        sessions.touch(standing, after(61));
+        assert_eq!(sessions.memory().used_at.len(), 1, "those that are over make room");
     }
 }

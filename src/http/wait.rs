@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, request::Parts},
 };
 
-use super::{Context, error::Problem, jobs::found};
+use super::{Context, access::Caller, error::Problem, jobs::found};
 use crate::domain::{ids::JobId, job::Job};
 
 /// Seconds that a caller may wait in one call: below the usual time limits of proxies.
@@ -50,14 +50,21 @@ pub fn preferred(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(MAX_SECONDS)))
 }
 
-/// The job once it has finished, or as it stands when the time is up or the service stops.
-pub async fn finished(context: &Context, id: JobId, wait: Duration) -> Result<Job, Problem> {
+/// The job once it has finished, or as it stands when the time is up or the service stops. A caller
+/// whose session ends meanwhile is not let in any more.
+pub async fn finished(
+    context: &Context,
+    caller: &Caller,
+    id: JobId,
+    wait: Duration,
+) -> Result<Job, Problem> {
     if wait.is_zero() {
         return found(context.store.job(id).await?);
     }
     let signal = context.wake.job(id.0);
     let deadline = context.clock.sleep(wait);
-    tokio::pin!(deadline);
+    let over = caller.over(context);
+    tokio::pin!(deadline, over);
     loop {
         let ticket = signal.ticket();
         let job = found(context.store.job(id).await?)?;
@@ -68,6 +75,7 @@ pub async fn finished(context: &Context, id: JobId, wait: Duration) -> Result<Jo
         drop(job);
         tokio::select! {
             () = ticket => {}
+            () = &mut over => return Err(Problem::Unauthorized),
             () = &mut deadline => return found(context.store.job(id).await?),
             () = context.stopping.cancelled() => return found(context.store.job(id).await?),
         }

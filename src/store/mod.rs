@@ -10,6 +10,7 @@
 
 mod arrival;
 pub mod intake;
+mod sessions;
 pub mod spool;
 pub mod sqlite;
 
@@ -21,7 +22,10 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub use self::arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled};
+pub use self::{
+    arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled},
+    sessions::{SessionStore, SignedOut},
+};
 use crate::domain::{
     callback_address::{AddressRecord, Standing},
     delivery::Delivery,
@@ -199,7 +203,7 @@ pub struct Backlog {
 
 /// See the module's invariants.
 #[async_trait]
-pub trait Store: Send + Sync {
+pub trait Store: SessionStore {
     /// The keys that sign, or signed, callback addresses: they stay the same while the store is
     /// open.
     fn signing_keys(&self) -> &SigningKeys;

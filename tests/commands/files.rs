@@ -242,7 +242,7 @@ async fn a_cut_download_goes_on_where_it_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_never_reaches_the_storage_and_nothing_leads_further() {
-    let key = "a-key-of-the-api";
+    let key = "a-key-of-the-api-for-tests";
     let keys = json_of!([{ "name": "all", "key": key }]).to_string();
     let (service, door) = started(Setup::new().set("API__KEYS", keys)).await;
     let seen = Arc::new(Mutex::new(Vec::new()));

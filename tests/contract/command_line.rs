@@ -139,7 +139,7 @@ async fn healthcheck_tells_alive_from_dead_by_its_exit_code() {
     let mut service = Service::start().await;
     let address = service.api.strip_prefix("http://").expect("an address").to_owned();
     let everywhere = address.replace("127.0.0.1", "0.0.0.0");
-    let keys = r#"[{"name": "all", "key": "a-key-of-some-length"}]"#;
+    let keys = r#"[{"name": "all", "key": "a-key-that-is-long-enough"}]"#;
     let folder = tempfile::tempdir().unwrap();
     let check = async |listen: &str| {
         let settings = [("FINISHLINE__API__LISTEN", listen), ("FINISHLINE__API__KEYS", keys)];

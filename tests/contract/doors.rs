@@ -3,12 +3,15 @@
 //! The invariant: a stored result is reached through no other door than the API's, and never
 //! without the scope for it.
 
+use std::time::Duration;
+
+use finishline::clock::Clock;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::*;
 
-const SCOPES: [&str; 4] = ["submit", "read", "operate", "erase"];
+pub(super) const SCOPES: [&str; 4] = ["submit", "read", "operate", "erase"];
 
 /// A route of the OpenAPI document, with an address to try it at.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ async fn operations(service: &Service) -> Vec<Operation> {
     operations
 }
 
-fn key_of(scope: &str) -> String {
+pub(super) fn key_of(scope: &str) -> String {
     format!("key-with-the-scope-{scope}")
 }
 
@@ -50,7 +53,7 @@ fn key_without(scope: &str) -> String {
     format!("key-without-the-scope-{scope}")
 }
 
-async fn with_keys() -> Service {
+pub(super) fn keys() -> Value {
     let mut keys = vec![json!({"name": "all", "key": key_of("all")})];
     for scope in SCOPES {
         keys.push(json!({"name": scope, "key": key_of(scope), "scopes": [scope]}));
@@ -58,7 +61,11 @@ async fn with_keys() -> Service {
         let name = format!("not-{scope}");
         keys.push(json!({"name": name, "key": key_without(scope), "scopes": others}));
     }
-    Setup::new().set("API__KEYS", Value::from(keys)).start().await
+    keys.into()
+}
+
+async fn with_keys() -> Service {
+    Setup::new().set("API__KEYS", keys()).start().await
 }
 
 async fn ask(service: &Service, operation: &Operation, authorization: Option<&str>) -> Answer {
@@ -91,7 +98,7 @@ async fn the_door_to_the_internet_serves_callbacks_and_nothing_else() {
         "/docs/".to_owned(),
         "/openapi.json".to_owned(),
         "/metrics".to_owned(),
-        "/inbox/a-secret-of-a-test".to_owned(),
+        "/inbox/an-inbox-secret-of-a-test".to_owned(),
     ];
     for path in &paths {
         let url = format!("{}{path}", service.callbacks);
@@ -115,7 +122,7 @@ async fn the_door_to_the_internet_serves_callbacks_and_nothing_else() {
     let callback = callback.strip_prefix(&service.callbacks).expect("our address");
     service.get_from(&service.callbacks, callback).await.expect(204);
     service.get(callback).await.problem(404, "not-found");
-    service.post("/inbox/a-secret-of-a-test", "{}").await.problem(404, "not-found");
+    service.post("/inbox/an-inbox-secret-of-a-test", "{}").await.problem(404, "not-found");
 }
 
 #[tokio::test]
@@ -150,18 +157,18 @@ async fn one_merged_door_serves_both_and_the_api_only_with_a_key() {
 
 #[tokio::test]
 async fn the_inbox_is_open_to_whoever_knows_its_secret_only() {
-    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "a-secret-of-a-test");
+    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "an-inbox-secret-of-a-test");
     let service = setup.start().await;
     let post = async |secret: &str, body: &'static str| {
         service.post_to(&format!("{}/inbox/{secret}", service.callbacks), body).await
     };
     let body = r#"{"jobId":"elsewhere-1","success":true}"#;
-    for wrong in ["a-secret-of-a-tesT", "a-secret-of-a-test-", "x"] {
+    for wrong in ["an-inbox-secret-of-a-tesT", "an-inbox-secret-of-a-test-", "x"] {
         post(wrong, body).await.problem(404, "not-found");
     }
     assert!(service.jobs().await.is_empty());
     assert_eq!(
-        post("a-secret-of-a-test", body).await.expect(200).json(),
+        post("an-inbox-secret-of-a-test", body).await.expect(200).json(),
         json!({"outcome": "stored"})
     );
     let jobs = service.jobs().await;
@@ -171,7 +178,8 @@ async fn the_inbox_is_open_to_whoever_knows_its_secret_only() {
 
 #[tokio::test]
 async fn every_guarded_route_asks_for_a_key_and_for_its_scope() {
-    let service = with_keys().await;
+    let clock = Clock::manual("2026-03-01T12:00:00Z".parse().expect("a time"));
+    let service = Setup::new().clock(&clock).set("API__KEYS", keys()).start().await;
     let operations = operations(&service).await;
     let scope_of = |method: Method, path: &str| {
         let found = operations.iter().find(|one| one.method == method && one.path == path);
@@ -191,6 +199,8 @@ async fn every_guarded_route_asks_for_a_key_and_for_its_scope() {
         let scope = operation.scope.as_deref().unwrap_or_else(|| panic!("{name} names its scope"));
         assert!(SCOPES.contains(&scope), "{name}: {scope}");
         let key = key_of("all");
+        // Those before are no failures of this minute.
+        clock.advance(Duration::from_secs(61));
         for wrong in [
             None,
             Some(""),
@@ -319,7 +329,7 @@ async fn an_api_that_others_could_reach_does_not_start_without_a_key() {
         assert!(left.is_empty(), "no database was made: {left:?}");
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let keys = r#"[{"name": "all", "key": "a-key-of-some-length"}]"#;
+    let keys = r#"[{"name": "all", "key": "a-key-that-is-long-enough"}]"#;
     let settings = [("API__LISTEN", "0.0.0.0:0"), ("API__KEYS", keys)];
     Program::serve(folder.path(), &settings).await;
 }

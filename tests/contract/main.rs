@@ -7,6 +7,7 @@ mod clock_jumps;
 mod command_line;
 mod doors;
 mod erasing;
+mod failures;
 mod headers;
 #[path = "../outbound/hosts.rs"]
 mod hosts;
@@ -17,6 +18,7 @@ mod public_url;
 mod querying;
 mod reconciling;
 mod refusals;
+mod scopes;
 mod submitting;
 #[path = "../support/mod.rs"]
 mod support;

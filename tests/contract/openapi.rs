@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, path::Path};
 
 use finishline::simulator::FaultRate;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -39,8 +39,8 @@ async fn the_document_is_the_one_that_was_reviewed() {
 }
 
 /// Things on record for the documented addresses to lead to.
-struct Stage {
-    service: Service,
+pub(super) struct Stage {
+    pub(super) service: Service,
     job: String,
     /// A job whose input is to be uploaded.
     awaiting: String,
@@ -51,13 +51,28 @@ struct Stage {
     signature: String,
 }
 
+/// What the finished job holds beside what makes it run. Words with `mark-` are nobody's business
+/// who may not read.
+fn stage_members() -> Value {
+    json!({
+        "endUserId": "u",
+        "note": "mark-of-the-request",
+        "finishline": {"reference": "mark-of-the-reference"},
+    })
+}
+
 impl Stage {
     async fn set() -> Self {
+        Self::set_with(Setup::new()).await
+    }
+
+    /// With further settings.
+    pub(super) async fn set_with(setup: Setup) -> Self {
         let targets = json!([{
             "name": "app", "url": "http://127.0.0.1:9/hook",
             "secret": "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         }]);
-        let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "a-secret-of-a-test");
+        let setup = setup.set("CALLBACKS__INBOX_SECRET", "an-inbox-secret-of-a-test");
         let setup = setup.set("RELAY__TARGETS", targets).set("MIRROR__STORE", "memory:///");
         let service = setup.start().await;
         let awaiting = json!({
@@ -71,7 +86,7 @@ impl Stage {
         });
         let refused = service.submit(&ready_job()).await.problem(503, "engine-busy");
         let unsent = text(&refused["jobId"]).to_owned();
-        let job = service.submitted(&ready_job_with(json!({"endUserId": "u"}))).await;
+        let job = service.submitted(&ready_job_with(stage_members())).await;
         let job = text(&service.finish(&job).await["id"]).to_owned();
         let deliveries = service.get(&format!("/v1/jobs/{job}/deliveries")).await.json();
         let delivery = text(&deliveries["deliveries"][0]["id"]).to_owned();
@@ -88,6 +103,16 @@ impl Stage {
 
     /// Calls an operation as it is documented.
     async fn call(&self, path: &str, method: &str, operation: &Value) -> Answer {
+        Answer::of(self.request(path, method, operation).await).await
+    }
+
+    /// The request that an operation documents.
+    pub(super) async fn request(
+        &self,
+        path: &str,
+        method: &str,
+        operation: &Value,
+    ) -> RequestBuilder {
         let is_internet = path.starts_with("/callbacks/") || path.starts_with("/inbox/");
         let door = if is_internet { &self.service.callbacks } else { &self.service.api };
         let id = match path {
@@ -103,7 +128,7 @@ impl Stage {
             .replace("{signature}", &self.signature)
             .replace("inputs/{name}", "inputs/cbct")
             .replace("outputs/{name}", "outputs/meshes-0")
-            .replace("{secret}", "a-secret-of-a-test");
+            .replace("{secret}", "an-inbox-secret-of-a-test");
         if (path, method) == ("/v1/jobs", "delete") {
             url += "?endUserId=u";
         }
@@ -121,7 +146,7 @@ impl Stage {
             let body = if example.is_null() { json!({"success": true}) } else { example.clone() };
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        Answer::of(request).await
+        request
     }
 }
 

@@ -118,17 +118,17 @@ async fn sixty_four_mebibytes_are_kept_beside_the_result() {
     for number in 0..4 {
         taken!(subject.receive(to(job.id, &body(number, 16 * MIB - 10))));
     }
-    assert_eq!(found(taken!(subject.deliveries(job.id))).len(), 4);
+    assert_eq!(found(taken!(subject.deliveries(job.id, None, MAX_LIMIT))).rows.len(), 4);
     let outcome = Outcome::Unrecognised;
     let receipt = taken!(subject.receive(to(job.id, &body(4, MIB))));
     assert_eq!(receipt, Receipt::Kept { job_id: job.id, outcome }, "answered as if it were kept");
-    assert_eq!(found(taken!(subject.deliveries(job.id))).len(), 4);
+    assert_eq!(found(taken!(subject.deliveries(job.id, None, MAX_LIMIT))).rows.len(), 4);
     let result = format!(r#"{{"success":true,"x":"{}"}}"#, "x".repeat(16 * MIB));
     taken!(subject.receive(to(job.id, &result)));
     assert_eq!(found(taken!(subject.result(job.id))).expect("a result").body.len(), result.len());
     // The result takes nothing from the rest: what still fits is kept.
     taken!(subject.receive(to(job.id, "[]")));
-    assert_eq!(found(taken!(subject.deliveries(job.id))).len(), 6);
+    assert_eq!(found(taken!(subject.deliveries(job.id, None, MAX_LIMIT))).rows.len(), 6);
 }
 
 #[tokio::test]

@@ -326,11 +326,11 @@ async fn a_body_without_a_length_is_refused_before_it_is_read() {
 
 #[tokio::test]
 async fn uploading_needs_the_scope_submit() {
-    let keys = json!([{"name": "reader", "key": "a-key-of-some-length", "scopes": ["read"]}]);
+    let keys = json!([{"name": "reader", "key": "a-key-that-is-long-enough", "scopes": ["read"]}]);
     let service = Setup::new().set("API__KEYS", keys).start().await;
     for (method, end) in [(Method::PUT, ""), (Method::POST, "/notify")] {
         let path = format!("/v1/jobs/01932f5e-7c3a-7b60-9d2e-3f6a1c8b4e55/inputs/cbct{end}");
-        let request = service.request(method, &path).bearer_auth("a-key-of-some-length");
+        let request = service.request(method, &path).bearer_auth("a-key-that-is-long-enough");
         Answer::of(request.body("x")).await.problem(403, "forbidden-scope");
     }
 }

@@ -23,6 +23,22 @@ fn form_token(page: &str) -> String {
     rest.split('"').next().expect("a value").to_owned()
 }
 
+/// The cookie of an answer, as a browser sends it back; empty if it sets none.
+fn cookie_of(answer: &Answer) -> String {
+    let set = answer.header("set-cookie").unwrap_or_default();
+    set.split(';').next().unwrap_or_default().to_owned()
+}
+
+/// Signs in as a browser does that was shown the form; the answer, and the session's cookie.
+async fn sign_in(service: &Service, key: &str, next: &str) -> (Answer, String) {
+    let page = service.get("/sign-in").await.expect(200);
+    let token = form_token(&page.text());
+    let fields = [("formToken", token.as_str()), ("key", key), ("next", next)];
+    let answer = post_form(service, "/sign-in", &fields, &cookie_of(&page)).await;
+    let cookie = cookie_of(&answer);
+    (answer, cookie)
+}
+
 /// Sends a form as a browser does for a page of ours: without a referrer, so without an origin.
 async fn post_form(service: &Service, path: &str, fields: &[(&str, &str)], cookie: &str) -> Answer {
     let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();

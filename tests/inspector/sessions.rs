@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use finishline::clock::Clock;
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde_json::json;
+use sqlx::ConnectOptions;
 
-use super::{form_token, post_form, support::*};
+use super::{cookie_of, form_token, post_form, sign_in, support::*};
 
 const KEY: &str = "key-of-the-support-team";
 const READER: &str = "key-of-someone-who-reads";
@@ -17,17 +18,6 @@ async fn with_keys(clock: &Clock) -> Service {
         {"name": "reader", "key": READER, "scopes": ["read"]},
     ]);
     Setup::new().clock(clock).set("API__KEYS", keys).start().await
-}
-
-/// Signs in; the answer, and the cookie as a browser sends it back.
-async fn sign_in(service: &Service, key: &str, next: &str) -> (Answer, String) {
-    let page = service.get("/sign-in").await.expect(200).text();
-    let fields = [("formToken", form_token(&page)), ("key", key.into()), ("next", next.into())];
-    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let answer = post_form(service, "/sign-in", &fields, "").await;
-    let cookie = answer.header("set-cookie").unwrap_or_default();
-    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
-    (answer, cookie)
 }
 
 async fn get(service: &Service, path: &str, cookie: &str) -> Answer {
@@ -49,7 +39,8 @@ async fn a_key_opens_a_session_that_leads_back_to_where_it_was_asked_for() {
     let answer = service.get("/jobs?status=failed").await;
     let place = "/sign-in?next=%2Fjobs%3Fstatus%3Dfailed";
     assert_eq!((answer.status, answer.header("location")), (303, Some(place)));
-    let html = service.get(place).await.expect(200).text();
+    let shown = service.get(place).await.expect(200);
+    let (html, browser) = (shown.text(), cookie_of(&shown));
     assert!(html.contains("name=\"next\" value=\"/jobs?status=failed\""), "{html}");
 
     let (wrong, cookie) = sign_in(&service, "not-a-key-of-this-service", "/jobs").await;
@@ -68,10 +59,9 @@ async fn a_key_opens_a_session_that_leads_back_to_where_it_was_asked_for() {
     assert!(page.contains("support") && page.contains("Sign out"), "{page}");
     let fields = [("formToken", form_token(&html)), ("key", KEY.to_owned())];
     let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let again = post_form(&service, "/sign-in", &fields, &cookie).await;
+    let again = post_form(&service, "/sign-in", &fields, &format!("{cookie}; {browser}")).await;
     assert_eq!(again.status, 303, "a form shown without the session may be sent with it");
-    let cookie = again.header("set-cookie").and_then(|set| set.split(';').next());
-    let cookie = cookie.expect("a cookie").to_owned();
+    let cookie = cookie_of(&again);
     let known = get(&service, place, &cookie).await;
     let led = (known.status, known.header("location"));
     assert_eq!(led, (303, Some("/jobs?status=failed")), "whoever is known is led on");
@@ -80,18 +70,73 @@ async fn a_key_opens_a_session_that_leads_back_to_where_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn behind_https_the_cookie_travels_by_https_only() {
+async fn the_settings_or_the_host_say_whether_the_cookie_is_for_https_only() {
+    let (https, http) = ("https://portal.example.com/finishline", "http://10.0.0.5:8086");
+    for (public_url, host, is_secure) in [
+        ("", "127.0.0.1:8086", false),
+        ("", "localhost", false),
+        ("", "[::1]:8086", false),
+        ("", "finishline.example.com", true),
+        ("", "10.0.0.5:8086", true),
+        ("", "localhost.evil.example", true),
+        (https, "127.0.0.1:8086", true),
+        (https, "finishline.example.com", true),
+        (http, "10.0.0.5:8086", false),
+        (http, "finishline.example.com", false),
+    ] {
+        let keys = json!([{"name": "support", "key": KEY}]);
+        let setup = Setup::new().set("API__KEYS", keys).set("API__PUBLIC_URL", public_url);
+        let service = setup.start().await;
+        // What anyone can set decides nothing.
+        for proto in ["https", "http"] {
+            let send = async |request: RequestBuilder| {
+                let request = request.header("host", host).header("x-forwarded-proto", proto);
+                let request = request.header("forwarded", format!("proto={proto}"));
+                Answer::of(request.header("origin", "null")).await
+            };
+            let page = send(service.request(Method::GET, "/sign-in")).await.expect(200);
+            let form = format!("formToken={}&key={KEY}", form_token(&page.text()));
+            let kind = "application/x-www-form-urlencoded";
+            let request = service.request(Method::POST, "/sign-in").header("content-type", kind);
+            let answer = send(request.header("cookie", cookie_of(&page)).body(form)).await;
+            let session = answer.expect(303);
+            for (answer, name) in [(&page, "finishline_browser"), (&session, "finishline_session")]
+            {
+                let set = answer.header("set-cookie").expect("a cookie");
+                let place = format!("{public_url:?} {host} {proto}: {set}");
+                let begins = if is_secure { format!("__Host-{name}=") } else { format!("{name}=") };
+                assert!(set.starts_with(&begins), "{place}");
+                assert_eq!(set.contains("; Secure"), is_secure, "{place}");
+                assert!(set.contains("; Path=/") && !set.contains("Domain"), "{place}");
+            }
+            get(&service, "/jobs", &cookie_of(&session)).await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_form_is_good_in_the_browser_it_was_shown_to_only() {
     let service = with_keys(&Clock::system()).await;
-    let page = service.get("/sign-in").await.text();
-    let token = form_token(&page);
-    let form = format!("formToken={token}&key={KEY}");
-    let request = service.request(Method::POST, "/sign-in").header("x-forwarded-proto", "https");
-    let kind = "application/x-www-form-urlencoded";
-    let answer = Answer::of(request.header("content-type", kind).body(form)).await.expect(303);
-    let set = answer.header("set-cookie").expect("a cookie");
-    assert!(set.starts_with("__Host-finishline_session=") && set.contains("; Secure"), "{set}");
-    let cookie = set.split(';').next().expect("a pair");
-    get(&service, "/jobs", cookie).await.expect(200);
+    let [ours, theirs] = [service.get("/sign-in").await, service.get("/sign-in").await];
+    let [our_cookie, their_cookie] = [&ours, &theirs].map(cookie_of);
+    assert_ne!(our_cookie, their_cookie);
+    let token = form_token(&ours.text());
+    let fields = [("formToken", token.as_str()), ("key", KEY)];
+    let (_, session) = sign_in(&service, READER, "/jobs").await;
+    // Another site's form, with a token that its owner was shown, must not sign a victim in.
+    for cookie in [&their_cookie, "", "finishline_browser=", &session] {
+        let answer = post_form(&service, "/sign-in", &fields, cookie).await;
+        assert!(answer.header("set-cookie").is_none_or(|set| !set.contains("session")), "{cookie}");
+        assert!(answer.expect(403).text().contains("forbidden-origin"));
+    }
+    let page = get(&service, "/jobs", &session).await.expect(200).text();
+    let of_session = form_token(&page);
+    let answer =
+        post_form(&service, "/sign-in", &[("formToken", &of_session), ("key", KEY)], &our_cookie);
+    answer.await.expect(403);
+    let again = get(&service, "/sign-in", &our_cookie).await.expect(200);
+    assert_eq!(form_token(&again.text()), token, "a second tab is the same browser");
+    post_form(&service, "/sign-in", &fields, &our_cookie).await.expect(303);
 }
 
 #[tokio::test]
@@ -116,20 +161,147 @@ async fn a_session_reads_the_api_and_changes_it_for_its_own_pages_only() {
     submit(&service, "finishline_session=x", &[]).await.problem(401, "unauthorized");
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn sign_out(service: &Service, cookie: &str) -> Answer {
+    let page = get(service, "/jobs", cookie).await.expect(200).text();
+    post_form(service, "/sign-out", &[("formToken", &form_token(&page))], cookie).await
+}
+
 #[tokio::test]
 async fn a_session_ends_when_its_holder_or_its_time_says_so() {
     let clock = Clock::manual("2026-03-01T12:00:00Z".parse().expect("a time"));
     let service = with_keys(&clock).await;
     let (_, first) = sign_in(&service, KEY, "/jobs").await;
     let (_, second) = sign_in(&service, KEY, "/jobs").await;
-    let page = get(&service, "/jobs", &first).await.expect(200).text();
-    let left = post_form(&service, "/sign-out", &[("formToken", &form_token(&page))], &first).await;
+    let left = sign_out(&service, &first).await;
     assert_eq!((left.status, left.header("location")), (303, Some("/sign-in")));
     get(&service, "/jobs", &first).await.expect(303);
     get(&service, "/v1/jobs", &first).await.problem(401, "unauthorized");
     get(&service, "/jobs", &second).await.expect(200);
-    clock.advance(Duration::from_secs(12 * 3600));
+    for _ in 0..12 {
+        clock.advance(59 * MINUTE);
+        get(&service, "/v1/jobs", &second).await.expect(200);
+    }
+    clock.advance(12 * MINUTE);
     get(&service, "/jobs", &second).await.expect(303);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_uses_is_over_after_an_hour() {
+    let clock = Clock::manual("2026-03-01T12:00:00Z".parse().expect("a time"));
+    let service = with_keys(&clock).await;
+    let (_, cookie) = sign_in(&service, KEY, "/jobs").await;
+    clock.advance(50 * MINUTE);
+    let used = get(&service, "/jobs", &cookie).await.expect(200);
+    let renewed = cookie_of(&used);
+    assert!(renewed.starts_with("finishline_session=") && renewed != cookie, "{renewed}");
+    clock.advance(50 * MINUTE);
+    // A page that is left open asks by itself, and follows the events: that is no use.
+    let request = service.request(Method::GET, "/jobs").header("cookie", &renewed);
+    Answer::of(request.header("finishline-by-itself", "1")).await.expect(200);
+    get(&service, "/v1/events", &renewed).await.expect(200);
+    clock.advance(10 * MINUTE);
+    for cookie in [&cookie, &renewed] {
+        get(&service, "/jobs", cookie).await.expect(303);
+        get(&service, "/v1/jobs", cookie).await.problem(401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_who_is_signed_in_and_who_has_signed_out() {
+    let clock = Clock::manual("2026-03-01T12:00:00Z".parse().expect("a time"));
+    let mut service = with_keys(&clock).await;
+    let (_, left) = sign_in(&service, KEY, "/jobs").await;
+    let (_, stays) = sign_in(&service, KEY, "/jobs").await;
+    clock.advance(30 * MINUTE);
+    let renewed = cookie_of(&get(&service, "/jobs", &left).await.expect(200));
+    sign_out(&service, &left).await.expect(303);
+    let stays = cookie_of(&get(&service, "/jobs", &stays).await.expect(200));
+    service.restart().await;
+    clock.advance(45 * MINUTE);
+    for cookie in [&left, &renewed] {
+        get(&service, "/jobs", cookie).await.expect(303);
+    }
+    get(&service, "/jobs", &stays).await.expect(200);
+
+    // What would be over by itself is not kept.
+    let rows = async || {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&service.database);
+        let mut connection = options.connect().await.expect("the database");
+        let count = sqlx::query_scalar::<_, i64>("select count(*) from sign_outs");
+        count.fetch_one(&mut connection).await.expect("a number")
+    };
+    assert_eq!(rows().await, 1);
+    clock.advance(12 * 60 * MINUTE);
+    let (_, last) = sign_in(&service, KEY, "/jobs").await;
+    sign_out(&service, &last).await.expect(303);
+    assert_eq!(rows().await, 1);
+}
+
+#[tokio::test]
+async fn streams_and_waiting_calls_end_with_their_session() {
+    let clock = Clock::manual("2026-03-01T12:00:00Z".parse().expect("a time"));
+    let service = with_keys(&clock).await;
+    let ends: [(&str, Option<Duration>); 2] = [("signed out", None), ("unused", Some(60 * MINUTE))];
+    for (why, idle) in ends {
+        let (_, cookie) = sign_in(&service, KEY, "/jobs").await;
+        let job = submit(&service, &cookie, &[("origin", service.api.as_str())]).await.expect(201);
+        let id = text(&job.json()["id"]).to_owned();
+        let open = |path: &str| service.request(Method::GET, path).header("cookie", &cookie);
+        let stream = open("/v1/events?after=0").send().await.expect("an answer");
+        let waits = ["", "/result"].map(|part| open(&format!("/v1/jobs/{id}{part}?wait=60")));
+        let waits = waits.map(|request| tokio::spawn(Answer::of(request)));
+        let by_key = service.request(Method::GET, "/v1/events?after=0").bearer_auth(KEY);
+        let mut by_key = by_key.send().await.expect("an answer");
+        match idle {
+            // The waits' own time would be up with the session's.
+            Some(idle) => clock.advance(idle),
+            None => _ = sign_out(&service, &cookie).await.expect(303),
+        }
+        within(stream.bytes()).await.unwrap_or_else(|error| panic!("{why}: {error}"));
+        for wait in waits {
+            let answer = within(wait).await.expect("no panic");
+            assert!(idle.is_some() || answer.status == 401, "{why}: {}", answer.text());
+        }
+        assert!(within(by_key.chunk()).await.expect("a chunk").is_some(), "a key's stream goes on");
+    }
+}
+
+#[tokio::test]
+async fn a_session_without_the_scope_to_read_is_shown_nothing() {
+    let keys = json!(["submit", "operate", "erase"].map(|scope| json!({
+        "name": scope, "key": format!("a-key-that-may-only-{scope}"), "scopes": [scope],
+    })));
+    let keys = [keys.as_array().expect("a list").clone(), vec![json!({"name": "all", "key": KEY})]];
+    let service = Setup::new().set("API__KEYS", json!(keys.concat())).start().await;
+    let (_, all) = sign_in(&service, KEY, "/jobs").await;
+    let origin = [("origin", service.api.as_str())];
+    let job = submit(&service, &all, &origin).await.expect(201).json();
+    let id = text(&job["id"]);
+    for scope in ["submit", "operate", "erase"] {
+        let (_, cookie) = sign_in(&service, &format!("a-key-that-may-only-{scope}"), "/jobs").await;
+        for path in [
+            "/jobs".to_owned(),
+            format!("/jobs/{id}"),
+            format!("/jobs/{id}/erase"),
+            "/overview".to_owned(),
+            "/submit".to_owned(),
+            format!("/search?q={id}"),
+        ] {
+            let shown = get(&service, &path, &cookie).await.expect(403).text();
+            assert!(shown.contains("forbidden-scope"), "{path} with {scope}: {shown}");
+            assert!(!shown.contains(id) && !shown.contains("mandible"), "{path} with {scope}");
+        }
+        for action in ["refresh", "resubmit", "erase"] {
+            let path = format!("/jobs/{id}/{action}");
+            let fields = [("formToken", "x"), ("confirm", "yes")];
+            let answer = post_form(&service, &path, &fields, &cookie).await;
+            assert!(answer.expect(403).text().contains("forbidden"), "{path} with {scope}");
+        }
+        get(&service, "/sign-in", &cookie).await.expect(200);
+    }
+    get(&service, &format!("/jobs/{id}"), &all).await.expect(200);
 }
 
 #[tokio::test]

@@ -111,19 +111,15 @@ async fn what_the_engine_refuses_is_shown_with_its_words_and_the_job() {
 async fn only_a_key_that_may_submit_is_offered_the_page() {
     let keys = json!([{"name": "reader", "key": "key-of-someone-who-reads", "scopes": ["read"]}]);
     let service = Setup::new().set("API__KEYS", keys).start().await;
-    let sign_in = service.get("/sign-in").await.expect(200).text();
-    let key = [("formToken", form_token(&sign_in)), ("key", "key-of-someone-who-reads".into())];
-    let key: Vec<_> = key.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let answer = post_form(&service, "/sign-in", &key, "").await.expect(303);
-    let cookie = answer.header("set-cookie").expect("a cookie").split(';').next().expect("a pair");
+    let (_, cookie) = sign_in(&service, "key-of-someone-who-reads", "/jobs").await;
     let get = async |path: &str| {
-        Answer::of(service.request(Method::GET, path).header("cookie", cookie)).await
+        Answer::of(service.request(Method::GET, path).header("cookie", &cookie)).await
     };
     let list = get("/jobs").await.expect(200).text();
     assert!(list.contains("href=\"/overview\"") && !list.contains("href=\"/submit\""), "{list}");
     assert!(get("/submit").await.expect(403).text().contains("forbidden-scope"));
     let token = form_token(&list);
-    let answer = post_form(&service, "/submit", &[("formToken", &token)], cookie).await;
+    let answer = post_form(&service, "/submit", &[("formToken", &token)], &cookie).await;
     assert!(answer.expect(403).text().contains("forbidden-scope"));
 }
 

@@ -31,7 +31,8 @@ use finishline::{
     },
     store::{
         Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
-        NewSubmission, Receipt, SpoolMark, Spooled, Stats, Store, StoreError, StoredResult,
+        NewSubmission, Receipt, SessionStore, SignedOut, SpoolMark, Spooled, Stats, Store,
+        StoreError, StoredResult,
     },
 };
 use jiff::Timestamp;
@@ -146,6 +147,17 @@ impl FailingStore {
             Some(Strike::Before(error)) => Err(error),
             Some(Strike::After(error)) => call.await.and(Err(error)),
         }
+    }
+}
+
+#[async_trait]
+impl SessionStore for FailingStore {
+    fn signed_out(&self) -> Vec<SignedOut> {
+        self.inner.signed_out()
+    }
+
+    async fn sign_out(&self, session: SignedOut, now: Timestamp) -> Result<(), StoreError> {
+        self.pass("sign_out", self.inner.sign_out(session, now)).await
     }
 }
 

@@ -53,6 +53,7 @@ pub struct Setup {
     options: Options,
     clock: Clock,
     wrap: Option<Wrap>,
+    key: Option<String>,
     is_public_url_set: bool,
 }
 
@@ -69,8 +70,14 @@ impl Setup {
             options: Options { processing: Processing::Manual, ..Options::default() },
             clock: Clock::system(),
             wrap: None,
+            key: None,
             is_public_url_set: false,
         }
+    }
+
+    /// The API key that requests are sent with unless they name another.
+    pub fn key(self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self }
     }
 
     /// One setting, such as `("ENGINE__TIMEOUT", "300ms")`; the last of a name counts. `{engine}`
@@ -130,7 +137,7 @@ impl Setup {
             config: load(&settings),
             is_public_url_set: self.is_public_url_set,
             wrap: self.wrap,
-            http: http_client(),
+            http: http_client_with(self.key.as_deref()),
             reconciler: None,
             patterns: None,
             store: None,
@@ -404,10 +411,18 @@ pub async fn serve(router: axum::Router) -> String {
 /// Follows nothing, repeats nothing, and opens a connection for each request, so that a restarted
 /// service is never asked through a dead one.
 pub fn http_client() -> reqwest::Client {
+    http_client_with(None)
+}
+
+/// The same with an API key.
+fn http_client_with(key: Option<&str>) -> reqwest::Client {
+    let key = key.map(|key| format!("Bearer {key}").parse().expect("a header value"));
+    let headers = key.map(|key| (reqwest::header::AUTHORIZATION, key));
     // An error only says that the process has a provider already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
+        .default_headers(headers.into_iter().collect())
         // Reading the machine's certificates for plain http takes longer than most tests.
         .tls_certs_only([])
         .redirect(reqwest::redirect::Policy::none())

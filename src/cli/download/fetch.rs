@@ -167,6 +167,6 @@ impl Fetch<'_> {
     async fn refresh(&self) -> bool {
         self.progress.note("a link has expired, asking the Engine for fresh ones");
         let path = format!("/v1/jobs/{}/refresh", self.id);
-        self.client.post::<api::Job>(&path, &json!({})).await.is_ok()
+        self.client.post::<api::JobView>(&path, &json!({})).await.is_ok()
     }
 }

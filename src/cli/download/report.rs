@@ -85,7 +85,7 @@ pub(in crate::cli) fn exit_of(downloaded: &[Downloaded], exit: Exit) -> Exit {
 /// Prints the job's status and its outputs; as JSON, the job with a member `downloads`.
 pub(in crate::cli) fn print(
     screen: &mut Screen,
-    job: &Answer<api::Job>,
+    job: &Answer<api::JobView>,
     downloaded: &[Downloaded],
 ) -> Result<(), Failure> {
     if screen.is_json() {

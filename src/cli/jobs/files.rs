@@ -89,8 +89,10 @@ pub(super) async fn wait(
     let exit = download::exit_of(downloaded.as_deref().unwrap_or_default(), exit);
     match (job, downloaded) {
         _ if is_silent(screen, &progress) => {}
-        (Some(job), Some(downloaded)) => download::print(screen, &job, &downloaded)?,
-        (Some(job), None) => print_status(screen, &job)?,
+        (Some(job), Some(downloaded)) => {
+            download::print(screen, &job.map(api::JobView::from), &downloaded)?;
+        }
+        (Some(job), None) => print_status(screen, &job.map(api::JobView::from))?,
         (None, _) => {}
     }
     ended(exit)
@@ -105,8 +107,8 @@ pub(super) async fn upload(
     let files = inputs::readable(&arguments.inputs.files).map_err(Failure::usage)?;
     let progress = Progress::new(&arguments.progress, screen, format!("finishline jobs show {id}"));
     let work = async {
-        let job: Answer<api::Job> = client.get(&format!("/v1/jobs/{id}"), &[]).await?;
-        let announced = job.value.inputs.iter();
+        let job: Answer<api::JobView> = client.get(&format!("/v1/jobs/{id}"), &[]).await?;
+        let announced = job.value.inputs().iter();
         let announced: Vec<_> =
             announced.map(|input| (input.name.as_str(), input.extension.as_str())).collect();
         let warnings = inputs::compare(&arguments.inputs.files, &announced);
@@ -137,13 +139,13 @@ pub(super) async fn download(
             return Err(Failure { exit: Exit::Failed, line });
         }
         let downloaded = folder.fetch_all(client, &job.value, &progress).await?;
-        Ok((job, downloaded))
+        Ok((job.map(api::JobView::from), downloaded))
     };
     let (job, downloaded) = progress.or_interrupted(work).await?;
     if !is_silent(screen, &progress) {
         download::print(screen, &job, &downloaded)?;
     }
-    let exit = wait::exit_of(&job.value.status).unwrap_or(Exit::Done);
+    let exit = wait::exit_of(job.value.status()).unwrap_or(Exit::Done);
     ended(download::exit_of(&downloaded, exit))
 }
 

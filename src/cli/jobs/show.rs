@@ -16,12 +16,33 @@ use crate::{
 /// Prints everything about a job.
 pub(in crate::cli) fn print_job(
     screen: &mut Screen,
-    job: &Answer<api::Job>,
+    job: &Answer<api::JobView>,
 ) -> Result<(), Failure> {
     if screen.is_json() {
         return Ok(screen.json_text(&job.json)?);
     }
-    let job = &job.value;
+    match &job.value {
+        api::JobView::Full(job) => print_whole_job(screen, job),
+        api::JobView::Brief(_) => print_brief_job(screen, &job.value),
+    }
+}
+
+/// What a key without the scope `read` is told of a job.
+fn print_brief_job(screen: &mut Screen, job: &api::JobView) -> Result<(), Failure> {
+    let status = Some(Cell::status(job.status()));
+    facts(screen, &[("job", Some(job.id().into())), ("status", status)])?;
+    print_warnings(screen, job.warnings())?;
+    print_inputs(screen, job.inputs())
+}
+
+fn print_warnings(screen: &mut Screen, warnings: &[String]) -> Result<(), Failure> {
+    for warning in warnings {
+        screen.line(&format!("warning: {warning}"))?;
+    }
+    Ok(())
+}
+
+fn print_whole_job(screen: &mut Screen, job: &api::Job) -> Result<(), Failure> {
     let text = |value: &Option<String>| value.as_deref().map(Cell::from);
     let overdue = job.overdue.then(|| "past its due time without a result".into());
     facts(
@@ -44,9 +65,7 @@ pub(in crate::cli) fn print_job(
             ("deliveries", Some(job.deliveries.to_string().into())),
         ],
     )?;
-    for warning in &job.warnings {
-        screen.line(&format!("warning: {}", warning))?;
-    }
+    print_warnings(screen, &job.warnings)?;
     print_inputs(screen, &job.inputs)?;
     print_outputs(screen, &job.outputs)
 }
@@ -100,10 +119,10 @@ fn print_outputs(screen: &mut Screen, outputs: &[api::Output]) -> Result<(), Fai
 /// Prints how far a job is.
 pub(in crate::cli) fn print_status(
     screen: &mut Screen,
-    job: &Answer<api::Job>,
+    job: &Answer<api::JobView>,
 ) -> Result<(), Failure> {
     if screen.is_json() {
         return Ok(screen.json_text(&job.json)?);
     }
-    Ok(facts(screen, &[(&job.value.id, Some(Cell::status(&job.value.status)))])?)
+    Ok(facts(screen, &[(job.value.id(), Some(Cell::status(job.value.status())))])?)
 }

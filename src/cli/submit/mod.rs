@@ -74,7 +74,7 @@ pub(super) async fn run(
     warnings.iter().for_each(|warning| progress.note(warning));
     let key = arguments.idempotency_key.as_deref();
     let submitted = or_interrupted(async { Ok(client.submit_in_full(body, key).await?) }).await?;
-    let id: JobId = submitted.value.id.parse().context("the service gave no id")?;
+    let id: JobId = submitted.value.id().parse().context("the service gave no id")?;
     progress.set_resume(jobs::wait_command(id, folder.as_ref()));
     if submitted.status == 200 {
         progress.note("this job was on record already: the key and the body are the same");
@@ -146,16 +146,16 @@ struct Course<'a> {
 
 /// Where the course has led.
 struct End {
-    job: Answer<api::Job>,
+    job: Answer<api::JobView>,
     downloaded: Option<Vec<Downloaded>>,
     exit: Exit,
 }
 
 impl Course<'_> {
-    async fn run(&self, mut job: Answer<api::Job>) -> Result<End, Failure> {
-        let is_over = |job: &Answer<api::Job>| wait::exit_of(&job.value.status);
+    async fn run(&self, mut job: Answer<api::JobView>) -> Result<End, Failure> {
+        let is_over = |job: &Answer<api::JobView>| wait::exit_of(job.value.status());
         if !self.files.is_empty() && is_over(&job).is_none() {
-            let status = &job.value.status;
+            let status = job.value.status();
             self.progress.note(&format!("job {} is {status}, uploading", self.id));
             job = upload_all(self.client, job, &self.files, self.progress).await?;
         }
@@ -169,33 +169,34 @@ impl Course<'_> {
             Some(exit) => exit,
             None => {
                 let waited = self.wait(&job.value).await?;
-                job = waited.job.unwrap_or(job);
+                job = waited.job.map_or(job, |job| job.map(Into::into));
                 waited.exit
             }
         };
         self.end(job, exit).await
     }
 
-    fn warn_of_missing_inputs(&self, job: &api::Job) {
-        let awaiting = job.inputs.iter().filter(|input| input.state == "awaiting");
+    fn warn_of_missing_inputs(&self, job: &api::JobView) {
+        let awaiting = job.inputs().iter().filter(|input| input.state == "awaiting");
         let awaiting: Vec<&str> = awaiting.map(|input| input.name.as_str()).collect();
-        if !awaiting.is_empty() && wait::exit_of(&job.status).is_none() {
+        if !awaiting.is_empty() && wait::exit_of(job.status()).is_none() {
             let awaiting = awaiting.join(", ");
             self.progress.note(&format!("the Engine waits for the upload of: {awaiting}"));
         }
     }
 
-    async fn wait(&self, job: &api::Job) -> Result<Waited, Failure> {
+    async fn wait(&self, job: &api::JobView) -> Result<Waited, Failure> {
         self.progress.set_resume(jobs::wait_command(self.id, self.folder.as_ref()));
-        let status = &job.status;
+        let status = job.status();
         self.progress.note(&format!("job {} is {status}, waiting for its result", self.id));
         wait::wait(self.client, self.id, self.timeout, self.progress).await
     }
 
-    async fn end(&self, job: Answer<api::Job>, exit: Exit) -> Result<End, Failure> {
-        let (downloaded, exit) = match &self.folder {
-            Some(folder) if job.value.finished_at.is_some() => {
-                let downloaded = folder.fetch_all(self.client, &job.value, self.progress).await?;
+    async fn end(&self, job: Answer<api::JobView>, exit: Exit) -> Result<End, Failure> {
+        let finished = job.value.full().filter(|job| job.finished_at.is_some());
+        let (downloaded, exit) = match (&self.folder, finished) {
+            (Some(folder), Some(job)) => {
+                let downloaded = folder.fetch_all(self.client, job, self.progress).await?;
                 let exit = download::exit_of(&downloaded, exit);
                 (Some(downloaded), exit)
             }
@@ -208,7 +209,7 @@ impl Course<'_> {
 impl End {
     fn print(&self, screen: &mut Screen, progress: &Progress) -> Result<(), Failure> {
         match &self.downloaded {
-            _ if progress.is_quiet() && !screen.is_json() => Ok(screen.line(&self.job.value.id)?),
+            _ if progress.is_quiet() && !screen.is_json() => Ok(screen.line(self.job.value.id())?),
             Some(downloaded) => download::print(screen, &self.job, downloaded),
             None => jobs::print_job(screen, &self.job),
         }

@@ -1,19 +1,21 @@
 //! Forms that change something: read only if they come from a page of ours.
 //!
 //! The extractor of every POST of the inspector. The invariant: no other site can make a browser
-//! send one: it would have to know the token of this very session, and its browser must not say
-//! that another site sent it.
+//! send one: it would have to know the token of this very session, or of this very browser where
+//! there is no session yet, and its browser must not say that another site sent it.
 
 use axum::{
     extract::{FromRequest, Request},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue, request::Parts},
 };
 use maud::{Markup, html};
+use subtle::ConstantTimeEq;
 
 use super::{
     super::{
         Context,
         access::{self, Site},
+        cookie::Transport,
         error::Problem,
         extract::read_body,
     },
@@ -27,14 +29,19 @@ const MAX_FORM_BYTES: usize = 64 * 1024;
 /// The hidden field that proves the form to be ours.
 const TOKEN: &str = "formToken";
 
-/// Its form belongs to no session: it may have been shown to a browser that kept one to itself,
-/// because a link on another site led there, and sends it with the form.
+/// Its form belongs to the browser, not to a session: it may have been shown to a browser that kept
+/// one to itself, because a link on another site led there, and sends it with the form.
 pub(super) const SIGN_IN: &str = "/sign-in";
+
+const NOT_OF_SESSION: &str = "the form is not of this session: go back, load the page again";
+const NOT_OF_BROWSER: &str = "the form was not shown to this browser, or its cookie did not come \
+    back: load the sign-in page again. Where it is plain http and not localhost, browsers keep the \
+    cookie only if api.public_url in the settings says so";
 
 /// The fields of a form of ours.
 pub struct Form {
     fields: Vec<(String, String)>,
-    pub headers: HeaderMap,
+    pub parts: Parts,
 }
 
 impl Form {
@@ -60,18 +67,35 @@ impl FromRequest<Context> for Form {
         let body = read_body(&context.limits, &parts.headers, body, MAX_FORM_BYTES).await;
         let body = body.map_err(|error| error.into_problem(MAX_FORM_BYTES))?;
         let fields = url::form_urlencoded::parse(&body).into_owned().collect();
-        let form = Self { fields, headers: parts.headers };
-        let session = match parts.uri.path() {
-            SIGN_IN => &HeaderMap::new(),
-            _ => &form.headers,
-        };
-        let token = form.get(TOKEN).unwrap_or_default();
-        if !context.sessions.is_form_token(session, token) {
-            let reason = "the form is not of this session: go back, load the page again";
-            return Err(Problem::ForbiddenOrigin(reason).into());
+        let form = Self { fields, parts };
+        let given = form.get(TOKEN).unwrap_or_default();
+        let expected = expected_token(&form.parts, context).map_err(Problem::ForbiddenOrigin)?;
+        if !bool::from(expected.as_bytes().ct_eq(given.as_bytes())) {
+            return Err(Problem::ForbiddenOrigin(match is_sign_in(&form.parts) {
+                true => NOT_OF_BROWSER,
+                false => NOT_OF_SESSION,
+            })
+            .into());
         }
         Ok(form)
     }
+}
+
+/// What the form must hold, or why no form is one of ours here.
+fn expected_token(parts: &Parts, context: &Context) -> Result<String, &'static str> {
+    let sessions = &context.sessions;
+    if context.config.api.keys.is_empty() {
+        return Ok(sessions.form_token_of_nobody());
+    }
+    if is_sign_in(parts) {
+        return sessions.form_token_of_browser(&parts.headers).ok_or(NOT_OF_BROWSER);
+    }
+    let visitor = Visitor::of(&parts.headers, context).ok_or(NOT_OF_SESSION)?;
+    Ok(visitor.form_token)
+}
+
+fn is_sign_in(parts: &Parts) -> bool {
+    parts.uri.path() == SIGN_IN
 }
 
 /// The hidden field for a form on a page for this visitor.
@@ -79,9 +103,17 @@ pub(super) fn token(visitor: &Visitor) -> Markup {
     hidden(&visitor.form_token)
 }
 
-/// The hidden field of the form at [`SIGN_IN`].
-pub(super) fn token_of_nobody(context: &Context) -> Markup {
-    hidden(&context.sessions.form_token(&HeaderMap::new()))
+/// The hidden field of the form at [`SIGN_IN`], and the cookie that the browser needs for it.
+pub(super) fn token_of_browser(
+    headers: &HeaderMap,
+    context: &Context,
+) -> (Markup, Option<HeaderValue>) {
+    if let Some(token) = context.sessions.form_token_of_browser(headers) {
+        return (hidden(&token), None);
+    }
+    let transport = Transport::of(headers, &context.config.api);
+    let (cookie, token) = context.sessions.new_browser(transport);
+    (hidden(&token), Some(cookie))
 }
 
 fn hidden(token: &str) -> Markup {

@@ -60,6 +60,7 @@ pub(super) fn routes(context: &Context) -> Routes {
         .layer(from_fn_with_state(context.clone(), count))
         .route("/assets/{version}/{name}", get(assets::serve))
         .layer(from_fn_with_state(context.clone(), refusal::show))
+        .layer(from_fn_with_state(context.clone(), sign_in::renew))
         .layer(map_response(guard_browser))
         .layer(from_fn_with_state(context.clone(), access::only_this_host))
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
+    http::header::RETRY_AFTER,
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
 };
@@ -92,5 +93,9 @@ fn page(problem: &Problem, visitor: Option<&Visitor>) -> Response {
         }
     };
     let page = Page { title: problem.title(), place: None, live: None, visitor };
-    (problem.status(), layout::render(&page, content)).into_response()
+    let mut response = (problem.status(), layout::render(&page, content)).into_response();
+    if let Some(seconds) = problem.retry_after_seconds() {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }

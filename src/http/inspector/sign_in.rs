@@ -4,11 +4,12 @@
 //! to a page of ours.
 
 use axum::{
-    extract::{RawQuery, State},
+    extract::{RawQuery, Request, State},
     http::{
-        HeaderMap, HeaderName, StatusCode,
-        header::{ORIGIN, SET_COOKIE},
+        HeaderMap, StatusCode,
+        header::{RETRY_AFTER, SET_COOKIE},
     },
+    middleware::Next,
     response::{AppendHeaders, IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
@@ -16,18 +17,24 @@ use maud::{Markup, html};
 use super::{
     super::{
         Context, access,
-        session::{self, Transport},
+        cookie::{SESSION, Transport},
+        error::Problem,
+        failures::Failure,
     },
     form::{self, Form},
     layout::{self, Page},
+    refusal::Refusal,
     visitor::Visitor,
 };
 use crate::config::Scope;
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
 /// Where a sign-in leads if it was not on the way to another page.
 const START: &str = "/jobs";
+
+const WRONG: &str = "This is not one of the service's keys. They stand under api.keys in its \
+    settings.";
+const TOO_MANY: &str = "Too many wrong keys came from your address. A right key is let in at any \
+    time.";
 
 /// Shows the form, or leads on whoever needs none.
 pub(super) async fn show(
@@ -43,48 +50,84 @@ pub(super) async fn show(
         // A link on another site led here: browsers keep the session's cookie to themselves until
         // a page of ours asks again, as the form's script does.
         Some(visitor) if visitor.may(Scope::Read) => Redirect::to(&next).into_response(),
-        visitor => {
-            let token = form::token_of_nobody(&context);
-            page(&next, token, visitor.as_ref(), None)
-        }
+        visitor => page(&context, &headers, Sheet { next, visitor, wrong: None }),
     }
 }
 
 /// Opens a session for the holder of a key.
-pub(super) async fn sign_in(State(context): State<Context>, form: Form) -> Response {
+pub(super) async fn sign_in(
+    State(context): State<Context>,
+    form: Form,
+) -> Result<Response, Refusal> {
     let next = local(form.get("next").unwrap_or_default());
     let keys = &context.config.api.keys;
     if keys.is_empty() {
-        return Redirect::to(&next).into_response();
+        return Ok(Redirect::to(&next).into_response());
     }
-    let Some(key) = access::find_key(form.get("key").unwrap_or_default().trim(), keys) else {
-        let token = form::token_of_nobody(&context);
-        let wrong = "This is not one of the service's keys. They stand under api.keys in its \
-            settings.";
-        return (StatusCode::UNAUTHORIZED, page(&next, token, None, Some(wrong))).into_response();
+    let given = form.get("key").unwrap_or_default().trim();
+    let Some(key) = access::find_key(given, keys) else {
+        return Ok(refused(&context, &form, given.is_empty(), next).await);
     };
-    let now = context.clock.now();
     // Whoever signs in again leaves what was open before.
-    context.sessions.end(&form.headers, keys, now);
-    let cookie = context.sessions.open(key, now, transport(&form.headers));
+    leave(&context, &form.parts.headers).await?;
+    let transport = Transport::of(&form.parts.headers, &context.config.api);
+    let cookie = context.sessions.open(key, context.clock.now(), transport);
     tracing::info!(key = key.name, "signed in to the inspector");
-    (AppendHeaders([(SET_COOKIE, cookie)]), Redirect::to(&next)).into_response()
+    Ok((AppendHeaders([(SET_COOKIE, cookie)]), Redirect::to(&next)).into_response())
+}
+
+async fn refused(context: &Context, form: &Form, is_missing: bool, next: String) -> Response {
+    let problem = match is_missing {
+        true => Problem::Unauthorized,
+        false => access::wrong_key(Failure::SignIn, &form.parts, context).await,
+    };
+    let (status, retry_after) = (problem.status(), problem.retry_after_seconds());
+    let wrong = if status == StatusCode::TOO_MANY_REQUESTS { TOO_MANY } else { WRONG };
+    let sheet = Sheet { next, visitor: None, wrong: Some(wrong) };
+    let mut response = (status, page(context, &form.parts.headers, sheet)).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
 }
 
 /// Ends the session.
-pub(super) async fn sign_out(State(context): State<Context>, form: Form) -> Response {
-    context.sessions.end(&form.headers, &context.config.api.keys, context.clock.now());
-    let cookies = session::forget().map(|cookie| (SET_COOKIE, cookie));
-    (AppendHeaders(cookies), Redirect::to("/sign-in")).into_response()
+pub(super) async fn sign_out(
+    State(context): State<Context>,
+    form: Form,
+) -> Result<Response, Refusal> {
+    leave(&context, &form.parts.headers).await?;
+    let cookies = SESSION.forget().map(|cookie| (SET_COOKIE, cookie));
+    Ok((AppendHeaders(cookies), Redirect::to("/sign-in")).into_response())
 }
 
-/// How the browser reached us: a proxy says so, or the browser does by the form's origin.
-fn transport(headers: &HeaderMap) -> Transport {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let is_https = text(X_FORWARDED_PROTO)
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
-        || text(ORIGIN).is_some_and(|origin| origin.starts_with("https://"));
-    if is_https { Transport::Https } else { Transport::Http }
+/// Ends a request's session, if there is one. It is over for this process whatever the database
+/// says; an error means that a restart would not know of it.
+async fn leave(context: &Context, headers: &HeaderMap) -> Result<(), Refusal> {
+    let now = context.clock.now();
+    let Some(signed_out) = context.sessions.end(headers, &context.config.api.keys, now) else {
+        return Ok(());
+    };
+    Ok(context.store.sign_out(signed_out, now).await?)
+}
+
+/// Middleware of all pages: a browser whose cookie tells of a use long ago gets a fresh one.
+pub(super) async fn renew(
+    State(context): State<Context>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers().clone();
+    let mut response = next.run(request).await;
+    let (keys, now) = (&context.config.api.keys, context.clock.now());
+    if !response.headers().contains_key(SET_COOKIE)
+        && let Some(session) = context.sessions.current(&headers, keys, now)
+        && let transport = Transport::of(&headers, &context.config.api)
+        && let Some(cookie) = context.sessions.renewed(session, now, transport)
+    {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
 }
 
 fn next_of(query: &[u8]) -> String {
@@ -101,16 +144,29 @@ fn local(next: &str) -> String {
     if is_local { next.to_owned() } else { START.to_owned() }
 }
 
-fn page(next: &str, token: Markup, visitor: Option<&Visitor>, wrong: Option<&str>) -> Response {
+/// What the page says.
+struct Sheet {
+    next: String,
+    visitor: Option<Visitor>,
+    wrong: Option<&'static str>,
+}
+
+fn page(context: &Context, headers: &HeaderMap, sheet: Sheet) -> Response {
+    let (token, cookie) = form::token_of_browser(headers, context);
     let content = html! {
         section.card.sign-in {
             h1 { "Sign in" }
             p.lead { "With one of the service's API keys. What you may do here is what the key may do." }
-            (key_form(next, token, wrong))
+            (key_form(&sheet.next, token, sheet.wrong))
         }
     };
+    let visitor = sheet.visitor.as_ref();
     let page = Page { title: "Sign in", place: None, live: None, visitor };
-    layout::render(&page, content).into_response()
+    let mut response = layout::render(&page, content).into_response();
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
 }
 
 fn key_form(next: &str, token: Markup, wrong: Option<&str>) -> Markup {

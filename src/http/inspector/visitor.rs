@@ -50,7 +50,11 @@ impl Visitor {
             true => access::of_session(headers, context)?,
             false => Caller::of_this_machine(),
         };
-        Some(Self { caller, form_token: context.sessions.form_token(headers), is_signed_in })
+        let form_token = match caller.session() {
+            Some(session) => context.sessions.form_token(session.id),
+            None => context.sessions.form_token_of_nobody(),
+        };
+        Some(Self { caller, form_token, is_signed_in })
     }
 }
 
@@ -60,6 +64,7 @@ impl FromRequestParts<Context> for Visitor {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Refusal> {
         let visitor = Self::of(&parts.headers, context)
             .ok_or_else(|| Refusal::SignInFirst { next: local_path(&parts.uri) })?;
+        access::use_session(&visitor.caller, parts, context);
         match visitor.require(Scope::Read) {
             Ok(()) => Ok(visitor),
             // Not as a page of theirs: they may read none. The sign-in says what is missing.

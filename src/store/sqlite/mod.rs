@@ -27,6 +27,7 @@ mod relay;
 mod resubmit;
 mod rows;
 mod scrub;
+mod sessions;
 mod spooled;
 mod submit;
 mod writer;
@@ -51,7 +52,7 @@ use self::{
 };
 use super::{
     Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
-    NewSubmission, Receipt, ResultOrders, SpoolMark, Spooled, Stats, Store, StoreError,
+    NewSubmission, Receipt, ResultOrders, SignedOut, SpoolMark, Spooled, Stats, Store, StoreError,
     StoredResult,
 };
 use crate::domain::{
@@ -88,6 +89,7 @@ pub struct SqliteStore {
     closing: CancellationToken,
     signing_keys: SigningKeys,
     spool_mark: Option<SpoolMark>,
+    signed_out: Vec<SignedOut>,
     wake: Wake,
     orders: ResultOrders,
 }
@@ -128,6 +130,8 @@ impl SqliteStore {
         let signing_keys =
             keys::load(&mut connection, now).await.map_err(|error| unusable(&error))?;
         let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
+        let signed_out =
+            sessions::signed_out(&mut connection).await.map_err(|error| unusable(&error))?;
         let interrupted =
             open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
         if interrupted > 0 {
@@ -154,6 +158,7 @@ impl SqliteStore {
             closing,
             signing_keys,
             spool_mark,
+            signed_out,
             wake,
             orders,
         };

@@ -38,7 +38,9 @@ async function refresh() {
   waitingSince = 0;
   let answer;
   try {
-    answer = await fetch(location.href, { redirect: "manual", headers: { accept: "text/html" } });
+    // The header says that nobody asked: a page that is left open does not keep its session alive.
+    const headers = { accept: "text/html", "finishline-by-itself": "1" };
+    answer = await fetch(location.href, { redirect: "manual", headers });
   } catch {
     return; // the stream breaks too, and its return fetches again
   }
@@ -114,6 +116,10 @@ async function read() {
   const { signal } = reading;
   try {
     const answer = await fetch(source, { signal, headers: { accept: "text/event-stream" } });
+    if (answer.status === 401) {
+      location.reload(); // the session is over: the server says what to show
+      return;
+    }
     if (!answer.ok) {
       throw new Error(`status ${answer.status}`);
     }

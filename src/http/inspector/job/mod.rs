@@ -23,7 +23,7 @@ use maud::{Markup, html};
 
 use self::veil::Veil;
 use super::{
-    super::{Context, error::Problem, extract::JobPath, jobs::found},
+    super::{Context, error::Problem, extract::JobPath, jobs::found, view::without_webhook_query},
     curl::{Api, command},
     jobs::row::{self, Expected},
     layout::{self, Page, Place},
@@ -128,7 +128,8 @@ pub(super) async fn show(
 
 async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
     let store = &context.store;
-    let job = found(store.job(id).await?)?.into_shown();
+    let mut job = found(store.job(id).await?)?.into_shown();
+    job.request = job.request.map(without_webhook_query);
     let public_url = context.public_url.current().await.ok();
     let marks = store.marks(&[id], public_url.as_deref()).await?.remove(&id).unwrap_or_default();
     let now = context.clock.now();

@@ -72,8 +72,14 @@ fn cut_at_end(text: &str, signature: &str) -> usize {
 /// Cuts each link in a text before its query; what follows the link stays.
 fn without_queries(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
+    // Schemes are links in any case of their letters; the places are the same in both texts.
+    let lower = text.to_ascii_lowercase();
     let mut rest = text;
-    while let Some(start) = SCHEMES.iter().filter_map(|scheme| rest.find(scheme)).min() {
+    let next = |rest: &str| {
+        let lower = &lower[text.len() - rest.len()..];
+        SCHEMES.iter().filter_map(|scheme| lower.find(scheme)).min()
+    };
+    while let Some(start) = next(rest) {
         let link = &rest[start..];
         let ends = |one: char| one.is_whitespace() || matches!(one, '"' | '<' | '>');
         let end = link.find(ends).unwrap_or(link.len());
@@ -108,6 +114,7 @@ mod tests {
         );
         assert_eq!(veil.over("a? b https://s/a \"x?y\""), "a? b https://s/a \"x?y\"");
         assert_eq!(veil.over("ä?https://"), "ä?https://");
+        assert_eq!(veil.over("Ä HTTPS://s/a?sig=1, hTTp://t?x"), "Ä HTTPS://s/a?… hTTp://t?…");
     }
 
     #[test]
