@@ -5,6 +5,7 @@
 //! the settings merge the doors, and then only with a key.
 
 pub mod access;
+mod authority;
 mod bundle;
 mod callbacks;
 mod conditions;
@@ -24,6 +25,7 @@ mod limits;
 pub mod listen;
 mod observe;
 mod orders;
+mod origin;
 mod outputs;
 pub mod probe;
 mod progress;
@@ -31,6 +33,7 @@ mod relays;
 mod results;
 pub mod serve;
 mod session;
+mod sign_in_link;
 mod stats;
 mod submission;
 mod turns;
@@ -57,7 +60,12 @@ use tower_http::{
 };
 
 use self::{error::Problem, feed::Feed};
-pub use self::{limits::Limits, session::Sessions, turns::Turns};
+pub use self::{
+    limits::Limits,
+    session::Sessions,
+    sign_in_link::{LINK_LIFETIME, SignInLink},
+    turns::Turns,
+};
 use crate::{
     blobs::{Blobs, Verified},
     clock::Clock,
@@ -102,6 +110,8 @@ pub struct Parts {
     pub turns: Turns,
     /// Of people in browsers.
     pub sessions: Sessions,
+    /// Opens one of them.
+    pub sign_in_link: SignInLink,
     /// Cancelled when the service stops: whoever waits or follows is let go.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,

@@ -27,7 +27,7 @@ use crate::config::Scope;
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Where a sign-in leads if it was not on the way to another page.
-const START: &str = "/jobs";
+pub(super) const START: &str = "/jobs";
 
 /// Shows the form, or leads on whoever needs none.
 pub(super) async fn show(
@@ -36,7 +36,7 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Response {
     let next = next_of(query.as_deref().unwrap_or_default().as_bytes());
-    if context.config.api.keys.is_empty() {
+    if context.config.api.is_open() {
         return Redirect::to(&next).into_response();
     }
     match Visitor::of(&headers, &context) {
@@ -54,13 +54,13 @@ pub(super) async fn show(
 pub(super) async fn sign_in(State(context): State<Context>, form: Form) -> Response {
     let next = local(form.get("next").unwrap_or_default());
     let keys = &context.config.api.keys;
-    if keys.is_empty() {
+    if context.config.api.is_open() {
         return Redirect::to(&next).into_response();
     }
     let Some(key) = access::find_key(form.get("key").unwrap_or_default().trim(), keys) else {
         let token = form::token_of_nobody(&context);
         let wrong = "This is not one of the service's keys. They stand under api.keys in its \
-            settings.";
+            settings; without any, the key is in its file finishline.key.";
         return (StatusCode::UNAUTHORIZED, page(&next, token, None, Some(wrong))).into_response();
     };
     let now = context.clock.now();
@@ -79,7 +79,7 @@ pub(super) async fn sign_out(State(context): State<Context>, form: Form) -> Resp
 }
 
 /// How the browser reached us: a proxy says so, or the browser does by the form's origin.
-fn transport(headers: &HeaderMap) -> Transport {
+pub(super) fn transport(headers: &HeaderMap) -> Transport {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let is_https = text(X_FORWARDED_PROTO)
         .is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
