@@ -41,7 +41,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
         let minutes = LINK_LIFETIME.as_secs() / 60;
         tracing::info!(
             "the API's key is in {}; {link} signs in to the inspector once, within {minutes} min",
-            file.display()
+            std::path::absolute(file)?.display()
         );
     }
     println!("finishline ready callbacks=http://{callbacks} api=http://{api}");
