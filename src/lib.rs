@@ -12,6 +12,7 @@
 //! - [`domain`]: plain values and decisions. [`config`], [`clock`], [`telemetry`]: settings, time,
 //!   logs and figures. [`wake`], [`pulse`]: that something was committed, that a loop turns.
 //!   [`printable`]: foreign text made fit to be shown.
+//!   [`private_files`], [`key_file`]: what only the owner may read, and the key the service makes.
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`blobs`]:
 //!   files of jobs, in a folder or a bucket. [`store`]: everything that must survive a crash, and the only SQL.
 //! - [`engine`]: the Relu Engine as its caller sees it. [`public_url`]: the address it calls back
@@ -38,8 +39,10 @@ pub mod domain;
 pub mod engine;
 pub mod erasure;
 pub mod http;
+pub mod key_file;
 pub mod outbound;
 pub mod printable;
+pub mod private_files;
 pub mod public_url;
 pub mod pulse;
 pub mod simulator;

@@ -25,6 +25,7 @@ const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// Section 9 of the design.
 const DESIGN: &str = r#"
 [service]
+state_dir = ""
 shutdown_grace = "10s"
 max_connections = 4096
 header_timeout = "10s"
@@ -40,6 +41,7 @@ inbox_secret = ""
 [api]
 listen = "127.0.0.1:8086"
 public_url = ""
+open_on_loopback = false
 keys = []
 [engine]
 base_url = "https://eu.virtualpatientengine.com/24.06"
@@ -147,6 +149,8 @@ fn the_example_alone_gives_the_defaults() {
     assert!(config.callbacks.inbox_secret.is_none());
     assert_eq!(config.api.listen, ApiListen::Address(address("127.0.0.1:8086")));
     assert!(config.api.keys.is_empty() && config.api.public_url.is_none());
+    assert!(!config.api.open_on_loopback);
+    assert_eq!(config.service.state_dir, None);
     assert!(!config.merged());
     assert_eq!(config.engine.job_id_pointers, ["/jobId", "/id", "/externalJobId"]);
     assert_eq!(config.engine.running, RunningSetting::Auto);
@@ -532,24 +536,52 @@ fn the_client_secret_is_read_from_its_file() {
 }
 
 #[test]
-fn an_api_that_others_reach_needs_a_key() {
+fn an_api_that_others_reach_is_never_open_without_a_key() {
     let key = "keys = [{ name = \"a\", key = \"hush-0123456789-hush-hush\" }]";
+    let open = "open_on_loopback = true";
     let cases = [
-        ("0.0.0.0:8086", "is reachable from other machines: add a key, or listen on 127.0.0.1"),
+        ("0.0.0.0:8086", "is reachable from other machines: leave open_on_loopback out, or listen"),
         ("[::]:0", "is reachable from other machines"),
         ("192.168.1.7:8086", "is reachable from other machines"),
+        ("[::ffff:10.0.0.1]:8086", "is reachable from other machines"),
         ("127.0.0.1:8085", "is the callbacks listener too"),
         ("same", "shares the callbacks listener"),
     ];
     for (listen, danger) in cases {
-        let open = from_file(format!("[api]\nlisten = \"{listen}\""));
-        let line = format!("api.keys is empty, but api.listen = \"{listen}\" {danger}");
-        assert_line(open, &[&line]);
-        assert!(from_file(format!("[api]\nlisten = \"{listen}\"\n{key}")).is_ok());
+        let api = format!("[api]\nlisten = \"{listen}\"");
+        let line = format!("api.open_on_loopback is true, but api.listen = \"{listen}\" {danger}");
+        assert_line(from_file(format!("{api}\n{open}")), &[&line]);
+        assert_line(from_file(format!("{api}\n{open}\n{key}")), &[&line]);
+        for closed in ["", key] {
+            let config = from_file(format!("{api}\n{closed}")).unwrap();
+            assert!(!config.api.is_open(), "{listen}");
+            assert_eq!(config.api.needs_key_file(), closed.is_empty(), "{listen}");
+        }
     }
     for listen in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:8086", "[::ffff:127.0.0.1]:8086"] {
-        assert!(from_file(format!("[api]\nlisten = \"{listen}\"")).is_ok(), "{listen}");
+        let api = format!("[api]\nlisten = \"{listen}\"");
+        let config = from_file(format!("{api}\n{open}")).unwrap();
+        assert!(config.api.is_open() && !config.api.needs_key_file(), "{listen}");
+        assert!(!from_file(format!("{api}\n{open}\n{key}")).unwrap().api.is_open(), "{listen}");
+        assert!(from_file(&api).unwrap().api.needs_key_file(), "{listen}");
     }
+}
+
+#[test]
+fn what_the_service_makes_for_itself_is_kept_beside_the_database_or_in_its_folder() {
+    let places = |settings: &str| {
+        let config = from_file(settings).unwrap();
+        let text = |path: &Path| path.display().to_string();
+        (text(&config.key_file()), text(&config.spool_file()))
+    };
+    let pair = |key: &str, spool: &str| (key.to_owned(), spool.to_owned());
+    assert_eq!(places(""), pair("./finishline.key", "./finishline.db-spool"));
+    let database = "[database]\nurl = \"sqlite:///var/lib/f/a.db\"\n";
+    assert_eq!(places(database), pair("/var/lib/f/finishline.key", "/var/lib/f/a.db-spool"));
+    let folder = format!("{database}[service]\nstate_dir = \"/srv/state\"\n");
+    assert_eq!(places(&folder), pair("/srv/state/finishline.key", "/srv/state/a.db-spool"));
+    let spool = format!("{folder}[spool]\npath = \"/mnt/b/spool\"\n");
+    assert_eq!(places(&spool), pair("/srv/state/finishline.key", "/mnt/b/spool"));
 }
 
 #[test]
@@ -593,6 +625,16 @@ fn what_may_be_meant_is_a_warning() {
         );
         assert!(warnings.iter().all(|line| !line.contains('\n')));
     };
+    warned("[api]\nopen_on_loopback = true", "api.open_on_loopback = true: every user");
+    warned(
+        &format!("[api]\nopen_on_loopback = true\nkeys = [{{ name = \"a\", key = \"{HUSH}\" }}]"),
+        "api.open_on_loopback has no effect beside api.keys",
+    );
+    warned("[api]\nlisten = \"0.0.0.0:8086\"", "the api listens on 0.0.0.0:8086, which other");
+    warned(
+        "[callbacks]\nlisten = \"[::]:80\"\n[api]\nlisten = \"same\"",
+        "the api listens on [::]:80, which other machines reach by plain http",
+    );
     warned("", "engine.auth.client_id or engine.auth.client_secret is empty");
     warned("[callbacks]\npublic_url = \"http://hooks.example.com\"", "is plain http");
     warned("[relay]\nallowed_hosts = [\"*\"]", "relay.secret is empty");

@@ -18,7 +18,17 @@ const MAX_LINES: usize = 500;
 const MAX_MAIN_LINES: usize = 40;
 
 /// Layers, for the rows below: a module, or a path within one.
-const LAYER_0: &[&str] = &["domain", "config", "clock", "wake", "pulse", "printable", "telemetry"];
+const LAYER_0: &[&str] = &[
+    "domain",
+    "config",
+    "clock",
+    "wake",
+    "pulse",
+    "printable",
+    "telemetry",
+    "private_files",
+    "key_file",
+];
 const LAYER_1: &[&str] = &["api", "outbound", "blobs", "store"];
 const LAYER_1_WITHOUT_API: &[&str] = &["outbound", "blobs", "store"];
 const LAYER_2: &[&str] = &["engine", "public_url", "doctor", "erasure"];
@@ -32,6 +42,8 @@ const TABLE: &[(&str, &[&[&str]])] = &[
     ("wake", &[]),
     ("pulse", &[]),
     ("telemetry", &[&["config", "printable"]]),
+    ("private_files", &[]),
+    ("key_file", &[&["private_files"]]),
     ("api", &[LAYER_0]),
     ("outbound", &[LAYER_0]),
     ("blobs", &[LAYER_0]),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 
 use super::BlobError;
-use crate::domain::ids::JobId;
+use crate::{domain::ids::JobId, private_files};
 
 /// Files are written to `name#1`, `#2`… and renamed when they are whole.
 const STAGING_MARK: char = '#';
@@ -67,11 +67,12 @@ impl Staged {
             let mut path = target.clone().into_os_string();
             path.push(format!("{STAGING_MARK}{number}"));
             let path = PathBuf::from(path);
-            match File::create_new(&path) {
+            match private_files::options().write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok(Self { file, path, target }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs::create_dir(parent(&target)?).or_else(|error| match error.kind() {
+                    let made = private_files::create_one_folder(parent(&target)?);
+                    made.or_else(|error| match error.kind() {
                         io::ErrorKind::AlreadyExists => Ok(()),
                         _ => Err(error),
                     })?;

@@ -24,7 +24,7 @@ use object_store::{
 };
 
 pub use self::{error::BlobError, key::FileKey, verified::Verified, writer::BlobWriter};
-use crate::domain::ids::JobId;
+use crate::{domain::ids::JobId, private_files};
 
 /// Written and deleted at start. No job's folder has such a name.
 const PROBE_NAME: &str = "finishline-probe";
@@ -50,7 +50,10 @@ impl Blobs {
     /// [`BlobError::Setting`], and for a folder that cannot be made [`BlobError::Unavailable`].
     pub fn open(url: &str) -> Result<Self, BlobError> {
         if let Some(folder) = open::folder(url) {
-            std::fs::create_dir_all(folder?).map_err(|error| BlobError::of_io(&error))?;
+            let folder = folder?;
+            private_files::create_folder(&folder).map_err(|error| BlobError::of_io(&error))?;
+            // What an older release made in it could be read by others.
+            private_files::tighten(&folder);
         }
         open::open(url)
     }

@@ -1,11 +1,12 @@
 //! What every client command needs: where the service is, the key, and how its errors end us.
 //!
-//! The invariant: a key is read and sent, never shown.
+//! The invariants: a key is read and sent, never shown; it leaves this machine encrypted, unless the
+//! caller says otherwise.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use url::Url;
+use url::{Host, Url};
 
 use super::{
     Exit, Failure, say,
@@ -13,7 +14,9 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError},
+    config,
     domain::ids::JobId,
+    key_file::{self, KeyFileError},
 };
 
 /// Where the key is looked for last.
@@ -40,12 +43,26 @@ pub(super) struct Arguments {
     /// File that holds the API key
     #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// Send the key by plain http to another machine, where it can be read on the way
+    #[arg(
+        long, global = true, env = "FINISHLINE_INSECURE_HTTP",
+        value_parser = clap::builder::BoolishValueParser::new(),
+    )]
+    insecure_http: bool,
     /// Print JSON instead of tables and sentences
     #[arg(long, global = true)]
     json: bool,
+    /// File of settings, which say where a service on this machine keeps the key it made
+    #[arg(skip)]
+    settings: Option<PathBuf>,
 }
 
 impl Arguments {
+    /// `file` says where a service on this machine keeps the key it made.
+    pub(super) fn with_settings(self, file: Option<PathBuf>) -> Self {
+        Self { settings: file, ..self }
+    }
+
     /// Standard output, for people or for programs.
     pub(super) fn screen(&self) -> Screen {
         Screen::new(Form::of_flag(self.json))
@@ -61,11 +78,54 @@ impl Arguments {
             }
             (None, None) => std::env::var(KEY_VARIABLE).ok(),
         };
-        let key = key.filter(|key| !key.is_empty());
+        let key = match key.filter(|key| !key.is_empty()) {
+            None if is_loopback(&self.api) => self.key_of_this_machine()?,
+            key => key,
+        };
         if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Failure::usage(anyhow::anyhow!("the API key is not one word of ASCII")));
         }
+        let is_readable = self.api.scheme() == "http" && !is_loopback(&self.api);
+        if key.is_some() && is_readable && !self.insecure_http {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "{} is plain http to another machine, where the API key can be read on its way: use \
+                 https, or say --insecure-http",
+                self.api
+            )));
+        }
         Ok(Client::new(self.api.clone(), key)?)
+    }
+
+    /// The key that a service with these settings made for itself; `None` where it makes none, or
+    /// has not been started yet.
+    fn key_of_this_machine(&self) -> Result<Option<String>, Failure> {
+        let file = self.settings.clone().or_else(config::default_file);
+        let config = match config::load(file.as_deref(), config::process_environment()) {
+            Ok(config) => config,
+            Err(error) if self.settings.is_some() => return Err(Failure::usage(error)),
+            Err(error) => {
+                say(&format!("no key was looked for, since the settings are wrong: {error}"));
+                return Ok(None);
+            }
+        };
+        if !config.api.needs_key_file() {
+            return Ok(None);
+        }
+        match key_file::read(&config.key_file()) {
+            Ok(key) => Ok(key.map(|key| key.expose().to_owned())),
+            Err(error @ KeyFileError::Invalid(..)) => Err(Failure::usage(error)),
+            Err(error) => Err(Failure { exit: Exit::NotReached, line: error.to_string() }),
+        }
+    }
+}
+
+/// Whether what is sent there stays on this machine.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
     }
 }
 

@@ -83,6 +83,7 @@ fn settings(simulator: &Simulator, folder: &Path) -> anyhow::Result<Config> {
         ("CALLBACKS__LISTEN", "127.0.0.1:0".to_owned()),
         ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1".to_owned()),
         ("API__LISTEN", "127.0.0.1:0".to_owned()),
+        ("API__OPEN_ON_LOOPBACK", "true".to_owned()),
         ("ENGINE__BASE_URL", simulator.base_url()),
         ("ENGINE__AUTH__TOKEN_URL", simulator.token_url()),
         ("ENGINE__AUTH__CLIENT_ID", "demo".to_owned()),

@@ -41,7 +41,8 @@ use crate::{
     blobs::BlobError,
     client::ClientError,
     config::{self, Config},
-    printable,
+    key_file::KeyFileError,
+    printable, private_files,
 };
 
 /// Submit Relu Engine jobs, never poll, never lose a result.
@@ -137,20 +138,28 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
             return Self::silent(Exit::Done);
         }
-        // A file store that cannot be used is for whoever wrote the settings to mend.
-        let is_setting = error.downcast_ref::<BlobError>().is_some();
+        // A file store or a key that cannot be used is for whoever wrote it to mend.
+        let is_setting = error.downcast_ref::<BlobError>().is_some()
+            || matches!(error.downcast_ref::<KeyFileError>(), Some(KeyFileError::Invalid(..)));
         let exit = if is_setting { Exit::Usage } else { Exit::Failed };
         Self { exit, line: format!("{error:#}") }
     }
 }
 
-/// Runs the command that the arguments name.
-pub async fn run() -> ExitCode {
+/// Runs the command that the arguments name. To be called while the process has one thread.
+pub fn run() -> ExitCode {
+    // Whatever a command makes holds results, keys or patients' data.
+    private_files::set_mask();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return explain(error),
     };
-    let exit = match carry_out(arguments).await {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(carry_out(arguments)),
+        Err(error) => Err(error.into()),
+    };
+    let exit = match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
             if !failure.line.is_empty() {
@@ -195,7 +204,8 @@ fn explain(mut error: clap::Error) -> ExitCode {
 }
 
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
-    let (file, connection) = (arguments.config, &arguments.connection);
+    let file = arguments.config;
+    let connection = &arguments.connection.with_settings(file.clone());
     match arguments.command {
         Command::Serve => serve::run(settings(file)?).await,
         Command::Demo(arguments) => demo::run(arguments).await,

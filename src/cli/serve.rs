@@ -12,7 +12,7 @@ use super::{
     screen::{Form, Screen},
 };
 use crate::{
-    app::{App, Listeners},
+    app::{App, LINK_LIFETIME, Listeners},
     clock::Clock,
     config::{Config, PublicUrlSetting},
     telemetry,
@@ -38,6 +38,14 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     app.prove_files().await?;
     if is_ngrok && let Err(unknown) = app.public_url().current().await {
         tracing::warn!("{unknown}; until then submissions are refused");
+    }
+    if let Some(file) = app.key_file() {
+        let link = app.sign_in_link()?;
+        let minutes = LINK_LIFETIME.as_secs() / 60;
+        tracing::info!(
+            "the API's key is in {}; {link} signs in to the inspector once, within {minutes} min",
+            std::path::absolute(file)?.display()
+        );
     }
     let line = format!("finishline ready callbacks=http://{callbacks} api=http://{api}");
     // A service without a standard output serves all the same.

@@ -1,9 +1,10 @@
 //! Settings that are right alone but not together. Called by `load` for what must not start, and
 //! by the commands, through `Config::warnings`, for what an operator should know.
 //!
-//! Invariant: whoever can reach the api from another machine needs a key.
+//! Invariant: an api that can be reached from another machine asks for a key.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use toml::Value;
 
@@ -22,7 +23,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     unique_names("relay.targets", targets)?;
     unique_keys(config)?;
     enough_memory(config)?;
-    guarded_api(config)
+    open_to_this_machine_only(config)
 }
 
 fn unique_names<'a>(list: &str, names: impl Iterator<Item = &'a str>) -> Result<(), ConfigError> {
@@ -65,28 +66,48 @@ fn enough_memory(config: &Config) -> Result<(), ConfigError> {
     ))
 }
 
-fn guarded_api(config: &Config) -> Result<(), ConfigError> {
-    if !config.api.keys.is_empty() {
+/// Open without a key means: to this machine, and on a listener that nothing leads to from outside.
+fn open_to_this_machine_only(config: &Config) -> Result<(), ConfigError> {
+    if !config.api.open_on_loopback {
         return Ok(());
     }
     let (listen, danger) = match config.api.listen {
         ApiListen::Same => (
             "same".to_owned(),
             "shares the callbacks listener, which the internet reaches: \
-             add a key, or give the api an address of its own on 127.0.0.1",
+             leave open_on_loopback out, or give the api an address of its own on 127.0.0.1",
         ),
         ApiListen::Address(address) if config.merged() => (
             address.to_string(),
             "is the callbacks listener too, which the internet reaches: \
-             add a key, or give the api another port",
+             leave open_on_loopback out, or give the api another port",
         ),
         ApiListen::Address(address) if !address.ip().to_canonical().is_loopback() => (
             address.to_string(),
-            "is reachable from other machines: add a key, or listen on 127.0.0.1",
+            "is reachable from other machines: leave open_on_loopback out, or listen on 127.0.0.1",
         ),
         ApiListen::Address(_) => return Ok(()),
     };
-    Err(ConfigError::Mismatch(format!("api.keys is empty, but api.listen = \"{listen}\" {danger}")))
+    Err(ConfigError::Mismatch(format!(
+        "api.open_on_loopback is true, but api.listen = \"{listen}\" {danger}"
+    )))
+}
+
+/// Where the api listens beyond this machine; the service itself speaks plain http.
+fn plain_api_address(config: &Config) -> Option<SocketAddr> {
+    let address = match config.api.listen {
+        ApiListen::Same => config.callbacks.listen,
+        ApiListen::Address(address) => address,
+    };
+    (!address.ip().to_canonical().is_loopback()).then_some(address)
+}
+
+/// The warning about an api that other machines reach at `address`.
+pub(super) fn plain_listener(address: SocketAddr) -> String {
+    format!(
+        "the api listens on {address}, which other machines reach by plain http: keys and results \
+         can be read on their way unless a proxy with TLS stands in front"
+    )
 }
 
 /// What may be meant, but should be known; one line each.
@@ -101,6 +122,23 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             "callbacks.public_url = \"{url}\" is plain http: \
              results and callback signatures can be read on their way; use https"
         ));
+    }
+    let api = &config.api;
+    if api.is_open() {
+        warn(
+            "api.open_on_loopback = true: every user and every program of this machine can submit, \
+             read and erase jobs without a key"
+                .to_owned(),
+        );
+    } else if api.open_on_loopback {
+        warn(
+            "api.open_on_loopback has no effect beside api.keys: a key is asked for; leave one of \
+             the two out"
+                .to_owned(),
+        );
+    }
+    if let Some(listen) = plain_api_address(config) {
+        warn(plain_listener(listen));
     }
     let auth = &config.engine.auth;
     if auth.token_url.is_some() && (auth.client_id.is_empty() || auth.client_secret.is_none()) {

@@ -4,7 +4,7 @@
 //! Invariant: a `Config` that exists is safe to start with, and its `Debug` output shows no secret.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -27,6 +27,9 @@ pub use value::{
 
 /// Every key with its default and a comment, as a file to start from.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// The key that the service makes for itself.
+const KEY_FILE: &str = "finishline.key";
 
 /// The newest Engine version whose route is `/generic-job`, as in `v2`.
 const LAST_GENERIC_VERSION: f64 = 2.0;
@@ -80,6 +83,28 @@ impl Config {
         }
     }
 
+    /// The folder of what the service makes for itself: its key, its spool.
+    pub fn state_dir(&self) -> &Path {
+        let beside = || self.database.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let set = self.service.state_dir.as_deref().or_else(beside);
+        set.unwrap_or(Path::new("."))
+    }
+
+    /// The key that the service makes where no other is set.
+    pub fn key_file(&self) -> PathBuf {
+        self.state_dir().join(KEY_FILE)
+    }
+
+    /// The emergency spool.
+    pub fn spool_file(&self) -> PathBuf {
+        if let Some(path) = &self.spool.path {
+            return path.clone();
+        }
+        let mut name = self.database.path.file_name().unwrap_or_default().to_owned();
+        name.push("-spool");
+        self.state_dir().join(name)
+    }
+
     /// What may be meant, but an operator should know; one line each, without secrets.
     pub fn warnings(&self) -> Vec<String> {
         check::warnings(self)
@@ -90,6 +115,10 @@ impl Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
+    /// Where what the service makes for itself is kept; `None`: the database's folder. See
+    /// [`Config::state_dir`].
+    #[serde(deserialize_with = "form::optional::<place::FolderPath, _>")]
+    pub state_dir: Option<PathBuf>,
     /// How long a stop waits for requests in flight; may be zero.
     #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
     pub shutdown_grace: Duration,
@@ -141,8 +170,23 @@ pub struct ApiConfig {
     /// Where browsers reach it, with a path if it is behind one; `None`: not said.
     #[serde(deserialize_with = "form::optional::<place::BaseUrl, _>")]
     pub public_url: Option<Url>,
-    /// Empty: open without a key, which `load` allows on loopback only.
+    /// Lets everyone on this machine in without a key where `keys` is empty; `load` allows it on a
+    /// loopback address of its own only.
+    pub open_on_loopback: bool,
+    /// Empty: the service makes one, see [`ApiConfig::is_open`].
     pub keys: Vec<ApiKeyConfig>,
+}
+
+impl ApiConfig {
+    /// Whether requests are answered without a key. Keys that are set are always asked for.
+    pub fn is_open(&self) -> bool {
+        self.open_on_loopback && self.keys.is_empty()
+    }
+
+    /// Whether the service works with a key that it makes for itself.
+    pub fn needs_key_file(&self) -> bool {
+        !self.open_on_loopback && self.keys.is_empty()
+    }
 }
 
 /// The Relu Engine.
@@ -273,7 +317,7 @@ pub struct DatabaseConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpoolConfig {
-    /// `None`: beside the database.
+    /// As written; [`Config::spool_file`] knows what `None` means.
     #[serde(deserialize_with = "form::optional::<place::FilePath, _>")]
     pub path: Option<PathBuf>,
     /// In bytes; 0: no spool.

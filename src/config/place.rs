@@ -101,6 +101,13 @@ form!(
 );
 
 form!(
+    /// A folder's path.
+    FolderPath -> PathBuf,
+    "is not a path: write it like \"/var/lib/finishline\"",
+    |text| if text.contains('\0') { Err(Self::PROBLEM) } else { Ok(PathBuf::from(text)) }
+);
+
+form!(
     /// A route below the Engine's base URL.
     Route -> String, "is not a route: write it like \"/job\"", |text| {
         if !text.starts_with('/') || text.contains(|character: char| "?#".contains(character) || character.is_whitespace()) {

@@ -9,10 +9,10 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::{form, place};
+use super::{KEY_FILE, form, place};
 
 /// A text that must not be printed; not empty.
 #[derive(Clone)]
@@ -125,6 +125,14 @@ pub struct ApiKeyConfig {
     pub digest: [u8; 32],
     /// Never empty, without repeats, in the order of [`Scope::ALL`].
     pub scopes: Vec<Scope>,
+}
+
+impl ApiKeyConfig {
+    /// The key that the service made for itself, with every scope.
+    pub fn of_key_file(key: &str) -> Self {
+        let digest = Sha256::digest(key).into();
+        Self { name: KEY_FILE.to_owned(), digest, scopes: Scope::ALL.to_vec() }
+    }
 }
 
 impl fmt::Debug for ApiKeyConfig {

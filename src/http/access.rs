@@ -1,5 +1,5 @@
-//! Who may call what: API keys and their scopes, sessions that stand for a key, and, without keys,
-//! requests from this machine only.
+//! Who may call what: API keys and their scopes, sessions that stand for a key, and, where the API is
+//! open on loopback, requests from this machine only.
 //!
 //! The extractors stand first in a handler's arguments, so nothing is read before they agree. The
 //! invariants: a handler that takes one of them is never entered without that scope, and what a
@@ -7,28 +7,23 @@
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{
-        HeaderMap, Method,
-        header::{AUTHORIZATION, HOST, ORIGIN},
-        request::Parts,
-    },
+    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+pub(super) use super::origin::{Site, origin};
 use super::{
     Context,
     error::Problem,
     failures::{Attempt, Failure},
+    origin::{is_from_no_other_page, is_from_this_machine, is_reading},
     peers::Peer,
     session::Standing,
 };
 use crate::config::{ApiKeyConfig, Scope};
-
-/// What a browser says of the page that made a request; no page can set it.
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// The stream of events: a page keeps it open whether anyone looks at it or not.
 const EVENTS: &str = "/v1/events";
@@ -87,7 +82,7 @@ impl FromRequestParts<Context> for KnownCaller {
 /// Whoever sent a request to the API.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The API key's name; empty where no keys are set.
+    /// The API key's name; empty where the API is open.
     pub name: String,
     scopes: Vec<Scope>,
     /// The session they came by; `None`: they sent the key itself.
@@ -103,7 +98,7 @@ impl Caller {
         self.scopes.contains(&scope)
     }
 
-    /// Whoever calls where no keys are set.
+    /// Whoever calls where the API is open.
     pub(super) fn of_this_machine() -> Self {
         Self { name: String::new(), scopes: Scope::ALL.to_vec(), session: None }
     }
@@ -131,11 +126,11 @@ impl Caller {
     }
 }
 
-/// Whoever holds one of the keys, or a session that one of them opened; without keys, everyone who
+/// Whoever holds one of the keys, or a session that one of them opened; on an open API, everyone who
 /// gets past [`only_this_machine`].
 async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
     let (headers, keys) = (&parts.headers, &context.config.api.keys);
-    if keys.is_empty() {
+    if context.config.api.is_open() {
         return Ok(Caller::of_this_machine());
     }
     if headers.contains_key(AUTHORIZATION) {
@@ -217,49 +212,21 @@ pub(super) fn find_key<'a>(
     found
 }
 
-/// Which page made a request, as far as its browser says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Site {
-    /// One of this very origin.
-    Same,
-    Other,
-    /// The browser does not say, or it is no browser.
-    Unknown,
-}
-
-/// Tells from `Sec-Fetch-Site`, which browsers send to trustworthy addresses, else from `Origin`.
-pub(super) fn origin(headers: &HeaderMap) -> Site {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    match (text(SEC_FETCH_SITE), text(ORIGIN.as_str()), text(HOST.as_str())) {
-        (Some("same-origin"), ..) => Site::Same,
-        (Some(_), ..) => Site::Other,
-        // A page that hides its referrer hides its origin too.
-        (None, None | Some("null"), _) => Site::Unknown,
-        (None, Some(origin), Some(host)) => match origin.split_once("://") {
-            Some((_, site)) if site.eq_ignore_ascii_case(host) => Site::Same,
-            _ => Site::Other,
-        },
-        (None, Some(_), None) => Site::Other,
-    }
-}
-
-fn is_reading(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-}
-
-/// Middleware of an API without keys: a web page in a browser on this machine can send requests
-/// here, but it cannot hide the name it was loaded from (DNS rebinding, CSRF).
+/// Middleware of an API that is open on loopback: a proxy, or a web page in a browser on this
+/// machine, can send requests here that are nobody's of this machine (see `origin`).
 pub(super) async fn only_this_machine(
     State(context): State<Context>,
     request: Request,
     next: Next,
 ) -> Response {
-    if context.config.api.keys.is_empty()
-        && let Err(reason) = is_from_this_machine(request.method(), request.headers())
+    let (parts, body) = request.into_parts();
+    if context.config.api.is_open()
+        && let Err(reason) =
+            is_from_this_machine(&parts).and_then(|()| is_from_no_other_page(&parts))
     {
         return Problem::ForbiddenOrigin(reason).into_response();
     }
-    next.run(request).await
+    next.run(Request::from_parts(parts, body)).await
 }
 
 /// The same for pages, whose forms prove themselves: see `inspector::form`.
@@ -268,36 +235,13 @@ pub(super) async fn only_this_host(
     request: Request,
     next: Next,
 ) -> Response {
-    if context.config.api.keys.is_empty()
-        && let Err(reason) = is_to_this_host(request.headers())
+    let (parts, body) = request.into_parts();
+    if context.config.api.is_open()
+        && let Err(reason) = is_from_this_machine(&parts)
     {
         return Problem::ForbiddenOrigin(reason).into_response();
     }
-    next.run(request).await
-}
-
-fn is_to_this_host(headers: &HeaderMap) -> Result<(), &'static str> {
-    let host = headers.get(HOST).map(|value| value.to_str().unwrap_or_default());
-    if host.is_some_and(|host| !is_loopback(host)) {
-        return Err("without API keys, only requests to localhost are answered");
-    }
-    Ok(())
-}
-
-fn is_from_this_machine(method: &Method, headers: &HeaderMap) -> Result<(), &'static str> {
-    is_to_this_host(headers)?;
-    if is_reading(method) || !headers.contains_key(ORIGIN) || origin(headers) == Site::Same {
-        return Ok(());
-    }
-    Err("without API keys, pages of other origins may not change anything")
-}
-
-/// Whether a `Host` names this machine, whatever its port.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<axum::http::uri::Authority>() else { return false };
-    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    next.run(Request::from_parts(parts, body)).await
 }
 
 #[cfg(test)]
@@ -309,58 +253,6 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")))
             .collect()
-    }
-
-    #[test]
-    fn only_requests_to_this_machine_pass() {
-        for host in ["localhost:8086", "LOCALHOST", "127.0.0.1:1", "127.8.8.8", "[::1]:8086"] {
-            assert!(
-                is_from_this_machine(&Method::GET, &headers(&[("host", host)])).is_ok(),
-                "{host}"
-            );
-        }
-        for host in [
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1:8086",
-            "",
-            "127.0.0.1.nip.io",
-            "user@localhost",
-        ] {
-            let given = headers(&[("host", host)]);
-            let is_refused = is_from_this_machine(&Method::GET, &given).is_err();
-            assert_eq!(is_refused, host != "user@localhost", "{host}");
-        }
-    }
-
-    #[test]
-    fn a_page_of_another_origin_may_not_change_anything() {
-        let ours = headers(&[("host", "localhost:8086"), ("origin", "http://localhost:8086")]);
-        let other_port =
-            headers(&[("host", "localhost:8086"), ("origin", "http://localhost:3000")]);
-        let other_site = headers(&[("host", "localhost:8086"), ("origin", "https://evil.example")]);
-        let hidden = headers(&[("host", "localhost:8086"), ("origin", "null")]);
-        assert!(is_from_this_machine(&Method::POST, &ours).is_ok());
-        for foreign in [other_port, other_site, hidden] {
-            assert!(is_from_this_machine(&Method::POST, &foreign).is_err());
-            assert!(is_from_this_machine(&Method::GET, &foreign).is_ok());
-        }
-    }
-
-    #[test]
-    fn a_browser_s_own_word_on_the_site_outweighs_the_origin() {
-        let of = |pairs: &[(&'static str, &str)]| origin(&headers(pairs));
-        let ours = ("origin", "https://finishline.example");
-        let host = ("host", "finishline.example");
-        assert_eq!(of(&[host, ours]), Site::Same);
-        assert_eq!(of(&[("host", "inner:8086"), ours]), Site::Other);
-        assert_eq!(
-            of(&[("host", "inner:8086"), ours, (SEC_FETCH_SITE, "same-origin")]),
-            Site::Same
-        );
-        assert_eq!(of(&[host, ours, (SEC_FETCH_SITE, "cross-site")]), Site::Other);
-        assert_eq!(of(&[host, ("origin", "null")]), Site::Unknown);
-        assert_eq!(of(&[host]), Site::Unknown);
     }
 
     #[test]

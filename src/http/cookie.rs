@@ -10,7 +10,7 @@ use axum::http::{
     header::{COOKIE, HOST},
 };
 
-use super::access::is_loopback;
+use super::authority::is_loopback;
 use crate::config::ApiConfig;
 
 /// How a cookie may travel.

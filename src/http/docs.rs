@@ -96,7 +96,7 @@ impl Modify for ApiKey {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("One of `api.keys`. On loopback without keys, none is needed."))
+            .description(Some("One of `api.keys`, or the key in `finishline.key` that the service makes where none is set."))
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));

@@ -4,7 +4,10 @@
 //! Used by `app`. The invariant: a socket that was handed over is listened on or the start fails;
 //! none is passed over in silence.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use listenfd::ListenFd;
@@ -75,6 +78,18 @@ impl Listener {
             Some((TcpStream::from_std(stream).ok()?, peer))
         })
     }
+}
+
+/// How a listener's address is called up on this machine.
+pub fn reached_from_here(mut listener: SocketAddr) -> SocketAddr {
+    let loopback: IpAddr = match listener.ip() {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    if listener.ip().is_unspecified() {
+        listener.set_ip(loopback);
+    }
+    listener
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

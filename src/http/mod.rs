@@ -7,6 +7,7 @@
 pub mod access;
 mod answers;
 mod address_places;
+mod authority;
 mod bundle;
 mod callbacks;
 mod conditions;
@@ -29,6 +30,7 @@ mod limits;
 pub mod listen;
 mod observe;
 mod orders;
+mod origin;
 mod outputs;
 mod peers;
 pub mod probe;
@@ -39,6 +41,7 @@ mod results;
 mod routes;
 pub mod serve;
 mod session;
+mod sign_in_link;
 mod stats;
 mod submission;
 mod turns;
@@ -67,7 +70,12 @@ use tower_http::{
 
 use self::{error::Problem, feed::Feed, routes::Routes};
 pub use self::{
-    failures::Failures, limits::Limits, readiness::Readiness, session::Sessions, turns::Turns,
+    failures::Failures,
+    limits::Limits,
+    readiness::Readiness,
+    session::Sessions,
+    sign_in_link::{LINK_LIFETIME, SignInLink},
+    turns::Turns,
 };
 use crate::{
     blobs::{Blobs, Verified},
@@ -114,6 +122,8 @@ pub struct Parts {
     pub turns: Turns,
     /// Of people in browsers.
     pub sessions: Sessions,
+    /// Opens one of them.
+    pub sign_in_link: SignInLink,
     /// Of those who could not get in.
     pub failures: Failures,
     /// Cancelled when the service stops: whoever waits or follows is let go.

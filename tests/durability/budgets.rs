@@ -5,6 +5,7 @@
 
 use finishline::{
     domain::{
+        bounds::MAX_LIMIT,
         delivery::{
             MAX_KEPT, MAX_KEPT_AFTER_RESULT, MAX_OVERSIZE_EVENTS, MAX_REPEAT_EVENTS, Outcome,
         },

@@ -19,7 +19,6 @@ use finishline::{
         Receipt, Store, StoreError, sqlite::SqliteStore,
     },
 };
-use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};

@@ -336,6 +336,7 @@ async fn every_acknowledgement_has_forced_the_log_onto_the_disk() {
         ("FINISHLINE__CALLBACKS__LISTEN", "127.0.0.1:0"),
         ("FINISHLINE__CALLBACKS__PUBLIC_URL", "https://hooks.example"),
         ("FINISHLINE__API__LISTEN", "127.0.0.1:0"),
+        ("FINISHLINE__API__OPEN_ON_LOOPBACK", "true"),
         ("FINISHLINE__DATABASE__URL", &database),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

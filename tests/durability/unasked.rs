@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use finishline::{
     clock::Clock,
-    domain::{delivery::Outcome, ids::DeliveryId},
+    domain::{bounds::MAX_LIMIT, delivery::Outcome, ids::DeliveryId},
     store::{Addressee, Receipt, Spooled},
 };
 use reqwest::Method;

@@ -97,6 +97,7 @@ async fn outputs_large_and_small_are_copied_to_a_bucket_and_verified_there() {
         ("CALLBACKS__LISTEN", callbacks.as_str()),
         ("CALLBACKS__PUBLIC_URL", &format!("http://{callbacks}")),
         ("API__LISTEN", "127.0.0.1:0"),
+        ("API__OPEN_ON_LOOPBACK", "true"),
         ("DATABASE__URL", &database),
         ("ENGINE__BASE_URL", &engine.base_url()),
         ("ENGINE__AUTH__TOKEN_URL", &engine.token_url()),

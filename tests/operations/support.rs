@@ -28,6 +28,7 @@ pub fn settings(folder: &Path) -> Config {
         ("CALLBACKS__LISTEN", "127.0.0.1:0".to_owned()),
         ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1".to_owned()),
         ("API__LISTEN", "127.0.0.1:0".to_owned()),
+        ("API__OPEN_ON_LOOPBACK", "true".to_owned()),
         ("DATABASE__URL", format!("sqlite://{}", database(folder).display())),
     ];
     let environment = settings.map(|(key, value)| (format!("FINISHLINE__{key}"), value));

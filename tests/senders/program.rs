@@ -55,6 +55,7 @@ impl Setup {
             ("CALLBACKS__LISTEN", "127.0.0.1:0".to_owned()),
             ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1".to_owned()),
             ("API__LISTEN", "127.0.0.1:0".to_owned()),
+            ("API__OPEN_ON_LOOPBACK", "true".to_owned()),
             ("ENGINE__BASE_URL", "http://127.0.0.1:9".to_owned()),
             ("ENGINE__AUTH__TOKEN_URL", String::new()),
             ("DATABASE__URL", format!("sqlite://{}", database.display())),

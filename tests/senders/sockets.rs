@@ -72,13 +72,13 @@ async fn a_restart_on_sockets_handed_over_refuses_nobody() {
 }
 
 #[tokio::test]
-async fn a_socket_that_others_reach_needs_a_key_however_it_came() {
+async fn a_socket_that_others_reach_is_never_open_however_it_came() {
     let [callbacks, _] = sockets("127.0.0.1:0");
     let api = TcpListener::bind("0.0.0.0:0").expect("a port");
     let started = Setup::new().with_sockets(&callbacks, &api, "callbacks:api").try_start();
     let (code, log) = started.err().expect("it does not start");
     assert_eq!(code, Some(1));
-    assert!(log.contains("api.keys is empty, but the socket handed over"), "{log}");
+    assert!(log.contains("api.open_on_loopback is true, but the api listens on 0.0.0.0"), "{log}");
 }
 
 #[tokio::test]

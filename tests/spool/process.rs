@@ -29,6 +29,7 @@ impl Program {
                 ("FINISHLINE__CALLBACKS__LISTEN", "127.0.0.1:0"),
                 ("FINISHLINE__CALLBACKS__PUBLIC_URL", "http://127.0.0.1"),
                 ("FINISHLINE__API__LISTEN", "127.0.0.1:0"),
+                ("FINISHLINE__API__OPEN_ON_LOOPBACK", "true"),
                 ("FINISHLINE__ENGINE__BASE_URL", "http://127.0.0.1:9"),
                 ("FINISHLINE__ENGINE__AUTH__TOKEN_URL", ""),
                 ("FINISHLINE__DATABASE__URL", &database),

@@ -242,6 +242,7 @@ impl Service {
             ("CALLBACKS__LISTEN", "127.0.0.1:0"),
             ("CALLBACKS__PUBLIC_URL", "http://127.0.0.1"),
             ("API__LISTEN", "127.0.0.1:0"),
+            ("API__OPEN_ON_LOOPBACK", "true"),
             ("ENGINE__BASE_URL", "http://127.0.0.1:9"),
             ("ENGINE__AUTH__TOKEN_URL", ""),
             ("SPOOL__SIZE", "1MiB"),

@@ -125,6 +125,9 @@ impl Setup {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        if is_keyless(self.settings.iter().map(|(name, _)| name.as_str())) {
+            settings.push(("API__OPEN_ON_LOOPBACK".to_owned(), "true".to_owned()));
+        }
         let origin = engine.origin();
         let given = self.settings.into_iter();
         settings.extend(given.map(|(name, value)| (name, value.replace("{engine}", &origin))));
@@ -347,6 +350,11 @@ impl Service {
         let urls = self.engine.jobs().into_iter().filter_map(|job| job.callback_url);
         urls.rev().find(|url| url.contains(&part)).expect("the Engine has the job")
     }
+}
+
+/// Whether these settings say nothing of keys: such a test is not about them, and calls without.
+fn is_keyless<'a>(mut names: impl Iterator<Item = &'a str>) -> bool {
+    !names.any(|name| matches!(name, "API__KEYS" | "API__OPEN_ON_LOOPBACK"))
 }
 
 /// A job body that runs at once: its input has a download address.

@@ -53,6 +53,9 @@ impl Program {
             ("API__LISTEN", "127.0.0.1:0"),
             ("DATABASE__URL", database.as_str()),
         ];
+        if super::is_keyless(settings.iter().map(|(name, _)| *name)) {
+            all.push(("API__OPEN_ON_LOOPBACK", "true"));
+        }
         all.extend(settings);
         let all: Vec<(String, String)> = all
             .into_iter()

@@ -8,7 +8,7 @@ mod names;
 mod part;
 mod report;
 
-use std::{cell::RefCell, fs, path::PathBuf};
+use std::{cell::RefCell, path::PathBuf};
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
@@ -20,7 +20,7 @@ use super::{
     Failure,
     progress::{Progress, shell_word},
 };
-use crate::{api, client::Client, domain::ids::JobId};
+use crate::{api, client::Client, domain::ids::JobId, private_files};
 
 /// Files that come at a time: meshes are small, so most of the time goes into asking.
 const AT_A_TIME: usize = 4;
@@ -94,7 +94,7 @@ struct Copy {
 impl Folder {
     /// The folder, made if need be.
     pub(super) fn new(path: PathBuf, existing: Existing) -> anyhow::Result<Self> {
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        private_files::create_folder(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, existing })
     }
 

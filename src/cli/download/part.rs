@@ -18,10 +18,7 @@ use tokio::{
 };
 
 use super::{Copy, Existing};
-use crate::{client::Partial, domain::digest::hex};
-
-/// What files are made with before the user's own mask.
-const MODE: u32 = 0o666;
+use crate::{client::Partial, domain::digest::hex, private_files};
 
 /// Bytes of a file that are read at a time.
 const PIECE: usize = 256 * 1024;
@@ -50,7 +47,8 @@ impl Part {
         let file: NamedTempFile = tempfile::Builder::new()
             .prefix(".finishline-")
             .suffix(".part")
-            .permissions(Permissions::from_mode(MODE))
+            // A patient's: who is to read it beside its owner, the owner decides.
+            .permissions(Permissions::from_mode(private_files::FILE_MODE))
             .tempfile_in(folder)?;
         let (file, path) = file.into_parts();
         let file = File::from_std(file);

@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::cli::Failure;
+use crate::{cli::Failure, private_files};
 
 /// Far more than a cursor has.
 const MAX_BYTES: u64 = 4096;
@@ -87,7 +87,7 @@ fn lock(path: &Path) -> Result<File, Failure> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
-    let file = File::options().create(true).truncate(false).write(true).open(&name);
+    let file = private_files::options().create(true).truncate(false).write(true).open(&name);
     let file = file.with_context(|| name.display().to_string()).map_err(Failure::usage)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -27,7 +27,7 @@ impl Api {
         let scheme = if is_https { "https" } else { "http" };
         Self {
             origin: format!("{scheme}://{}", host.unwrap_or("localhost:8086")),
-            has_keys: !context.config.api.keys.is_empty(),
+            has_keys: !context.config.api.is_open(),
             callbacks: context.config.callbacks.listen.to_string(),
         }
     }

@@ -10,6 +10,7 @@ mod form;
 mod job;
 mod jobs;
 mod layout;
+mod link;
 mod overview;
 mod parts;
 mod refusal;
@@ -56,6 +57,7 @@ pub(super) fn routes(context: &Context) -> Routes {
         .route("/submit", get(submit::show).post(submit::submit))
         .route("/search", get(jobs::search::lead))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
+        .route("/sign-in/{secret}", get(link::show).post(link::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .layer(from_fn_with_state(context.clone(), count))
         .route("/assets/{version}/{name}", get(assets::serve))

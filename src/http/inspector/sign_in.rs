@@ -29,10 +29,10 @@ use super::{
 use crate::config::Scope;
 
 /// Where a sign-in leads if it was not on the way to another page.
-const START: &str = "/jobs";
+pub(super) const START: &str = "/jobs";
 
-const WRONG: &str = "This is not one of the service's keys. They stand under api.keys in its \
-    settings.";
+const WRONG: &str = "This is not one of the service's keys. They are under api.keys in its \
+    settings; without any, the key is in its file finishline.key.";
 const TOO_MANY: &str = "Too many wrong keys came from your address. A right key is let in at any \
     time.";
 
@@ -43,7 +43,7 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Response {
     let next = next_of(query.as_deref().unwrap_or_default().as_bytes());
-    if context.config.api.keys.is_empty() {
+    if context.config.api.is_open() {
         return Redirect::to(&next).into_response();
     }
     match Visitor::of(&headers, &context) {
@@ -61,7 +61,7 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Refusal> {
     let next = local(form.get("next").unwrap_or_default());
     let keys = &context.config.api.keys;
-    if keys.is_empty() {
+    if context.config.api.is_open() {
         return Ok(Redirect::to(&next).into_response());
     }
     let given = form.get("key").unwrap_or_default().trim();
@@ -103,7 +103,7 @@ pub(super) async fn sign_out(
 
 /// Ends a request's session, if there is one. It is over for this process whatever the database
 /// says; an error means that a restart would not know of it.
-async fn leave(context: &Context, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) async fn leave(context: &Context, headers: &HeaderMap) -> Result<(), Refusal> {
     let now = context.clock.now();
     let Some(signed_out) = context.sessions.end(headers, &context.config.api.keys, now) else {
         return Ok(());

@@ -45,7 +45,7 @@ impl Visitor {
 
     /// Whoever a request's session belongs to; `None` if they have to sign in first.
     pub(super) fn of(headers: &HeaderMap, context: &Context) -> Option<Self> {
-        let is_signed_in = !context.config.api.keys.is_empty();
+        let is_signed_in = !context.config.api.is_open();
         let caller = match is_signed_in {
             true => access::of_session(headers, context)?,
             false => Caller::of_this_machine(),

@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, ErrorKind},
-    os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +21,7 @@ use super::{
     SpoolOpenError, SpoolState,
     record::{HEADER_BYTES, Header, Payload, SpoolId},
 };
-use crate::store::SpoolMark;
+use crate::{private_files, store::SpoolMark};
 
 /// The head's block; the first record begins behind it.
 const START: u64 = 4096;
@@ -297,7 +297,7 @@ fn existing(path: &Path) -> io::Result<Option<File>> {
         Ok(file) if file.metadata()?.len() == 0 => Ok(None),
         Ok(file) => {
             // It may have been restored from a copy. Best effort: not every file system can.
-            let _ = file.set_permissions(Permissions::from_mode(0o600));
+            let _ = file.set_permissions(Permissions::from_mode(private_files::FILE_MODE));
             Ok(Some(file))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -324,8 +324,8 @@ fn create(path: &Path, size_bytes: u64) -> io::Result<(File, SpoolId)> {
 }
 
 fn fill(path: &Path, size_bytes: u64) -> io::Result<(File, SpoolId)> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true).mode(0o600);
+    let mut options = private_files::options();
+    options.read(true).write(true).create(true).truncate(true);
     let file = options.open(path)?;
     allocate(&file, 0, size_bytes)?;
     let id: SpoolId = rand::random();

@@ -113,6 +113,7 @@ impl SqliteStore {
         let unusable =
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
         let lock = open::lock(path)?;
+        open::tighten(path);
         let options = SqliteConnectOptions::new()
             .filename(path)
             .journal_mode(SqliteJournalMode::Wal)

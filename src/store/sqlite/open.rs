@@ -4,8 +4,7 @@
 //! invariant: a connection that is handed out commits durably.
 
 use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +16,11 @@ use sqlx::{
 };
 
 use super::{mirror, relay, submit};
+use crate::private_files;
+
+/// What stands beside the database: its name is the database's with one of these at its end. SQLite
+/// gives those it makes the database's own mode.
+const BESIDE: [&str; 5] = ["", "-wal", "-shm", "-journal", "-lock"];
 
 /// Embedded, so that the binary brings its schema along.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -35,8 +39,8 @@ pub enum OpenError {
 /// Creates the file readable by its owner alone, and takes it for this process.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let unusable = |error: std::io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let mut private = OpenOptions::new();
-    private.create(true).truncate(false).write(true).mode(0o600);
+    let mut private = private_files::options();
+    private.create(true).truncate(false).write(true);
     private.open(path).map_err(unusable)?;
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push("-lock");
@@ -45,6 +49,15 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// Takes files that an older release, or a copy by hand, left readable away from other users.
+pub(super) fn tighten(path: &Path) {
+    for end in BESIDE {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        private_files::tighten(Path::new(&name));
     }
 }
 

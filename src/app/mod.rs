@@ -3,9 +3,12 @@
 //! Production and tests take the same door. The invariants: what was answered 2xx is on disk when
 //! `run` returns, and a worker or a listener that dies ends the process with failure.
 
+mod state;
+
 use std::{
     future::Future,
     net::SocketAddr,
+    path::{Path, PathBuf},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -30,9 +33,9 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Failures, Limits, Parts, Patterns, Readiness, Sessions, Turns,
+        self, Context, Failures, Limits, Parts, Patterns, Readiness, Sessions, SignInLink, Turns,
         feed::Feed,
-        listen::{Inherited, Listener},
+        listen::{self, Inherited, Listener},
         serve::{Connections, Door, serve},
     },
     outbound::{Outbound, Permissions},
@@ -49,6 +52,8 @@ use crate::{
         relay::Relayer,
     },
 };
+
+pub use crate::http::LINK_LIFETIME;
 
 /// How long a file store may take at start to show that it can be written.
 const FILES_PATIENCE: Duration = Duration::from_secs(10);
@@ -69,16 +74,26 @@ impl Listeners {
     /// Takes what was handed over to this process (systemd's socket activation), and opens the
     /// rest. To be called once, at start.
     pub async fn inherit_or_bind(config: &Config) -> anyhow::Result<Self> {
-        let listeners = Self::complete(config, Listener::inherit(config.merged())?)?;
-        // The settings were checked against the address that stands in them.
-        let api = listeners.api()?;
-        if config.api.keys.is_empty() && !api.ip().to_canonical().is_loopback() {
+        Self::complete(config, Listener::inherit(config.merged())?)
+    }
+
+    /// The settings were checked against the address that stands in them, which need not be the one
+    /// of a socket that was handed over.
+    fn refuse_strangers(&self, config: &Config) -> anyhow::Result<()> {
+        let api = self.api()?;
+        if config.api.open_on_loopback && self.api.is_none() {
             bail!(
-                "api.keys is empty, but the socket handed over for the api listens on {api}, which \
-                 other machines reach: add a key"
+                "api.open_on_loopback is true, but the api shares the callbacks listener, which \
+                 the internet reaches: leave it out"
             );
         }
-        Ok(listeners)
+        if config.api.open_on_loopback && !api.ip().to_canonical().is_loopback() {
+            bail!(
+                "api.open_on_loopback is true, but the api listens on {api}, which other machines \
+                 reach: leave it out"
+            );
+        }
+        Ok(())
     }
 
     fn complete(config: &Config, inherited: Inherited) -> anyhow::Result<Self> {
@@ -93,7 +108,9 @@ impl Listeners {
             }
             (None, _) => None,
         };
-        Ok(Self { callbacks, api })
+        let listeners = Self { callbacks, api };
+        listeners.refuse_strangers(config)?;
+        Ok(listeners)
     }
 
     /// What comes in through each.
@@ -135,6 +152,8 @@ pub struct App {
     listeners: Listeners,
     /// Ends when the store is closed.
     writer: JoinHandle<()>,
+    /// Where the API's key is, if the service made it for itself.
+    key_file: Option<PathBuf>,
 }
 
 impl App {
@@ -151,12 +170,14 @@ impl App {
 
     /// The same on a store that is open already.
     pub fn with_store(
-        config: Config,
+        mut config: Config,
         listeners: Listeners,
         clock: Clock,
         opened: Opened,
     ) -> anyhow::Result<Self> {
         let Opened { store, writer, wake } = opened;
+        listeners.refuse_strangers(&config)?;
+        let key_file = state::make_key(&mut config)?;
         let permissions = Permissions {
             allow_private: config.outbound.allow_private,
             allow_http: config.outbound.allow_http,
@@ -191,6 +212,7 @@ impl App {
             readiness: Readiness::default(),
             turns: Turns::default(),
             sessions: Sessions::new(store.signing_key(), store.signed_out()),
+            sign_in_link: SignInLink::default(),
             failures: Failures::default(),
             config: Arc::new(config),
             feed: Feed::new(store.clone()),
@@ -207,7 +229,20 @@ impl App {
             metrics: telemetry::start_metrics(),
             tasks: TaskTracker::new(),
         });
-        Ok(Self { context, listeners, writer })
+        Ok(Self { context, listeners, writer, key_file })
+    }
+
+    /// Where the API's key is, if the service made it for itself.
+    pub fn key_file(&self) -> Option<&Path> {
+        self.key_file.as_deref()
+    }
+
+    /// Makes a link that signs one browser in to the inspector, once, with the service's own key.
+    /// It is a secret until it is used. An earlier link does not work any more.
+    pub fn sign_in_link(&self) -> std::io::Result<String> {
+        let api = listen::reached_from_here(self.listeners.api()?);
+        let path = self.context.sign_in_link.make(self.context.clock.now());
+        Ok(format!("http://{api}{path}"))
     }
 
     /// The address that the Engine calls back on, or why there is none.
@@ -264,7 +299,7 @@ impl App {
 
     /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { context, listeners, mut writer } = self;
+        let Self { context, listeners, mut writer, .. } = self;
         let stopping = context.stopping.clone();
         let connections = Connections::new(&context.config.service, stopping.clone());
         let mut doors = JoinSet::new();
@@ -352,12 +387,9 @@ pub fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::
     if config.spool.size == 0 {
         return Ok(intake);
     }
-    let path = config.spool.path.clone().unwrap_or_else(|| {
-        let mut beside = config.database.path.clone().into_os_string();
-        beside.push("-spool");
-        beside.into()
-    });
-    let spool = Spool::open(&path, config.spool.size, store.spool_mark(), clock.now())?;
+    state::make_folder(config)?;
+    let spool =
+        Spool::open(&config.spool_file(), config.spool.size, store.spool_mark(), clock.now())?;
     let id_pointers = config.engine.job_id_pointers.clone();
     Ok(intake.with_spool(spool, config.spool.wait, id_pointers))
 }
