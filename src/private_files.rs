@@ -14,7 +14,7 @@ use std::{
 pub const FILE_MODE: u32 = 0o600;
 
 /// The same for a folder.
-const FOLDER_MODE: u32 = 0o700;
+pub const FOLDER_MODE: u32 = 0o700;
 
 /// What the group and all others may do.
 const OTHERS: u32 = 0o077;

@@ -4,7 +4,7 @@
 //! It plays the company's software: everything it does goes through the service's own doors. The
 //! invariant: it needs no network, no account and no settings, and leaves nothing behind.
 
-use std::{path::Path, time::Duration};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
@@ -23,6 +23,7 @@ use crate::{
     clock::{Clock, Stopwatch},
     config::{self, Config, LogConfig, LogFormat},
     domain::digest::hex,
+    private_files,
     simulator::{Options, Simulator},
     telemetry,
 };
@@ -40,7 +41,9 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let level = "warn".parse().expect("a level");
     telemetry::start_logging(&LogConfig { format: LogFormat::Text, level });
-    let folder = tempfile::Builder::new().prefix("finishline-demo-").tempdir()?;
+    let private = Permissions::from_mode(private_files::FOLDER_MODE);
+    let folder =
+        tempfile::Builder::new().prefix("finishline-demo-").permissions(private).tempdir()?;
     let options = Options { check_uploads: true, ..Options::default() };
     let simulator = Simulator::start(TcpListener::bind("127.0.0.1:0").await?, options).await?;
     let mut config = settings(&simulator, folder.path())?;

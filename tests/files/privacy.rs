@@ -19,23 +19,19 @@ use crate::support::{
     Answer, Program, dead_port, free_port, http_client, run_program, text, wait_for,
 };
 
-/// Everything below a folder, and the folder itself, with its mode.
+/// Everything below a folder with its mode.
 fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
-    let mut found = vec![(folder.to_owned(), mode(folder))];
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         // What is gone meanwhile was temporary.
         let Ok(about) = path.symlink_metadata() else { continue };
-        match about.is_dir() {
-            true => found.extend(modes(&path)),
-            false => found.push((path, about.permissions().mode() & 0o7777)),
+        if about.is_dir() {
+            found.extend(modes(&path));
         }
+        found.push((path, about.permissions().mode() & 0o7777));
     }
     found
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
 }
 
 /// Fails unless all of it is its owner's; answers the names of what was looked at.
@@ -184,8 +180,7 @@ async fn what_an_older_release_left_readable_is_tightened_at_the_next_start() {
     };
     for (path, _) in modes(folder.path()) {
         match path.is_dir() {
-            true if path != folder.path() => open(&path, 0o755),
-            true => {}
+            true => open(&path, 0o755),
             false => open(&path, 0o644),
         }
     }
