@@ -435,6 +435,10 @@ pub trait Store: Send + Sync {
         public_url: Option<&str>,
     ) -> Result<HashMap<JobId, Marks>, StoreError>;
 
+    /// The job that the Engine knows by this id, inbox jobs aside; `None` if there is none, or more
+    /// than one.
+    async fn job_of_engine(&self, engine_job_id: &str) -> Result<Option<JobId>, StoreError>;
+
     /// All jobs of a filter, newest first, page by page as the reader takes them.
     fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>>;
 

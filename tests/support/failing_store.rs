@@ -288,6 +288,10 @@ impl Store for FailingStore {
         self.pass("marks", self.inner.marks(ids, public_url)).await
     }
 
+    async fn job_of_engine(&self, engine_job_id: &str) -> Result<Option<JobId>, StoreError> {
+        self.pass("job_of_engine", self.inner.job_of_engine(engine_job_id)).await
+    }
+
     fn all_jobs(&self, filter: JobFilter) -> BoxStream<'static, Result<Job, StoreError>> {
         match self.strike("all_jobs") {
             None => self.inner.all_jobs(filter),

@@ -7,19 +7,29 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use sqlx::{
     Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    sqlite::SqliteConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{mirror, relay, submit};
 
 /// Embedded, so that the binary brings its schema along.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for another process (a backup, an administrator) to let go.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
+const ROW_BUFFER: usize = 1_000;
+
+/// Prepared statements kept by the writer: each batch size has its own text.
+const WRITER_STATEMENTS: usize = 1_024;
 
 /// Why a database cannot be opened; each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +56,24 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(std::fs::TryLockError::Error(error)) => Err(unusable(error)),
     }
+}
+
+/// How the database is opened by whoever uses it in earnest.
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .row_buffer_size(ROW_BUFFER)
+}
+
+/// The same for the connection that writes. What is deleted or overwritten is zeroed: erased means
+/// erased.
+pub(super) fn writing(options: &SqliteConnectOptions) -> SqliteConnectOptions {
+    let options = options.clone().pragma("secure_delete", "on");
+    options.statement_cache_capacity(WRITER_STATEMENTS)
 }
 
 /// The schema that this program writes: the number of its newest migration.
