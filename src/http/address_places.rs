@@ -21,8 +21,9 @@ use crate::domain::ids::JobId;
 /// Bodies that are received, and brought on record, at once for one address.
 const PLACES: usize = 2;
 
-/// Senders that may wait for a place. Each holds a connection, and an honest Engine has one.
-const MAX_WAITING: usize = 64;
+/// Senders that may wait for a place. Each holds one of `service.max_connections` (4,096 unless
+/// set), and an honest Engine has a few.
+const MAX_WAITING: usize = 256;
 
 /// Cheap to clone; clones share the places.
 #[derive(Clone, Default)]

@@ -335,11 +335,14 @@ async fn read_arrival(
             Some(reason) => Reading::Malformed(reason),
             None => result::read(&body, &id_pointers),
         };
-        let addressee = match addressed.address {
-            Some(address) => Addressee::Job(address.id),
-            None => Addressee::Inbox(inbox_key(&body, &sha256, &id_pointers)),
+        let (addressee, engine_job_id) = match addressed.address {
+            Some(address) => (Addressee::Job(address.id), None),
+            None => {
+                let id = engine_job_id(&body, &id_pointers);
+                (Addressee::Inbox(inbox_key(id.as_deref(), &sha256)), id)
+            }
         };
-        Ok(Arrival {
+        let arrival = Arrival {
             delivery_id: DeliveryId::new(received_at),
             addressee,
             signer: addressed.address.map(|address| address.signer),
@@ -349,21 +352,32 @@ async fn read_arrival(
             body,
             sha256,
             reading,
-        })
+        };
+        Ok::<_, BodyError>((arrival, engine_job_id))
     };
-    if !is_slow {
-        return read();
+    let (mut arrival, engine_job_id) = if is_slow {
+        let _place = context.limits.reading().await;
+        tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+            std::panic::resume_unwind(error.into_panic());
+        })?
+    } else {
+        read()?
+    };
+    if let Some(engine_job_id) = engine_job_id {
+        // While the database refuses, it is taken for a job that was submitted elsewhere.
+        let ours = context.store.job_of_engine(&engine_job_id).await.unwrap_or(None);
+        arrival.addressee = ours.map_or(arrival.addressee, Addressee::Job);
     }
-    let _place = context.limits.reading().await;
-    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
-        std::panic::resume_unwind(error.into_panic());
-    })
+    Ok(arrival)
 }
 
-/// The Engine's id where the body has one, else the body itself.
-fn inbox_key(body: &[u8], sha256: &[u8; 32], id_pointers: &[String]) -> [u8; 32] {
-    let value = json::parse(body).ok();
-    match value.and_then(|value| result::engine_job_id(value, id_pointers)) {
+fn engine_job_id(body: &[u8], id_pointers: &[String]) -> Option<String> {
+    result::engine_job_id(json::parse(body).ok()?, id_pointers)
+}
+
+/// What an inbox job is found again by: the Engine's id where the body has one, else the body.
+fn inbox_key(engine_job_id: Option<&str>, sha256: &[u8; 32]) -> [u8; 32] {
+    match engine_job_id {
         Some(id) => Sha256::digest(format!("engine-job:{id}")).into(),
         None => *sha256,
     }

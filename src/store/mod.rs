@@ -439,6 +439,10 @@ pub trait Store: SessionStore {
         public_url: Option<&str>,
     ) -> Result<HashMap<JobId, Marks>, StoreError>;
 
+    /// The job that the Engine knows by this id, inbox jobs aside; `None` if there is none, or more
+    /// than one.
+    async fn job_of_engine(&self, engine_job_id: &str) -> Result<Option<JobId>, StoreError>;
+
     /// `Found(None)` while the job has no result.
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError>;
 

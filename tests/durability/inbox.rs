@@ -169,3 +169,19 @@ async fn an_oversize_body_makes_no_inbox_job() {
     service.post_to(&url, "x".repeat(1_025)).await.problem(413, "payload-too-large");
     assert!(service.jobs().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_body_with_the_engine_s_id_of_a_submitted_job_belongs_to_that_job() {
+    let (service, url) = service_with_inbox().await;
+    let job = service.submitted(&ready_job()).await;
+    let (id, engine_job_id) = (text(&job["id"]), &job["engineJobId"]);
+    let running = json!({"jobId": engine_job_id, "state": "running"}).to_string();
+    assert_eq!(service.outcome(&url, running).await, "unrecognised");
+    let body = json!({"jobId": engine_job_id, "success": true}).to_string();
+    assert_eq!(service.outcome(&url, body.clone()).await, "stored");
+    assert_eq!(service.outcome(&url, body.clone()).await, "duplicate");
+    assert_eq!(service.jobs().await.len(), 1, "no other job is made");
+    let job = service.job(id).await;
+    assert_eq!((&job["status"], &job["deliveries"]), (&json!("succeeded"), &json!(2)));
+    assert_eq!(service.get(&format!("/v1/jobs/{id}/result")).await.body, body);
+}

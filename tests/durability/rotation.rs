@@ -134,8 +134,10 @@ async fn a_replaced_key_ends_with_its_last_job() {
     service.restart().await;
     assert_eq!(count(&mut database, keys).await, 0, "no job needs it");
     service.post_to(&url, r#"{"success":true}"#).await.problem(404, "not-found");
-    let files = std::fs::read(&service.database).expect("the file");
-    assert!(!files.windows(32).any(|bytes| bytes == old), "nor are its bytes left in the file");
+    drop(database);
+    service.stop().await;
+    let file = std::fs::read(&service.database).expect("the file");
+    assert!(!file.windows(32).any(|bytes| bytes == old), "nor are its bytes left in the file");
 }
 
 #[tokio::test(flavor = "multi_thread")]

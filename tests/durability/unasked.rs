@@ -185,7 +185,7 @@ async fn a_spooled_arrival_is_taken_in_if_it_came_within_the_seven_days() {
     let subject = &Subject::sqlite().await;
     let job = begun(subject, 0).await;
     let first = arrival(Addressee::Job(job.id), DeliveryId::new(now(0)), 0, r#"{"success":true}"#);
-    taken!(subject.receive(first));
+    taken!(subject.receive(first.clone()));
     let spool = |number: u64, seconds: u64| {
         let body = format!("[{number}]");
         let arrival = arrival(Addressee::Job(job.id), DeliveryId::new(now(0)), seconds, &body);

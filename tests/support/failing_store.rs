@@ -299,6 +299,10 @@ impl Store for FailingStore {
         self.pass("marks", self.inner.marks(ids, public_url)).await
     }
 
+    async fn job_of_engine(&self, engine_job_id: &str) -> Result<Option<JobId>, StoreError> {
+        self.pass("job_of_engine", self.inner.job_of_engine(engine_job_id)).await
+    }
+
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {
         self.pass("result", self.inner.result(id)).await
     }

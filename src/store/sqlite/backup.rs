@@ -13,7 +13,7 @@ use std::{
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::NamedTempFile;
 
-use super::BUSY_TIMEOUT;
+use super::open::BUSY_TIMEOUT;
 
 /// A copy that was made.
 #[derive(Clone, Copy, Debug)]

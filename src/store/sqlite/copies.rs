@@ -10,7 +10,10 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteSynchronous},
 };
 
-use super::{BUSY_TIMEOUT, OpenError, inspect, mirror, open::schema_version};
+use super::{
+    OpenError, inspect, mirror,
+    open::{BUSY_TIMEOUT, schema_version},
+};
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
 /// Copies of one page.

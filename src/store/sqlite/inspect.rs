@@ -14,8 +14,8 @@ use sqlx::{
 };
 
 use super::{
-    BUSY_TIMEOUT, OpenError,
-    open::{lock, schema_version},
+    OpenError,
+    open::{BUSY_TIMEOUT, lock, schema_version},
     rows,
 };
 use crate::domain::ids::DeliveryId;

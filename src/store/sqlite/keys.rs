@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{BUSY_TIMEOUT, OpenError, open, read, rows};
+use super::{OpenError, open, read, rows};
 use crate::{
     domain::{
         callback_address::{AddressRecord, last_end},
@@ -71,7 +71,7 @@ pub(super) async fn load(
     Ok(SigningKeys { current, retired: retired.iter().map(key).collect::<sqlx::Result<_>>()? })
 }
 
-fn key(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<SigningKey> {
+fn key(row: &SqliteRow) -> sqlx::Result<SigningKey> {
     let number = KeyNumber(row.try_get("number")?);
     Ok(SigningKey { number, bytes: rows::digest(row, "signing_key")? })
 }
@@ -112,13 +112,7 @@ pub async fn rotate(path: &Path, now: Timestamp) -> Result<Rotated, RotateError>
     let unusable = |error: sqlx::Error| {
         RotateError::Open(OpenError::Unusable(path.to_owned(), error.to_string()))
     };
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-        .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-        // A key that is dropped is overwritten.
-        .pragma("secure_delete", "on");
+    let options = open::writing(&open::options(path));
     let mut connection = open::connect(&options).await.map_err(unusable)?;
     open::migrate(&mut connection, path).await.map_err(RotateError::Open)?;
     let rotated = replace(&mut connection, now).await.map_err(unusable)?;
@@ -171,7 +165,7 @@ pub(super) async fn address(
 }
 
 /// The columns `finished_at`, `key_number` and `earlier_keys` of a job.
-pub(super) fn record(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<AddressRecord> {
+pub(super) fn record(row: &SqliteRow) -> sqlx::Result<AddressRecord> {
     let earlier: &str = row.try_get("earlier_keys")?;
     let earlier_keys = serde_json::from_str(earlier).map_err(|error| {
         sqlx::Error::ColumnDecode { index: "earlier_keys".into(), source: Box::new(error) }

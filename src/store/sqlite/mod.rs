@@ -37,7 +37,6 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -68,15 +67,6 @@ use crate::domain::{
     signing_keys::SigningKeys,
 };
 use crate::wake::Wake;
-
-/// How long a statement waits for another process (a backup, an administrator) to let go.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
-const ROW_BUFFER: usize = 1_000;
-
-/// Prepared statements kept by the writer: each batch size has its own text.
-const WRITER_STATEMENTS: usize = 1_024;
 
 /// See the module. Dropping it without [`Store::close`] loses nothing that was answered.
 pub struct SqliteStore {
@@ -114,18 +104,8 @@ impl SqliteStore {
             |error: &dyn std::fmt::Display| OpenError::Unusable(path.to_owned(), error.to_string());
         let lock = open::lock(path)?;
         open::tighten(path);
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .row_buffer_size(ROW_BUFFER);
-        let writing = options
-            .clone()
-            // What is deleted or overwritten is zeroed: erased means erased.
-            .pragma("secure_delete", "on")
-            .statement_cache_capacity(WRITER_STATEMENTS);
+        let options = open::options(path);
+        let writing = open::writing(&options);
         let mut connection = open::connect(&writing).await.map_err(|error| unusable(&error))?;
         open::migrate(&mut connection, path).await?;
         let signing_keys =
@@ -438,6 +418,10 @@ impl Store for SqliteStore {
         public_url: Option<&str>,
     ) -> Result<HashMap<JobId, Marks>, StoreError> {
         ask!(self, read::marks, ids, public_url)
+    }
+
+    async fn job_of_engine(&self, engine_job_id: &str) -> Result<Option<JobId>, StoreError> {
+        ask!(self, read::job_of_engine, engine_job_id)
     }
 
     async fn result(&self, id: JobId) -> Result<Lookup<Option<StoredResult>>, StoreError> {

@@ -6,13 +6,14 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use sqlx::{
     Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    sqlite::SqliteConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{mirror, relay, submit};
@@ -24,6 +25,15 @@ const BESIDE: [&str; 5] = ["", "-wal", "-shm", "-journal", "-lock"];
 
 /// Embedded, so that the binary brings its schema along.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for another process (a backup, an administrator) to let go.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
+const ROW_BUFFER: usize = 1_000;
+
+/// Prepared statements kept by the writer: each batch size has its own text.
+const WRITER_STATEMENTS: usize = 1_024;
 
 /// Why a database cannot be opened; each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +69,24 @@ pub(super) fn tighten(path: &Path) {
         name.push(end);
         private_files::tighten(Path::new(&name));
     }
+}
+
+/// How the database is opened by whoever uses it in earnest.
+pub(super) fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .row_buffer_size(ROW_BUFFER)
+}
+
+/// The same for the connection that writes. What is deleted or overwritten is zeroed: erased means
+/// erased.
+pub(super) fn writing(options: &SqliteConnectOptions) -> SqliteConnectOptions {
+    let options = options.clone().pragma("secure_delete", "on");
+    options.statement_cache_capacity(WRITER_STATEMENTS)
 }
 
 /// The schema that this program writes: the number of its newest migration.

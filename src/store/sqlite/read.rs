@@ -91,6 +91,19 @@ pub(super) fn push_jobs(
     }
 }
 
+pub(super) async fn job_of_engine(
+    connection: &mut SqliteConnection,
+    engine_job_id: &str,
+) -> sqlx::Result<Option<JobId>> {
+    let found = sqlx::query_scalar(
+        "select id from jobs where engine_job_id = ? and origin <> 'inbox' limit 2",
+    )
+    .bind(engine_job_id)
+    .fetch_all(connection)
+    .await?;
+    Ok(if let [only] = found[..] { Some(JobId(only)) } else { None })
+}
+
 pub(super) async fn marks(
     connection: &mut SqliteConnection,
     ids: &[JobId],
