@@ -11,6 +11,7 @@ pub mod ids;
 pub mod job;
 pub mod json;
 pub mod mirror;
+pub mod pace;
 pub mod page;
 pub mod reconcile;
 pub mod relay;

@@ -25,7 +25,8 @@ pub use self::{
 };
 use crate::{
     clock::{self, Clock},
-    config::EngineConfig,
+    config::{EngineConfig, LeastRate},
+    domain::pace::Pace,
     outbound::{self, Outbound},
 };
 
@@ -76,6 +77,8 @@ pub struct Engine {
     clock: Clock,
     /// A result is as large as a callback may be.
     max_result_bytes: usize,
+    /// How slow a storage may be that takes an upload.
+    pace: Pace,
 }
 
 impl Engine {
@@ -87,7 +90,14 @@ impl Engine {
         max_result_bytes: usize,
     ) -> Self {
         let tokens = Tokens::new(config.auth.clone(), outbound.clone(), clock.clone());
-        Self { config, outbound, tokens, clock, max_result_bytes }
+        let least = LeastRate::default();
+        let pace = Pace::new(least.bytes_per_second, least.patience);
+        Self { config, outbound, tokens, clock, max_result_bytes, pace }
+    }
+
+    /// The same, with another pace for storages that take an upload.
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Fetches a token for real, without using it; answers how long it would be good, or why there

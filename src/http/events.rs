@@ -84,12 +84,13 @@ pub async fn timeline(
     security(("key" = [])),
 )]
 pub async fn follow(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (job_id, after) = read_query(&query.unwrap_or_default(), &headers)?;
+    let place = context.limits.places.take(&caller.name)?;
     // Subscribed before the store is read: what the replay does not hold, the feed brings.
     let live = context.feed.follow().await?;
     let last = context.store.last_event().await?;
@@ -98,7 +99,8 @@ pub async fn follow(
     let seen = after.map_or(last, |seq| seq.min(last));
     let follower = Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()) };
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok(Sse::new(follower.into_stream()).keep_alive(heartbeat).into_response())
+    let events = Sse::new(follower.into_stream()).keep_alive(heartbeat);
+    Ok(place.until_sent(events.into_response()))
 }
 
 fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option<i64>), Problem> {

@@ -13,7 +13,13 @@ use axum::{
     },
 };
 
-use super::{Context, access::MaySubmit, error::Problem, extract::FilePath, upload};
+use super::{
+    Context,
+    access::MaySubmit,
+    error::Problem,
+    extract::FilePath,
+    upload::{self, Arriving},
+};
 use crate::{api, engine::FileHead};
 
 /// What clients announce by themselves when nobody named a type; it says nothing of a scan.
@@ -49,14 +55,16 @@ const FORM: &str = "application/x-www-form-urlencoded";
     security(("key" = [])),
 )]
 pub async fn upload(
-    _: MaySubmit,
+    MaySubmit(caller): MaySubmit,
     State(context): State<Context>,
     FilePath(id, name): FilePath,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<api::Job>, Problem> {
     let head = file_head(&headers)?;
-    Ok(Json(upload::upload(context, (id, name), head, body).await?.into()))
+    let place = context.limits.places.take(&caller.name)?;
+    let file = Arriving { head, body, place };
+    Ok(Json(upload::upload(context, (id, name), file).await?.into()))
 }
 
 /// Tells the Engine of an input that its caller uploaded.

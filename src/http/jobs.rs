@@ -82,17 +82,19 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     expect_json(&headers)?;
     let key = idempotency_key(&headers)?;
-    let body = read_body(&context.limits, &headers, body, MAX_JOB_BODY).await;
+    let wait = wait::preferred(&headers);
+    // Before the Engine hears of the job: whoever is refused may come again.
+    let _place = wait.map(|_| context.limits.places.take(&caller.name)).transpose()?;
+    let body = read_body(&context.limits.of_callers(), &headers, body, MAX_JOB_BODY).await;
     let body = body.map_err(|error| error.into_problem(MAX_JOB_BODY))?;
     let request = JobRequest::parse(&body, &defaults(&context))?;
     let idempotency = key.map(|key| once(&caller.name, key, &request));
-    let wait = wait::preferred(&headers);
     let submitted = match (submit_job(context.clone(), request, idempotency).await?, wait) {
         (Submitted::Now(job), Some(wait)) => {
-            Submitted::Now(Box::new(wait::finished(&context, job.id, wait).await?))
+            Submitted::Now(Box::new(wait::until_finished(&context, job.id, wait).await?))
         }
         (Submitted::Replay(job), Some(wait)) => {
-            Submitted::Replay(Box::new(wait::finished(&context, job.id, wait).await?))
+            Submitted::Replay(Box::new(wait::until_finished(&context, job.id, wait).await?))
         }
         (submitted, None) => submitted,
     };
@@ -178,7 +180,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     security(("key" = [])),
 )]
 pub async fn list(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     mut query: ListQuery,
     headers: HeaderMap,
@@ -188,7 +190,8 @@ pub async fn list(
         query.filter.public_url = context.public_url.current().await.unwrap_or_default();
     }
     if wants_lines(&headers) {
-        return lines(&context, query);
+        let place = context.limits.places.take(&caller.name)?;
+        return Ok(place.until_sent(lines(&context, query)));
     }
     let after = match &query.cursor {
         Some(cursor) => Some(Position::from_cursor(cursor, &query.filter)?),
@@ -207,16 +210,14 @@ fn wants_lines(headers: &HeaderMap) -> bool {
     })
 }
 
-fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
-    let place = context.limits.stream()?;
-    let lines = context.store.all_jobs(query.filter).map_ok(move |job| {
-        let _until_the_end = &place;
+fn lines(context: &Context, query: ListQuery) -> Response {
+    let lines = context.store.all_jobs(query.filter).map_ok(|job| {
         let mut line = serde_json::to_vec(&api::Job::from(job)).expect("a job is JSON");
         line.push(b'\n');
         line
     });
     let kind = HeaderValue::from_static("application/x-ndjson");
-    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
+    ([(CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()
 }
 
 /// Shows a job.
@@ -239,12 +240,12 @@ fn lines(context: &Context, query: ListQuery) -> Result<Response, Problem> {
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
     Wait(wait): Wait,
 ) -> Result<Json<api::Job>, Problem> {
-    Ok(Json(wait::finished(&context, id, wait).await?.into()))
+    Ok(Json(wait::finished(&context, &caller.name, id, wait).await?.into()))
 }
 
 /// Erases a job and all that was received for it.

@@ -8,19 +8,14 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::Problem;
-use crate::config::Config;
+use super::{
+    error::Problem,
+    places::{self, Places},
+};
+use crate::{config::Config, domain::pace::Pace};
 
 /// Submissions on their way to the Engine: each holds its body and a connection there.
 const MAX_SUBMISSIONS: usize = 512;
-
-/// Inputs on their way through: each holds two connections and some pieces of its file, less than
-/// a megabyte.
-const MAX_UPLOADS: usize = 32;
-
-/// Lists of all jobs as streams: each holds a page of jobs and takes turns at the database, which
-/// must stay free for other readers.
-const MAX_STREAMS: usize = 16;
 
 /// Large bodies that are unpacked and read at once: it takes a thread and several times the body.
 const MAX_READINGS: usize = 4;
@@ -54,46 +49,46 @@ pub struct Limits {
     pub(super) idle_timeout: Duration,
     /// For a body as a whole.
     pub(super) body_timeout: Duration,
+    /// For requests that last.
+    pub(super) places: Places,
+    /// How slow the sender of a large body may be.
+    pub(super) pace: Pace,
     submissions: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
     readings: Arc<Semaphore>,
 }
 
-/// A place among those who may do something; given back when it is dropped.
-pub(super) type Place = OwnedSemaphorePermit;
+/// Leave to do something; given back when it is dropped.
+pub(super) type Permit = OwnedSemaphorePermit;
 
 impl Limits {
     pub fn new(config: &Config) -> Self {
+        let least_rate = config.service.least_rate;
         Self {
             bodies: Budget::new(config.callbacks.memory),
             answers: Budget::new(config.callbacks.memory),
             idle_timeout: config.service.idle_timeout,
             body_timeout: config.service.body_timeout,
+            places: Places::new(places::MOST, places::MOST_PER_KEY),
+            pace: Pace::new(least_rate.bytes_per_second, least_rate.patience),
             submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             readings: Arc::new(Semaphore::new(MAX_READINGS)),
         }
     }
 
-    /// A place for a submission, to be kept until the Engine's answer is on record.
-    pub(super) fn submission(&self) -> Result<Place, Full> {
+    /// The same for bodies of callers with a key, which are small: one that stays below the least
+    /// rate is given up after a minute, however long a callback may take.
+    pub(super) fn of_callers(&self) -> Self {
+        let body_timeout = self.body_timeout.min(self.pace.patience());
+        Self { body_timeout, ..self.clone() }
+    }
+
+    /// Leave for a submission, to be kept until the Engine's answer is on record.
+    pub(super) fn submission(&self) -> Result<Permit, Full> {
         self.submissions.clone().try_acquire_owned().map_err(|_| Full)
     }
 
-    /// A place for an upload, to be kept until it is on record.
-    pub(super) fn upload(&self) -> Result<Place, Full> {
-        self.uploads.clone().try_acquire_owned().map_err(|_| Full)
-    }
-
-    /// A place for a stream of jobs, to be kept until its end.
-    pub(super) fn stream(&self) -> Result<Place, Full> {
-        self.streams.clone().try_acquire_owned().map_err(|_| Full)
-    }
-
-    /// A place for reading a large body; whoever holds one soon gives it back, so it is waited for.
-    pub(super) async fn reading(&self) -> Option<Place> {
+    /// Leave to read a large body; whoever has it soon gives it back, so it is waited for.
+    pub(super) async fn reading(&self) -> Option<Permit> {
         self.readings.clone().acquire_owned().await.ok()
     }
 }

@@ -28,6 +28,9 @@ use crate::{
     domain::job::{Job, Output},
 };
 
+/// A larger file is a download that takes a place.
+const SMALL_FILE_BYTES: u64 = 1024 * 1024;
+
 /// Lists a job's outputs, or gives all their files as a zip.
 #[utoipa::path(
     operation_id = "listOutputs",
@@ -53,7 +56,7 @@ use crate::{
     security(("key" = [])),
 )]
 pub async fn list(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
     RawQuery(query): RawQuery,
@@ -61,7 +64,8 @@ pub async fn list(
     let is_bundle = is_bundle(&query.unwrap_or_default())?;
     let job = found(context.store.job(id).await?)?;
     if is_bundle {
-        return bundle::zip(context, job).await;
+        let place = context.limits.places.take(&caller.name)?;
+        return Ok(place.until_sent(bundle::zip(context, job).await?));
     }
     let outputs = job.outputs.into_iter().map(api::Output::from).collect();
     Ok(Json(api::Outputs { outputs }).into_response())
@@ -107,7 +111,7 @@ fn is_bundle(query: &str) -> Result<bool, Problem> {
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     FilePath(id, name): FilePath,
     method: Method,
@@ -118,7 +122,14 @@ pub async fn show(
     let output = output.ok_or(Problem::NotFound)?;
     let copy = download::copies(&job).into_iter().find(|copy| copy.output.name == name);
     if let Some(copy) = copy.filter(|_| context.blobs.is_some()) {
+        // What fits into a connection's buffers is gone at once.
+        let is_large = copy.output.file.as_ref().is_some_and(|file| file.bytes > SMALL_FILE_BYTES);
+        let place = is_large.then(|| context.limits.places.take(&caller.name)).transpose()?;
         let served = download::copy(&context, (&job, &copy), &method, &headers).await?;
+        let served = match place {
+            Some(place) => served.map(|answer| place.until_sent(answer)),
+            None => served,
+        };
         let redirected = || redirect(output).ok_or(Problem::FileStoreUnavailable);
         return served.map_or_else(redirected, Ok);
     }

@@ -48,7 +48,7 @@ use crate::{api, domain::digest, store::StoredResult};
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
     Wait(wait): Wait,
@@ -64,7 +64,7 @@ pub async fn show(
     if let Some(result) = found(context.store.result(id).await?)? {
         return render(&context, result);
     }
-    let job = wait::finished(&context, id, wait).await?;
+    let job = wait::finished(&context, &caller.name, id, wait).await?;
     if job.status.is_finished()
         && let Some(result) = found(context.store.result(id).await?)?
     {

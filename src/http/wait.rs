@@ -50,11 +50,24 @@ pub fn preferred(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(MAX_SECONDS)))
 }
 
-/// The job once it has finished, or as it stands when the time is up or the service stops.
-pub async fn finished(context: &Context, id: JobId, wait: Duration) -> Result<Job, Problem> {
-    if wait.is_zero() {
-        return found(context.store.job(id).await?);
+/// The job once it has finished, or as it stands when the time is up or the service stops. Whoever
+/// really waits needs a place of their key.
+pub async fn finished(
+    context: &Context,
+    key: &str,
+    id: JobId,
+    wait: Duration,
+) -> Result<Job, Problem> {
+    let job = found(context.store.job(id).await?)?;
+    if wait.is_zero() || job.status.is_finished() {
+        return Ok(job);
     }
+    let _place = context.limits.places.take(key)?;
+    until_finished(context, id, wait).await
+}
+
+/// The same for a caller who has a place.
+pub async fn until_finished(context: &Context, id: JobId, wait: Duration) -> Result<Job, Problem> {
     let signal = context.wake.job(id.0);
     let deadline = context.clock.sleep(wait);
     tokio::pin!(deadline);
