@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
+mod crowds;
 mod heads;
 mod memory;
 mod program;

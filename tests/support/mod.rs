@@ -21,7 +21,7 @@ use bytes::Bytes;
 use finishline::{
     app::{self, App, Listeners, Opened},
     clock::Clock,
-    config::{self, ApiListen, Config, PublicUrlSetting},
+    config::{self, ApiListen, Config, LeastRate, PublicUrlSetting},
     outbound::{Outbound, Permissions},
     simulator::{Options, Processing, Simulator},
     store::{Store, sqlite::SqliteStore},
@@ -52,6 +52,7 @@ pub struct Setup {
     options: Options,
     clock: Clock,
     wrap: Option<Wrap>,
+    least_rate: LeastRate,
     is_public_url_set: bool,
 }
 
@@ -68,6 +69,7 @@ impl Setup {
             options: Options { processing: Processing::Manual, ..Options::default() },
             clock: Clock::system(),
             wrap: None,
+            least_rate: LeastRate::default(),
             is_public_url_set: false,
         }
     }
@@ -99,6 +101,11 @@ impl Setup {
         Self { wrap: Some(wrap), ..self }
     }
 
+    /// How slow the other side of a transfer may be.
+    pub fn least_rate(self, bytes_per_second: u64, patience: Duration) -> Self {
+        Self { least_rate: LeastRate { bytes_per_second, patience }, ..self }
+    }
+
     pub async fn start(self) -> Service {
         let engine = Simulator::start(free_port().await, self.options).await.expect("a simulator");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -120,13 +127,15 @@ impl Setup {
         let origin = engine.origin();
         let given = self.settings.into_iter();
         settings.extend(given.map(|(name, value)| (name, value.replace("{engine}", &origin))));
+        let mut config = load(&settings);
+        config.service.least_rate = self.least_rate;
         let mut service = Service {
             callbacks: String::new(),
             api: String::new(),
             engine,
             clock: self.clock,
             database,
-            config: load(&settings),
+            config,
             is_public_url_set: self.is_public_url_set,
             wrap: self.wrap,
             http: http_client(),
