@@ -30,6 +30,7 @@ use crate::{
     clock::Clock,
     config::{ApiListen, Config},
     doctor::{Doctor, Prober},
+    domain::pace::Pace,
     engine::Engine,
     erasure::Eraser,
     http::{
@@ -204,7 +205,8 @@ impl App {
                 outbound.clone(),
                 clock.clone(),
                 config.callbacks.max_body,
-            ),
+            )
+            .with_pace(pace(&config)),
             doctor: Doctor::new(prober, public_url.clone(), clock.clone()),
             public_url,
             started_at: clock.now(),
@@ -428,10 +430,21 @@ fn mirrorer(context: &Context) -> Option<Mirrorer> {
     );
     Some(Mirrorer::new(
         context.config.mirror.clone(),
-        Fetcher { outbound: context.outbound.clone(), blobs, clock: context.clock.clone() },
+        Fetcher {
+            outbound: context.outbound.clone(),
+            blobs,
+            clock: context.clock.clone(),
+            pace: pace(&context.config),
+        },
         renewal,
         context.stopping.clone(),
     ))
+}
+
+/// How slow the other side of a transfer may be.
+fn pace(config: &Config) -> Pace {
+    let least = config.service.least_rate;
+    Pace::new(least.bytes_per_second, least.patience)
 }
 
 fn open_files(url: &str) -> anyhow::Result<Blobs> {

@@ -134,6 +134,25 @@ pub struct ServiceConfig {
     /// For a body as a whole, and for the next piece of an answer to be taken.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub body_timeout: Duration,
+    /// For whatever moves more than a callback. Not a setting: only tests change it.
+    #[serde(skip)]
+    pub least_rate: LeastRate,
+}
+
+/// How slow the other side of an upload, a copy or a download may be.
+#[derive(Clone, Copy, Debug)]
+pub struct LeastRate {
+    pub bytes_per_second: u64,
+    /// A side that stays below the rate for this long is given up.
+    pub patience: Duration,
+}
+
+impl Default for LeastRate {
+    /// 64 KiB a second is a poor mobile line, and moves a scan of 200 MiB within an hour. A minute
+    /// outlasts the stalls of a line that works.
+    fn default() -> Self {
+        Self { bytes_per_second: 64 * 1024, patience: Duration::from_secs(60) }
+    }
 }
 
 /// The door the Engine calls back through.

@@ -3,7 +3,7 @@
 //! The store orders copies in the transaction of the result, the mirror worker carries them out.
 //! The invariant: an output counts as copied only with the length and digest of what was stored.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
@@ -53,6 +53,41 @@ pub struct DueMirror {
     pub engine_job_id: Option<String>,
     /// Attempts so far, this one not included.
     pub attempts: u32,
+}
+
+/// Places for copies that are free.
+#[derive(Clone, Debug)]
+pub struct FreePlaces {
+    /// For links to any host.
+    pub all: usize,
+    /// Of all places, free or not, for links to one host.
+    pub most_of_host: usize,
+    /// Those that are taken, by host.
+    pub taken: HashMap<String, usize>,
+}
+
+impl FreePlaces {
+    /// Takes a place for a link, if there is one.
+    pub fn take(&mut self, link: &str) -> bool {
+        let of_host = self.taken.entry(host(link)).or_default();
+        if self.all == 0 || *of_host >= self.most_of_host {
+            return false;
+        }
+        self.all -= 1;
+        *of_host += 1;
+        true
+    }
+}
+
+/// How many of all places for copies links to one host may have: half, so that one host that
+/// trickles does not stop the copying of others; of a single place, that one.
+pub fn most_of_host(places: usize) -> usize {
+    (places / 2).max(1)
+}
+
+/// The host that a link leads to; links that cannot be read share an empty one.
+pub fn host(link: &str) -> String {
+    Url::parse(link).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// What an attempt came to. A reason is for people and names no link.
@@ -158,6 +193,18 @@ mod tests {
         for link in ["https://x/y", "https://x/y?Expires=soon", "https://x/y?se=", "x"] {
             assert_eq!(expiry(link), None, "{link}");
         }
+    }
+
+    #[test]
+    fn a_host_has_at_most_half_of_the_places_however_its_links_are_spelled() {
+        assert_eq!([1, 2, 3, 4, 64].map(most_of_host), [1, 1, 1, 2, 32]);
+        let mut places = FreePlaces { all: 4, most_of_host: 2, taken: HashMap::new() };
+        assert!(places.take("https://slow.example/1"));
+        assert!(places.take("HTTPS://SLOW.example:8443/2?a=b"));
+        assert!(!places.take("http://slow%2Eexample/3"));
+        assert!(places.take("https://fast.example/1"));
+        assert!(places.take("https://other.example/1"));
+        assert!(!places.take("https://fast.example/2"), "none is left");
     }
 
     #[test]

@@ -20,7 +20,8 @@ use url::Url;
 
 use super::{Engine, EngineError};
 use crate::{
-    domain::mirror,
+    clock::Stopwatch,
+    domain::{mirror, pace::Pace},
     outbound::{self, Outbound, Refused},
 };
 
@@ -83,7 +84,7 @@ impl Engine {
         let mut answer = pin!(request.body(body).send());
         let answered = tokio::select! {
             biased;
-            fed = feed(pieces.boxed(), sender, head.length) => {
+            fed = feed(pieces.boxed(), sender, head.length, self.pace) => {
                 fed?;
                 let failed = |cause| UploadError::Failed { status: None, cause };
                 timeout(ANSWER_TIME, answer).await.map_err(|_| failed("it does not answer"))?
@@ -180,18 +181,22 @@ async fn feed<E>(
     mut pieces: BoxStream<'_, Result<Bytes, E>>,
     request: mpsc::Sender<Bytes>,
     length: u64,
+    mut pace: Pace,
 ) -> Result<(), UploadError<E>> {
+    let failed = |cause| UploadError::Failed { status: None, cause };
     let mut missing = length;
     while missing > 0 {
         let Some(piece) = pieces.try_next().await.map_err(UploadError::Source)? else { break };
-        missing = missing.saturating_sub(piece.len() as u64);
-        match timeout(STALL, request.send(piece)).await {
+        let bytes = piece.len() as u64;
+        missing = missing.saturating_sub(bytes);
+        let stopwatch = Stopwatch::start();
+        let patience = STALL.min(pace.patience());
+        match timeout(patience, request.send(piece)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => break,
-            Err(_) => {
-                return Err(UploadError::Failed { status: None, cause: "it stopped taking bytes" });
-            }
+            Err(_) => return Err(failed("it stopped taking bytes")),
         }
+        pace.note(stopwatch.elapsed(), bytes).map_err(|_| failed("it takes bytes too slowly"))?;
     }
     Ok(())
 }

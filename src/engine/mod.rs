@@ -26,8 +26,8 @@ pub use self::{
 };
 use crate::{
     clock::{self, Clock},
-    config::EngineConfig,
-    domain::{bounds::MAX_REPLY_BYTES, result::LeftOut},
+    config::{EngineConfig, LeastRate},
+    domain::{bounds::MAX_REPLY_BYTES, pace::Pace, result::LeftOut},
     outbound::{self, Outbound},
 };
 
@@ -99,6 +99,8 @@ pub struct Engine {
     /// A result is as large as a callback may be.
     max_result_bytes: usize,
     large_results: Arc<Semaphore>,
+    /// How slow a storage may be that takes an upload.
+    pace: Pace,
 }
 
 impl Engine {
@@ -111,7 +113,14 @@ impl Engine {
     ) -> Self {
         let tokens = Tokens::new(config.auth.clone(), outbound.clone(), clock.clone());
         let large_results = Arc::new(Semaphore::new(LARGE_RESULTS));
-        Self { config, outbound, tokens, clock, max_result_bytes, large_results }
+        let least = LeastRate::default();
+        let pace = Pace::new(least.bytes_per_second, least.patience);
+        Self { config, outbound, tokens, clock, max_result_bytes, large_results, pace }
+    }
+
+    /// The same, with another pace for storages that take an upload.
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
     }
 
     /// Fetches a token for real, without using it; answers how long it would be good, or why there

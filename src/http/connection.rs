@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -31,8 +31,8 @@ use super::{
     error::Problem,
     headers,
     observe::REQUEST_ID,
-    progress::{Progress, REFUSAL_TIME},
-    serve::{Connections, Door},
+    progress::{Deadline, Progress, REFUSAL_TIME},
+    serve::Opened,
     wire::{Received, Sent, Socket},
 };
 use crate::telemetry;
@@ -50,8 +50,9 @@ enum End {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn live(stream: TcpStream, peer: SocketAddr, door: &Door, shared: &Connections) {
-    let progress = Arc::new(Progress::new(shared.timeouts));
+pub(super) async fn live(stream: TcpStream, peer: SocketAddr, opened: &Opened) {
+    let Opened { door, crowd, connections } = opened;
+    let progress = Arc::new(Progress::new(connections.timeouts, crowd.clone()));
     let answers = Answers { router: door.router.clone(), peer, progress: progress.clone() };
     let socket = TokioIo::new(Socket::new(stream, progress.clone()));
     let mut connection = http1::Builder::new()
@@ -61,7 +62,7 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, door: &Door, share
         // hyper's limit is one for slow heads and idle connections alike; ours tells them apart.
         .header_read_timeout(None)
         .serve_connection(socket, answers);
-    let end = watch(&mut connection, &progress, &shared.stopping).await;
+    let end = watch(&mut connection, &progress, &connections.stopping).await;
     let (reason, answer) = match end {
         _ if progress.is_head_over() => {
             ("head-too-large", Some(Problem::HeadersTooLarge.into_response()))
@@ -111,11 +112,17 @@ async fn watch(
             is_told = true;
             Pin::new(&mut *connection).graceful_shutdown();
         }
-        let Some(deadline) = progress.deadline() else { return Poll::Pending };
-        if alarm.deadline() != deadline {
-            alarm.as_mut().reset(deadline);
+        loop {
+            let Some(deadline) = progress.deadline() else { return Poll::Pending };
+            let (Deadline::End(at) | Deadline::Look(at)) = deadline;
+            if alarm.deadline() != at {
+                alarm.as_mut().reset(at);
+            }
+            ready!(alarm.as_mut().poll(context));
+            if let Deadline::End(_) = deadline {
+                return Poll::Ready(End::TooSlow);
+            }
         }
-        alarm.as_mut().poll(context).map(|()| End::TooSlow)
     })
     .await
 }

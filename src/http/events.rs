@@ -102,6 +102,7 @@ pub async fn follow(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (job_id, after) = read_query(&query.unwrap_or_default(), &headers)?;
+    let place = context.limits.places.take(&caller.name)?;
     // Subscribed before the store is read: what the replay does not hold, the feed brings.
     let live = context.feed.follow().await?;
     let last = context.store.last_event().await?;
@@ -113,7 +114,8 @@ pub async fn follow(
         Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()), room: None };
     let events = follower.into_stream().take_until(over);
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok(Sse::new(events).keep_alive(heartbeat).into_response())
+    let events = Sse::new(events).keep_alive(heartbeat);
+    Ok(place.until_sent(events.into_response()))
 }
 
 fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option<i64>), Problem> {

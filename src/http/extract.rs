@@ -25,12 +25,15 @@ use super::{
     error::Problem,
     limits::{Full, Limits},
 };
-use crate::domain::{
-    bounds::{Bound, DEFAULT_LIMIT, MAX_LIMIT, is_name},
-    ids::{DeliveryId, JobId},
-    job::JobStatus,
-    page::{JobFilter, RowList},
-    time,
+use crate::{
+    clock::Stopwatch,
+    domain::{
+        bounds::{Bound, DEFAULT_LIMIT, MAX_LIMIT, is_name},
+        ids::{DeliveryId, JobId},
+        job::JobStatus,
+        page::{JobFilter, RowList},
+        time,
+    },
 };
 
 /// An order says little.
@@ -263,15 +266,19 @@ pub async fn read_body(
 }
 
 /// The pieces of a body of any size, as they come; none is asked for before it is wanted. A sender
-/// may be silent for `limits.idle_timeout` and take as long as it needs.
+/// may be silent for `limits.idle_timeout`, and must keep up `limits.pace`.
 pub fn pieces(limits: &Limits, body: Body) -> impl Stream<Item = Result<Bytes, BodyError>> + use<> {
     let idle = limits.idle_timeout;
-    stream::try_unfold(body, move |mut body| async move {
+    stream::try_unfold((body, limits.pace), move |(mut body, mut pace)| async move {
         loop {
-            let frame = timeout(idle, body.frame()).await.map_err(|_| BodyError::TooSlow)?;
-            let Some(frame) = frame else { return Ok(None) };
-            if let Ok(piece) = frame.map_err(|_| BodyError::Lost)?.into_data() {
-                return Ok(Some((piece, body)));
+            let stopwatch = Stopwatch::start();
+            let frame = timeout(idle.min(pace.patience()), body.frame()).await;
+            let Some(frame) = frame.map_err(|_| BodyError::TooSlow)? else { return Ok(None) };
+            let piece = frame.map_err(|_| BodyError::Lost)?.into_data().unwrap_or_default();
+            let noted = pace.note(stopwatch.elapsed(), piece.len() as u64);
+            noted.map_err(|_| BodyError::TooSlow)?;
+            if !piece.is_empty() {
+                return Ok(Some((piece, (body, pace))));
             }
         }
     })
@@ -283,7 +290,7 @@ pub async fn read_small_json<T: Default + DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    let body = read_body(limits, headers, body, MAX_ORDER_BYTES).await;
+    let body = read_body(&limits.of_callers(), headers, body, MAX_ORDER_BYTES).await;
     let body = body.map_err(|error| error.into_problem(MAX_ORDER_BYTES))?;
     if body.is_empty() {
         return Ok(T::default());

@@ -13,7 +13,13 @@ use axum::{
     },
 };
 
-use super::{Context, access::MaySubmit, error::Problem, extract::FilePath, upload};
+use super::{
+    Context,
+    access::MaySubmit,
+    error::Problem,
+    extract::FilePath,
+    upload::{self, Arriving},
+};
 use crate::{api, engine::FileHead};
 
 /// What clients announce by themselves when nobody named a type; it says nothing of a scan.
@@ -56,7 +62,9 @@ pub async fn upload(
     body: Body,
 ) -> Result<Json<api::JobView>, Problem> {
     let head = file_head(&headers)?;
-    Ok(Json(caller.view(upload::upload(context, (id, name), head, body).await?)))
+    let place = context.limits.places.take(&caller.name)?;
+    let file = Arriving { head, body, place };
+    Ok(Json(caller.view(upload::upload(context, (id, name), file).await?)))
 }
 
 /// Tells the Engine of an input that its caller uploaded.

@@ -91,11 +91,13 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     expect_json(&headers)?;
     let key = idempotency_key(&headers)?;
-    let body = read_body(&context.limits, &headers, body, MAX_JOB_BODY).await;
+    let wait = wait::preferred(&headers);
+    // Before the Engine hears of the job: whoever is refused may come again.
+    let _place = wait.map(|_| context.limits.places.take(&caller.name)).transpose()?;
+    let body = read_body(&context.limits.of_callers(), &headers, body, MAX_JOB_BODY).await;
     let body = body.map_err(|error| error.into_problem(MAX_JOB_BODY))?;
     let request = read_request(&context, body).await?;
     let idempotency = key.map(|key| once(&caller.name, key, &request));
-    let wait = wait::preferred(&headers);
     let submitted = submit_job(context.clone(), request, idempotency).await;
     let mut response = match submitted.map_err(|problem| caller.view_problem(problem))? {
         Submitted::Now(job) => {
@@ -137,7 +139,7 @@ async fn awaited(
     wait: Option<Duration>,
 ) -> Result<Job, Problem> {
     let Some(wait) = wait else { return Ok(job) };
-    match wait::finished(context, caller, job.id, wait).await {
+    match wait::until_finished(context, caller, job.id, wait).await {
         Err(Problem::Unauthorized) => Ok(job),
         finished => finished,
     }
@@ -217,7 +219,8 @@ pub async fn list(
         query.filter.public_url = context.public_url.current().await.unwrap_or_default();
     }
     if wants_lines(&headers) {
-        return lines(&context, caller, query);
+        let place = context.limits.places.take(&caller.name)?;
+        return Ok(place.until_sent(lines(&context, caller, query)));
     }
     let after = match &query.cursor {
         Some(cursor) => Some(Position::from_cursor(cursor, &query.filter)?),
@@ -238,12 +241,10 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 }
 
 /// All matches, a page at a time as the reader takes them.
-fn lines(context: &Context, caller: Caller, query: ListQuery) -> Result<Response, Problem> {
-    let place = context.limits.stream()?;
+fn lines(context: &Context, caller: Caller, query: ListQuery) -> Response {
     let caller = Arc::new(caller);
     let context = context.clone();
-    let first = Some(None);
-    let pages = stream::try_unfold((place, first), move |(place, next)| {
+    let pages = stream::try_unfold(Some(None), move |next| {
         let (context, caller) = (context.clone(), caller.clone());
         let filter = query.filter.clone();
         async move {
@@ -255,11 +256,11 @@ fn lines(context: &Context, caller: Caller, query: ListQuery) -> Result<Response
                 lines.push(b'\n');
             }
             let lines = context.limits.answers.wait_to_hold(lines.into()).await;
-            Ok::<_, StoreError>(Some((lines, (place, page.next.map(Some)))))
+            Ok::<_, StoreError>(Some((lines, page.next.map(Some))))
         }
     });
     let kind = HeaderValue::from_static("application/x-ndjson");
-    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(pages)).into_response())
+    ([(CONTENT_TYPE, kind)], Body::from_stream(pages)).into_response()
 }
 
 /// Shows a job.

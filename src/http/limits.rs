@@ -11,15 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     address_places::{AddressPlace, AddressPlaces},
     error::Problem,
+    places::{self, Places},
 };
-use crate::{config::Config, domain::ids::JobId};
+use crate::{config::Config, domain::{ids::JobId, pace::Pace}};
 
 /// Submissions on their way to the Engine: each holds its body and a connection there.
 const MAX_SUBMISSIONS: usize = 512;
-
-/// Inputs on their way through: each holds two connections and some pieces of its file, less than
-/// a megabyte.
-const MAX_UPLOADS: usize = 32;
 
 /// What a submission holds on its way, in copies of its body: for the record, for the Engine, for
 /// its caller, and the Engine's reply.
@@ -30,10 +27,6 @@ const RESUBMISSION_BYTES: usize = 8 * 1024 * 1024;
 
 /// Pages of one job that are put together at once: each holds the job and bodies of it.
 const MAX_PAGES: usize = 4;
-
-/// Lists of all jobs as streams: each holds a page of jobs and takes turns at the database, which
-/// must stay free for other readers.
-const MAX_STREAMS: usize = 16;
 
 /// Large bodies that are unpacked and read at once: it takes a thread and several times the body.
 const MAX_READINGS: usize = 4;
@@ -69,60 +62,60 @@ pub struct Limits {
     pub(super) body_timeout: Duration,
     /// For submissions on their way.
     submitted: Budget,
+    /// For requests that last.
+    pub(super) places: Places,
+    /// How slow the sender of a large body may be.
+    pub(super) pace: Pace,
     submissions: Arc<Semaphore>,
     pages: Arc<Semaphore>,
-    uploads: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
     readings: Arc<Semaphore>,
     addresses: AddressPlaces,
 }
 
-/// A place among those who may do something; given back when it is dropped.
-pub(super) type Place = OwnedSemaphorePermit;
+/// Leave to do something; given back when it is dropped.
+pub(super) type Permit = OwnedSemaphorePermit;
 
 impl Limits {
     pub fn new(config: &Config) -> Self {
+        let least_rate = config.service.least_rate;
         Self {
             bodies: Budget::new(config.callbacks.memory),
             answers: Budget::new(config.callbacks.memory),
             idle_timeout: config.service.idle_timeout,
             body_timeout: config.service.body_timeout,
             submitted: Budget::new(config.callbacks.memory.max(RESUBMISSION_BYTES)),
+            places: Places::new(places::MOST, places::MOST_PER_KEY),
+            pace: Pace::new(least_rate.bytes_per_second, least_rate.patience),
             submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
             pages: Arc::new(Semaphore::new(MAX_PAGES)),
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
-            streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             readings: Arc::new(Semaphore::new(MAX_READINGS)),
             addresses: AddressPlaces::default(),
         }
     }
 
-    /// A place for a submission whose request holds so many bytes, to be kept until the Engine's
+    /// The same for bodies of callers with a key, which are small: one that stays below the least
+    /// rate is given up after a minute, however long a callback may take.
+    pub(super) fn of_callers(&self) -> Self {
+        let body_timeout = self.body_timeout.min(self.pace.patience());
+        Self { body_timeout, ..self.clone() }
+    }
+
+    /// Leave for a submission whose request holds so many bytes, to be kept until the Engine's
     /// answer is on record.
-    pub(super) fn submission(&self, bytes: usize) -> Result<(Place, Place), Full> {
+    pub(super) fn submission(&self, bytes: usize) -> Result<(Permit, Permit), Full> {
         let room = self.submitted.take(bytes.saturating_mul(SUBMISSION_COPIES))?;
-        let place = self.submissions.clone().try_acquire_owned().map_err(|_| Full)?;
-        Ok((place, room))
+        let permit = self.submissions.clone().try_acquire_owned().map_err(|_| Full)?;
+        Ok((permit, room))
     }
 
     /// The same for a job that is sent again.
-    pub(super) fn resubmission(&self) -> Result<(Place, Place), Full> {
+    pub(super) fn resubmission(&self) -> Result<(Permit, Permit), Full> {
         self.submission(RESUBMISSION_BYTES / SUBMISSION_COPIES)
     }
 
-    /// A place for putting a page of one job together; it is soon given back, so it is waited for.
-    pub(super) async fn page(&self) -> Option<Place> {
+    /// Leave to put a page of one job together; it is soon given back, so it is waited for.
+    pub(super) async fn page(&self) -> Option<Permit> {
         self.pages.clone().acquire_owned().await.ok()
-    }
-
-    /// A place for an upload, to be kept until it is on record.
-    pub(super) fn upload(&self) -> Result<Place, Full> {
-        self.uploads.clone().try_acquire_owned().map_err(|_| Full)
-    }
-
-    /// A place for a stream of jobs, to be kept until its end.
-    pub(super) fn stream(&self) -> Result<Place, Full> {
-        self.streams.clone().try_acquire_owned().map_err(|_| Full)
     }
 
     /// A place at the callback address of a job, to be kept until what came is on record. It is
@@ -131,8 +124,8 @@ impl Limits {
         self.addresses.wait_for(id, self.body_timeout).await
     }
 
-    /// A place for reading a large body; whoever holds one soon gives it back, so it is waited for.
-    pub(super) async fn reading(&self) -> Option<Place> {
+    /// Leave to read a large body; whoever has it soon gives it back, so it is waited for.
+    pub(super) async fn reading(&self) -> Option<Permit> {
         self.readings.clone().acquire_owned().await.ok()
     }
 }

@@ -24,6 +24,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+/// A larger file is a download that takes a place.
+const SMALL_FILE_BYTES: u64 = 1024 * 1024;
+
 /// Lists a job's outputs, or gives all their files as a zip.
 #[utoipa::path(
     operation_id = "listOutputs",
@@ -49,7 +52,7 @@ use axum::{
     security(("key" = [])),
 )]
 pub async fn list(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     JobPath(id): JobPath,
     RawQuery(query): RawQuery,
@@ -57,7 +60,8 @@ pub async fn list(
     let is_bundle = is_bundle(&query.unwrap_or_default())?;
     let job = found(context.store.job(id).await?)?;
     if is_bundle {
-        return bundle::zip(context, job).await;
+        let place = context.limits.places.take(&caller.name)?;
+        return Ok(place.until_sent(bundle::zip(context, job).await?));
     }
     let outputs = job.into_shown().outputs.into_iter().map(api::Output::from).collect();
     Ok(Json(api::Outputs { outputs }).into_response())
@@ -105,7 +109,7 @@ fn is_bundle(query: &str) -> Result<bool, Problem> {
     security(("key" = [])),
 )]
 pub async fn show(
-    _: MayRead,
+    MayRead(caller): MayRead,
     State(context): State<Context>,
     FilePath(id, name): FilePath,
     method: Method,
@@ -116,8 +120,14 @@ pub async fn show(
     let output = output.ok_or(Problem::NotFound)?;
     let copy = download::copies(&job).into_iter().find(|copy| copy.output.name == name);
     if let Some(copy) = copy.filter(|_| context.blobs.is_some()) {
+        // What fits into a connection's buffers is gone at once.
+        let is_large = copy.output.file.as_ref().is_some_and(|file| file.bytes > SMALL_FILE_BYTES);
+        let place = is_large.then(|| context.limits.places.take(&caller.name)).transpose()?;
         if let Some(served) = download::copy(&context, (&job, &copy), &method, &headers).await? {
-            return Ok(served);
+            return Ok(match place {
+                Some(place) => place.until_sent(served),
+                None => served,
+            });
         }
         return redirect(&context, output).await?.ok_or(Problem::FileStoreUnavailable);
     }

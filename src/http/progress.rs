@@ -10,7 +10,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{clock::Stopwatch, config::ServiceConfig};
+use super::crowd::Crowd;
+use crate::{clock::Stopwatch, config::ServiceConfig, domain::pace::Pace};
 
 /// Bytes of a request's head, its first line included. Whole heads are measured by `observe`; here
 /// an unfinished one is cut off.
@@ -19,6 +20,14 @@ pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// A sender that has not sent everything when its answer is ready must be let finish, or the system
 /// resets the connection and the answer is lost on its way. It may be silent for this long.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// As a whole, and of this many bytes: more than that is not a sender who finishes.
+const LONGEST_LINGER: Duration = Duration::from_secs(15);
+const MOST_LINGERING_BYTES: usize = 1024 * 1024;
+
+/// While connections run out, whoever keeps one without anything in flight is waited for this long:
+/// a first byte needs less, even from the far side of the earth.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long a refusal may take that hyper has no part in.
 pub(super) const REFUSAL_TIME: Duration = LINGER;
@@ -33,11 +42,19 @@ pub(super) struct Timeouts {
     idle: Duration,
     /// For a body that is still sent after its answer, and for taking the next piece of an answer.
     body: Duration,
+    /// For taking answers as a whole.
+    reader: Pace,
 }
 
 impl Timeouts {
     pub(super) fn new(config: &ServiceConfig) -> Self {
-        Self { head: config.header_timeout, idle: config.idle_timeout, body: config.body_timeout }
+        let least = config.least_rate;
+        Self {
+            head: config.header_timeout,
+            idle: config.idle_timeout,
+            body: config.body_timeout,
+            reader: Pace::new(least.bytes_per_second, least.patience),
+        }
     }
 }
 
@@ -57,15 +74,26 @@ enum Phase {
 #[derive(Debug)]
 pub(super) struct Progress {
     timeouts: Timeouts,
+    crowd: Crowd,
     state: Mutex<State>,
+}
+
+/// When to look at a connection again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deadline {
+    /// The other side has had its time by then.
+    End(Instant),
+    /// It may have, if connections run out until then.
+    Look(Instant),
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     since: Stopwatch,
-    /// When the other side last sent something that was not asked for any more.
+    /// When the other side last sent something that was not asked for any more, and how much.
     last_read: Stopwatch,
+    lingering_bytes: usize,
     /// Bytes of the head that is on its way.
     head_bytes: usize,
     is_head_too_large: bool,
@@ -79,15 +107,19 @@ struct State {
     is_sender_done: bool,
     /// Since when the other side takes nothing.
     stalled_since: Option<Stopwatch>,
+    /// How fast it took the answer that is on its way.
+    reader: Pace,
+    is_reader_too_slow: bool,
     stopping_since: Option<Stopwatch>,
 }
 
 impl Progress {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
+    pub(super) fn new(timeouts: Timeouts, crowd: Crowd) -> Self {
         let state = State {
             phase: Phase::Head,
             since: Stopwatch::start(),
             last_read: Stopwatch::start(),
+            lingering_bytes: 0,
             head_bytes: 0,
             is_head_too_large: false,
             is_all_written: true,
@@ -95,9 +127,11 @@ impl Progress {
             is_body_left: false,
             is_sender_done: false,
             stalled_since: None,
+            reader: timeouts.reader,
+            is_reader_too_slow: false,
             stopping_since: None,
         };
-        Self { timeouts, state: Mutex::new(state) }
+        Self { timeouts, crowd, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,14 +140,35 @@ impl Progress {
     }
 
     /// When the other side has had its time; `None` while it waits for us.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Deadline> {
         let state = self.state();
+        let end = self.end(&state)?;
+        let silent_since = match (state.phase, state.stalled_since) {
+            (Phase::Head, None) if state.head_bytes == 0 => state.since,
+            (Phase::Idle, None) => state.since,
+            (Phase::Leaving, _) => state.last_read,
+            _ => return Some(Deadline::End(end)),
+        };
+        let short = silent_since.when(CROWDED_PATIENCE);
+        if self.crowd.is_there() {
+            return Some(Deadline::End(end.min(short)));
+        }
+        // A crowd that comes later wakes nobody.
+        let look = short.max(Stopwatch::start().when(CROWDED_PATIENCE));
+        Some(if look < end { Deadline::Look(look) } else { Deadline::End(end) })
+    }
+
+    fn end(&self, state: &State) -> Option<Instant> {
         let stop = state.stopping_since.map(|since| since.when(LAST_CALL));
+        if state.is_reader_too_slow {
+            return Some(state.since.when(Duration::ZERO));
+        }
         match (state.phase, state.stalled_since) {
             (Phase::Leaving, _) => {
-                Some(state.last_read.when(LINGER).min(state.since.when(self.timeouts.body)))
+                let longest = self.timeouts.body.min(LONGEST_LINGER);
+                Some(state.last_read.when(LINGER).min(state.since.when(longest)))
             }
-            (_, Some(since)) => Some(since.when(self.timeouts.body)),
+            (_, Some(since)) => Some(since.when(self.timeouts.body.min(state.reader.patience()))),
             (Phase::InFlight, None) => None,
             (Phase::Head, None) => {
                 let own = state.since.when(self.timeouts.head);
@@ -136,7 +191,13 @@ impl Progress {
             state.head_bytes += bytes;
         } else if state.phase == Phase::Leaving {
             state.last_read = Stopwatch::start();
+            state.lingering_bytes += bytes;
         }
+    }
+
+    /// A sender goes on after its answer for longer than one that only finishes.
+    pub(super) fn has_lingered(&self) -> bool {
+        self.state().lingering_bytes >= MOST_LINGERING_BYTES
     }
 
     /// Whether more of a head is asked for, though there is too much of it already.
@@ -146,10 +207,11 @@ impl Progress {
         state.is_head_too_large
     }
 
-    /// The other side took a piece of an answer.
-    pub(super) fn wrote(&self) {
+    /// The other side took so many bytes of an answer.
+    pub(super) fn wrote(&self, bytes: usize) {
         let mut state = self.state();
-        state.stalled_since = None;
+        let waited = state.stalled_since.take().map_or(Duration::ZERO, Stopwatch::elapsed);
+        state.is_reader_too_slow |= state.reader.note(waited, bytes as u64).is_err();
         if state.phase == Phase::Idle {
             state.since = Stopwatch::start();
         }
@@ -203,6 +265,7 @@ impl Progress {
         let mut state = self.state();
         state.phase = Phase::InFlight;
         state.is_all_written = false;
+        state.reader = self.timeouts.reader;
         state.head_bytes = 0;
         state.is_body_left = false;
     }

@@ -4,17 +4,14 @@
 //! failure to accept ends the loop or makes it spin; who is connected when the service stops is
 //! still served.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
 use rustix::io::Errno;
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection, listen::Listener, progress::Timeouts};
+use super::{connection, crowd::Crowd, listen::Listener, progress::Timeouts};
 use crate::{clock::Stopwatch, config::ServiceConfig, telemetry};
 
 /// After a failure to accept: the system is out of something, which takes a moment to come back.
@@ -66,28 +63,34 @@ pub struct Door {
 
 /// Accepts until the service stops. An error means that the listener is dead.
 pub async fn serve(listener: Listener, door: Door, connections: Connections) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(connections.most_per_door));
+    let crowd = Crowd::new(connections.most_per_door);
+    let opened = Opened { door, crowd, connections };
     let mut last_told: Option<Stopwatch> = None;
     loop {
         // With all places taken, others wait in the system's queue.
         let place = tokio::select! {
-            place = places.clone().acquire_owned() => place.map_err(io::Error::other)?,
-            () = connections.stopping.cancelled() => break,
+            place = opened.crowd.join() => place.ok_or_else(|| io::Error::other("no places"))?,
+            () = opened.connections.stopping.cancelled() => break,
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = connections.stopping.cancelled() => break,
+            () = opened.connections.stopping.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => take_up(stream, peer, place, &door, &connections),
+            Ok((stream, peer)) => {
+                opened.crowd.note_system(false);
+                opened.take_up(stream, peer, place);
+            }
             Err(error) if is_callers_fault(&error) => {}
             Err(error) if is_dead(&error) => {
-                tracing::error!(%error, door = door.name, "the listener is dead");
+                tracing::error!(%error, door = opened.door.name, "the listener is dead");
                 return Err(error);
             }
             Err(error) => {
+                opened.crowd.note_system(true);
                 if last_told.is_none_or(|told| told.elapsed() > ACCEPT_SILENCE) {
-                    tracing::error!(%error, door = door.name, "connections cannot be accepted");
+                    let door = opened.door.name;
+                    tracing::error!(%error, door, "connections cannot be accepted");
                     last_told = Some(Stopwatch::start());
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -96,8 +99,8 @@ pub async fn serve(listener: Listener, door: Door, connections: Connections) -> 
     }
     // Whoever is connected already is served, as if the stop had come a moment later.
     for (stream, peer) in listener.into_waiting() {
-        let Ok(place) = places.clone().try_acquire_owned() else { break };
-        take_up(stream, peer, place, &door, &connections);
+        let Some(place) = opened.crowd.try_join() else { break };
+        opened.take_up(stream, peer, place);
     }
     Ok(())
 }
@@ -114,25 +117,28 @@ fn is_dead(error: &io::Error) -> bool {
     dead.iter().any(|dead| error.raw_os_error() == Some(dead.raw_os_error()))
 }
 
-fn take_up(
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-    door: &Door,
-    connections: &Connections,
-) {
-    // Answers are small and whole: held back, they would only come later.
-    let _ = stream.set_nodelay(true);
-    let (door, shared) = (door.clone(), connections.clone());
-    connections.open.spawn(async move {
-        let gauge = telemetry::HTTP_CONNECTIONS.of([door.name.into()]);
-        gauge.increment(1);
-        let cut = shared.cut.clone();
-        tokio::select! {
-            () = connection::live(stream, peer, &door, &shared) => {}
-            () = cut.cancelled() => {}
-        }
-        gauge.decrement(1);
-        drop(place);
-    });
+/// A door that is served.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub(super) door: Door,
+    pub(super) crowd: Crowd,
+    pub(super) connections: Connections,
+}
+
+impl Opened {
+    fn take_up(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+        // Answers are small and whole: held back, they would only come later.
+        let _ = stream.set_nodelay(true);
+        let opened = self.clone();
+        self.connections.open.spawn(async move {
+            let gauge = telemetry::HTTP_CONNECTIONS.of([opened.door.name.into()]);
+            gauge.increment(1);
+            tokio::select! {
+                () = connection::live(stream, peer, &opened) => {}
+                () = opened.connections.cut.cancelled() => {}
+            }
+            gauge.decrement(1);
+            drop(place);
+        });
+    }
 }

@@ -11,6 +11,7 @@ use super::{
     error::Problem,
     extract::{BodyError, pieces},
     jobs::found,
+    places::Place,
 };
 use crate::{
     domain::{
@@ -22,18 +23,23 @@ use crate::{
     telemetry,
 };
 
+/// A file on its way in.
+pub(super) struct Arriving {
+    pub head: FileHead,
+    pub body: Body,
+    /// Kept until the upload is on record.
+    pub place: Place,
+}
+
 /// Streams a body to the input's address, then tells the Engine if that is due.
 pub(super) async fn upload(
     context: Context,
     (id, name): (JobId, String),
-    head: FileHead,
-    body: Body,
+    file: Arriving,
 ) -> Result<Job, Problem> {
-    let place = context.limits.upload()?;
     let tasks = context.tasks.clone();
     let uploaded = tasks.spawn(async move {
-        let _until_recorded = place;
-        let outcome = carry_out(&context, (id, &name), head, body).await;
+        let outcome = carry_out(&context, (id, &name), file).await;
         let answer = outcome.as_ref().map_or_else(Problem::code, |_| "uploaded");
         telemetry::UPLOADS.of([answer.into()]).increment(1);
         outcome
@@ -58,9 +64,9 @@ pub(super) async fn notify(context: Context, id: JobId, name: String) -> Result<
 async fn carry_out(
     context: &Context,
     (id, name): (JobId, &str),
-    head: FileHead,
-    body: Body,
+    file: Arriving,
 ) -> Result<Job, Problem> {
+    let Arriving { head, body, place: _until_recorded } = file;
     let turn = context.turns.take_over(id, name).await;
     let address = {
         let job = found(context.store.job(id).await?)?;

@@ -50,17 +50,31 @@ pub fn preferred(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(MAX_SECONDS)))
 }
 
-/// The job once it has finished, or as it stands when the time is up or the service stops. A caller
-/// whose session ends meanwhile is not let in any more.
+/// The job once it has finished, or as it is when the time is up or the service stops. A caller who
+/// really waits needs a place of their key; one whose session ends meanwhile is not let in any more.
 pub async fn finished(
     context: &Context,
     caller: &Caller,
     id: JobId,
     wait: Duration,
 ) -> Result<Job, Problem> {
-    if wait.is_zero() {
-        return found(context.store.job(id).await?);
+    let job = found(context.store.job(id).await?)?;
+    if wait.is_zero() || job.status.is_finished() {
+        return Ok(job);
     }
+    // Waiters may be many, and a job may be large.
+    drop(job);
+    let _place = context.limits.places.take(&caller.name)?;
+    until_finished(context, caller, id, wait).await
+}
+
+/// The same for a caller who has a place.
+pub async fn until_finished(
+    context: &Context,
+    caller: &Caller,
+    id: JobId,
+    wait: Duration,
+) -> Result<Job, Problem> {
     let signal = context.wake.job(id.0);
     let deadline = context.clock.sleep(wait);
     let over = caller.over(context);

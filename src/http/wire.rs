@@ -35,9 +35,9 @@ impl Socket {
         Self { stream, progress }
     }
 
-    fn note<T>(&self, written: &Poll<io::Result<T>>) {
+    fn note(&self, written: &Poll<io::Result<usize>>) {
         match written {
-            Poll::Ready(_) => self.progress.wrote(),
+            Poll::Ready(written) => self.progress.wrote(*written.as_ref().unwrap_or(&0)),
             Poll::Pending => self.progress.stalled(),
         }
     }
@@ -101,7 +101,7 @@ impl AsyncWrite for Socket {
         flushed
     }
 
-    /// Ends the sending side, and lets a sender finish that is still at it: closing at once would
+    /// Ends the sending side, and lets a sender finish that is nearly done: closing at once would
     /// reset the connection before the answer is read.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.progress.is_answer_due() {
@@ -120,6 +120,9 @@ impl AsyncWrite for Socket {
                 return Poll::Ready(Ok(()));
             }
             self.progress.read(buffer.filled().len());
+            if self.progress.has_lingered() {
+                return Poll::Ready(Ok(()));
+            }
         }
     }
 }

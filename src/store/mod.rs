@@ -32,7 +32,7 @@ use crate::domain::{
     event::Event,
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Marks, Output},
-    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
+    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
     page::{JobFilter, JobPage, Page, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -385,13 +385,14 @@ pub trait Store: SessionStore {
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError>;
 
-    /// Takes up to `limit` outputs that are to be copied now, those whose links die soonest first.
+    /// Takes outputs that are to be copied now and find a place, those whose links die soonest
+    /// first. Those of a host without a place are passed over, however many they are.
     /// Nobody else takes them before `lease_until`.
     async fn claim_mirrors(
         &self,
         now: Timestamp,
         lease_until: Timestamp,
-        limit: u32,
+        places: FreePlaces,
     ) -> Result<Vec<DueMirror>, StoreError>;
 
     /// Records what an attempt came to, with the job's `secured` and the events that follow. Unless

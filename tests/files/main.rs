@@ -9,6 +9,7 @@ mod mirroring;
 mod privacy;
 mod s3;
 mod serving;
+mod slow;
 #[path = "../support/mod.rs"]
 mod support;
 mod uploads;

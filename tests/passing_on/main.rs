@@ -6,6 +6,7 @@
 mod failing_store;
 mod following;
 mod outage;
+mod places;
 mod receiver;
 mod relaying;
 #[path = "../support/mod.rs"]

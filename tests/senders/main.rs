@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
 mod bounds;
+mod crowds;
 mod heads;
 mod labels;
 mod memory;

@@ -23,7 +23,7 @@ use finishline::{
         event::Event,
         ids::{DeliveryId, JobId},
         job::{Job, Marks},
-        mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
+        mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
         page::{JobFilter, JobPage, Page, Position},
         reconcile::{DueJob, Next},
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -244,9 +244,9 @@ impl Store for FailingStore {
         &self,
         now: Timestamp,
         lease_until: Timestamp,
-        limit: u32,
+        places: FreePlaces,
     ) -> Result<Vec<DueMirror>, StoreError> {
-        self.pass("claim_mirrors", self.inner.claim_mirrors(now, lease_until, limit)).await
+        self.pass("claim_mirrors", self.inner.claim_mirrors(now, lease_until, places)).await
     }
 
     async fn record_mirror(

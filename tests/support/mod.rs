@@ -21,7 +21,7 @@ use bytes::Bytes;
 use finishline::{
     app::{self, App, Listeners, Opened},
     clock::Clock,
-    config::{self, ApiListen, Config, PublicUrlSetting},
+    config::{self, ApiListen, Config, LeastRate, PublicUrlSetting},
     http::Patterns,
     outbound::{Outbound, Permissions},
     simulator::{Options, Processing, Simulator},
@@ -54,6 +54,7 @@ pub struct Setup {
     clock: Clock,
     wrap: Option<Wrap>,
     key: Option<String>,
+    least_rate: LeastRate,
     is_public_url_set: bool,
 }
 
@@ -71,6 +72,7 @@ impl Setup {
             clock: Clock::system(),
             wrap: None,
             key: None,
+            least_rate: LeastRate::default(),
             is_public_url_set: false,
         }
     }
@@ -107,6 +109,11 @@ impl Setup {
         Self { wrap: Some(wrap), ..self }
     }
 
+    /// How slow the other side of a transfer may be.
+    pub fn least_rate(self, bytes_per_second: u64, patience: Duration) -> Self {
+        Self { least_rate: LeastRate { bytes_per_second, patience }, ..self }
+    }
+
     pub async fn start(self) -> Service {
         let engine = Simulator::start(free_port().await, self.options).await.expect("a simulator");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -131,13 +138,15 @@ impl Setup {
         let origin = engine.origin();
         let given = self.settings.into_iter();
         settings.extend(given.map(|(name, value)| (name, value.replace("{engine}", &origin))));
+        let mut config = load(&settings);
+        config.service.least_rate = self.least_rate;
         let mut service = Service {
             callbacks: String::new(),
             api: String::new(),
             engine,
             clock: self.clock,
             database,
-            config: load(&settings),
+            config,
             is_public_url_set: self.is_public_url_set,
             wrap: self.wrap,
             http: http_client_with(self.key.as_deref()),

@@ -64,7 +64,8 @@ impl FromRequest<Context> for Form {
         if access::origin(&parts.headers) == Site::Other {
             return Err(Problem::ForbiddenOrigin("the form was sent by another site").into());
         }
-        let body = read_body(&context.limits, &parts.headers, body, MAX_FORM_BYTES).await;
+        let body =
+            read_body(&context.limits.of_callers(), &parts.headers, body, MAX_FORM_BYTES).await;
         let body = body.map_err(|error| error.into_problem(MAX_FORM_BYTES))?;
         let fields = url::form_urlencoded::parse(&body).into_owned().collect();
         let form = Self { fields, parts };

@@ -4,6 +4,7 @@
 //! is leased while it is carried out; a job is secured exactly when none of its orders is open.
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
@@ -15,7 +16,9 @@ use crate::{
         event::{EventType, NewEvent},
         ids::JobId,
         job::Output,
-        mirror::{self, AfterMirror, Doomed, DueMirror, FilePlace, MirroredFile, StoredCopy},
+        mirror::{
+            self, AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, MirroredFile, StoredCopy,
+        },
         time::from_millis,
     },
     store::Lookup,
@@ -100,13 +103,6 @@ async fn set_secured(
     Ok(())
 }
 
-/// Copies that may be made now, those whose links die soonest first.
-pub(super) struct Claim {
-    pub now: Timestamp,
-    pub lease_until: Timestamp,
-    pub limit: u32,
-}
-
 const IS_DUE: &str =
     "state = 'pending' and next_attempt_at <= ?1 and coalesce(leased_until, 0) <= ?1";
 
@@ -121,51 +117,83 @@ pub(super) async fn is_any_due(
         .await
 }
 
+/// The orders, by job and position, that may be carried out now and find a place. Those whose links
+/// die soonest come first; those of a host without a place are passed over.
+pub(super) async fn choose(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    mut places: FreePlaces,
+) -> sqlx::Result<Vec<(i64, i64)>> {
+    // In the order of the index, and no further than needed.
+    let sql = format!(
+        "select job_seq, position, url
+         from mirrors indexed by mirrors_by_end cross join job_outputs using (job_seq, position)
+         where {IS_DUE}
+         order by coalesce(expires_at, next_attempt_at + 3600000), job_seq, position"
+    );
+    let mut chosen = Vec::new();
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(now.as_millisecond());
+    let mut due = query.fetch(connection);
+    while places.all > 0
+        && let Some(row) = due.try_next().await?
+    {
+        let url: Option<String> = row.try_get("url")?;
+        if places.take(url.as_deref().unwrap_or_default()) {
+            chosen.push((row.try_get("job_seq")?, row.try_get("position")?));
+        }
+    }
+    Ok(chosen)
+}
+
+/// Orders that were chosen, unless something happened to them meanwhile.
+pub(super) struct Claim {
+    pub now: Timestamp,
+    pub lease_until: Timestamp,
+    /// By job and position.
+    pub chosen: Vec<(i64, i64)>,
+}
+
 #[async_trait]
 impl UseCase for Claim {
     type Output = Vec<DueMirror>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueMirror>> {
-        // In the order of the index, so that it costs the same however many wait.
         let sql = format!(
-            "update mirrors set leased_until = ?2 where (job_seq, position) in
-                 (select job_seq, position from mirrors indexed by mirrors_by_end where {IS_DUE}
-                  order by coalesce(expires_at, next_attempt_at + 3600000), job_seq, position
-                  limit ?3)
-             returning job_seq, position, attempts, expires_at"
+            "update mirrors set leased_until = ?2
+             where job_seq = ?3 and position = ?4 and {IS_DUE}
+             returning attempts"
         );
-        let claimed = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(self.now.as_millisecond())
-            .bind(self.lease_until.as_millisecond())
-            .bind(self.limit)
-            .fetch_all(&mut *connection)
-            .await?;
-        let mut due = Vec::with_capacity(claimed.len());
-        for row in &claimed {
-            let position: u32 = row.try_get("position")?;
+        let mut due = Vec::with_capacity(self.chosen.len());
+        for (job_seq, position) in &self.chosen {
+            let claimed = sqlx::query_scalar(sqlx::AssertSqlSafe(sql.clone()))
+                .bind(self.now.as_millisecond())
+                .bind(self.lease_until.as_millisecond())
+                .bind(job_seq)
+                .bind(position)
+                .fetch_optional(&mut *connection)
+                .await?;
+            let Some(attempts) = claimed else { continue };
             let found = sqlx::query(
                 "select id, engine_job_id, name, kind, kind_index, extension, structures,
-                     job_outputs.status, url
+                     job_outputs.status, url, position
                  from job_outputs join jobs on jobs.seq = job_seq
                  where job_seq = ? and position = ?",
             )
-            .bind(row.try_get::<i64, _>("job_seq")?)
+            .bind(job_seq)
             .bind(position)
             .fetch_one(&mut *connection)
             .await?;
-            let expires_at: Option<i64> = row.try_get("expires_at")?;
-            due.push((
-                expires_at.unwrap_or(i64::MAX),
-                DueMirror {
-                    place: FilePlace { job_id: JobId(found.try_get("id")?), position },
-                    output: rows::output(&found)?,
-                    engine_job_id: found.try_get("engine_job_id")?,
-                    attempts: row.try_get("attempts")?,
+            due.push(DueMirror {
+                place: FilePlace {
+                    job_id: JobId(found.try_get("id")?),
+                    position: found.try_get("position")?,
                 },
-            ));
+                output: rows::output(&found)?,
+                engine_job_id: found.try_get("engine_job_id")?,
+                attempts,
+            });
         }
-        due.sort_by_key(|(expires_at, _)| *expires_at);
-        Ok(due.into_iter().map(|(_, one)| one).collect())
+        Ok(due)
     }
 }
 

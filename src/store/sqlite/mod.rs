@@ -60,7 +60,7 @@ use crate::domain::{
     event::Event,
     ids::{DeliveryId, JobId},
     job::{Job, Marks},
-    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
+    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
     page::{JobFilter, JobPage, Page, Position},
     reconcile::{DueJob, Next},
     relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -360,12 +360,13 @@ impl Store for SqliteStore {
         &self,
         now: Timestamp,
         lease_until: Timestamp,
-        limit: u32,
+        places: FreePlaces,
     ) -> Result<Vec<DueMirror>, StoreError> {
         if !ask!(self, mirror::is_any_due, now)? {
             return Ok(Vec::new());
         }
-        self.writer.commit(mirror::Claim { now, lease_until, limit }).await
+        let chosen = ask!(self, mirror::choose, now, places)?;
+        self.writer.commit(mirror::Claim { now, lease_until, chosen }).await
     }
 
     async fn record_mirror(

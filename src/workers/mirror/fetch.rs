@@ -18,8 +18,8 @@ use url::Url;
 use super::{answer::Head, hashing::Hashing};
 use crate::{
     blobs::{BlobError, BlobWriter, Blobs, FileKey},
-    clock::{self, Clock},
-    domain::mirror::MirroredFile,
+    clock::{self, Clock, Stopwatch},
+    domain::{mirror::MirroredFile, pace::Pace},
     outbound::{self, Outbound},
 };
 
@@ -31,6 +31,8 @@ const MAX_BARREN: u32 = 3;
 
 /// Before the next try after such an answer.
 const BARREN_PAUSE: Duration = Duration::from_secs(1);
+
+const TOO_SLOW: &str = "the server sends too slowly";
 
 /// Why there is no copy.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct Fetcher {
     pub outbound: Outbound,
     pub blobs: Blobs,
     pub clock: Clock,
+    /// How slow a server may be, over all its answers to one attempt.
+    pub pace: Pace,
 }
 
 impl Fetcher {
@@ -85,6 +89,7 @@ impl Fetcher {
             key,
             max_bytes,
             asks_for_ranges: true,
+            pace: self.pace,
             copy: Copy::begin(&self.blobs, key).await?,
         };
         let fetched = download.run().await;
@@ -120,6 +125,7 @@ struct Download<'a> {
     max_bytes: u64,
     /// Until the server takes offence.
     asks_for_ranges: bool,
+    pace: Pace,
     copy: Copy,
 }
 
@@ -179,7 +185,11 @@ impl Download<'_> {
     /// Takes the body, but for its first `known` bytes.
     async fn take(&mut self, mut response: Response, mut known: u64) -> Result<(), Break> {
         loop {
-            let piece = timeout(IDLE_TIMEOUT, response.chunk()).await;
+            let stopwatch = Stopwatch::start();
+            let patience = IDLE_TIMEOUT.min(self.pace.patience());
+            let piece = timeout(patience, response.chunk()).await;
+            let bytes = piece.as_ref().ok().and_then(|piece| piece.as_ref().ok()?.as_ref());
+            self.note(stopwatch, bytes.map_or(0, Bytes::len))?;
             let piece = piece.map_err(|_| Break::Off("the server stopped sending".into()))?;
             let piece = piece.map_err(|error| Break::Off(outbound::describe(&error).into()))?;
             let Some(mut piece) = piece else { break };
@@ -207,11 +217,20 @@ impl Download<'_> {
                 request = request.header(IF_RANGE, etag);
             }
         }
-        match timeout(IDLE_TIMEOUT, request.send()).await {
+        let stopwatch = Stopwatch::start();
+        let answer = timeout(IDLE_TIMEOUT.min(self.pace.patience()), request.send()).await;
+        self.note(stopwatch, 0)?;
+        match answer {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(Break::Off(outbound::describe(&error).into())),
             Err(_) => Err(Break::Off("the server does not answer".into())),
         }
+    }
+
+    /// Notes what came of a wait. A server that is too slow is not asked again in this attempt.
+    fn note(&mut self, stopwatch: Stopwatch, bytes: usize) -> Result<(), Fault> {
+        let noted = self.pace.note(stopwatch.elapsed(), bytes as u64);
+        noted.map_err(|_| Fault::other(TOO_SLOW))
     }
 
     fn check_status(&self, response: &Response) -> Result<(), Fault> {

@@ -9,13 +9,14 @@ mod fetch;
 mod hashing;
 mod renewal;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -27,7 +28,7 @@ use crate::{
     blobs::FileKey,
     clock,
     config::MirrorConfig,
-    domain::mirror::{self, AfterMirror, DueMirror, MirroredFile},
+    domain::mirror::{self, AfterMirror, DueMirror, FreePlaces, MirroredFile},
     store::{Lookup, Store, StoreError},
     telemetry::{MIRROR_ATTEMPTS, MIRRORED_BYTES},
 };
@@ -53,7 +54,7 @@ pub struct Mirrorer {
     stopping: CancellationToken,
     /// Copies under way.
     pub attempts: TaskTracker,
-    room: Arc<Semaphore>,
+    under_way: UnderWay,
     /// A copy ended: there is room again.
     ended: Arc<Notify>,
 }
@@ -67,13 +68,52 @@ impl Mirrorer {
         stopping: CancellationToken,
     ) -> Self {
         Self {
-            room: Arc::new(Semaphore::new(config.concurrency)),
+            under_way: UnderWay::default(),
             config,
             fetcher,
             renewal,
             stopping,
             attempts: TaskTracker::new(),
             ended: Arc::default(),
+        }
+    }
+}
+
+/// How many copies are under way, by the host of their link. Cheap to clone; clones count the same.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<Mutex<HashMap<String, usize>>>);
+
+impl UnderWay {
+    /// What is free of so many places. Only [`Mirrorer::step`] takes them, one step at a time.
+    fn free_of(&self, places: usize) -> FreePlaces {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all = places.saturating_sub(taken.values().sum());
+        FreePlaces { all, most_of_host: mirror::most_of_host(places), taken }
+    }
+
+    /// Counts a copy until the place is dropped.
+    fn begin(&self, due: &DueMirror) -> Place {
+        let host = mirror::host(due.output.url.as_deref().unwrap_or_default());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(host.clone()).or_default() +=
+            1;
+        Place { host, under_way: self.clone() }
+    }
+}
+
+/// Of one copy.
+struct Place {
+    host: String,
+    under_way: UnderWay,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.under_way.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.host);
+            }
         }
     }
 }
@@ -86,22 +126,22 @@ impl Worker for Mirrorer {
 
     /// Begins what is due and has room; the copies go on by themselves.
     async fn step(&self) -> anyhow::Result<Found> {
-        let room = u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX);
-        if room == 0 {
+        let places = self.under_way.free_of(self.config.concurrency);
+        if places.all == 0 {
             return Ok(Found::Nothing);
         }
         let now = self.fetcher.clock.now();
         let lease_until = clock::add(now, ATTEMPT_LIMIT + LEASE_MARGIN);
-        let claimed = self.store().claim_mirrors(now, lease_until, room).await?;
+        let claimed = self.store().claim_mirrors(now, lease_until, places).await?;
         let found = if claimed.is_empty() { Found::Nothing } else { Found::More };
         for due in claimed {
-            let room = self.room.clone().acquire_owned().await?;
+            let place = self.under_way.begin(&due);
             let mirrorer = self.clone();
             self.attempts.spawn(async move {
                 let stopping = mirrorer.stopping.clone();
                 // What is broken off leaves nothing behind, and its lease ends with the process.
                 stopping.run_until_cancelled(mirrorer.attempt(due)).await;
-                drop(room);
+                drop(place);
                 mirrorer.ended.notify_one();
             });
         }
