@@ -14,6 +14,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sha2::{Digest as _, Sha256};
 use tracing_subscriber::filter::Targets;
 
+use super::secret;
 use super::value::{LogFormat, ReconcileAfter, RunningSetting, Scope, Secret as SecretText};
 
 /// Beyond any use, and far from where adding it to a time overflows.
@@ -242,7 +243,9 @@ form!(
 
 form!(
     /// A secret that somebody else made.
-    Secret -> SecretText, "is not a text: write it in quotes", |text| Ok(SecretText::new(text))
+    Secret -> SecretText, "is not a text: write it in quotes", |text| {
+        Ok(SecretText::new(secret::clean(text)?))
+    }
 );
 
 form!(
@@ -250,6 +253,7 @@ form!(
     InboxSecret -> SecretText,
     "is not an inbox secret: write at least 16 letters, digits, \"-\", \"_\", \".\" or \"~\"",
     |text| {
+        let text = secret::clean(text)?;
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         if !text.bytes().all(safe) {
             return Err("holds characters that do not belong into a URL: \
@@ -266,7 +270,10 @@ form!(
     /// A signing secret of Standard Webhooks.
     WebhookSecret -> SecretText,
     "is not a webhook secret: write \"whsec_\" and base64, as `echo whsec_$(openssl rand -base64 24)` makes it",
-    |text| Self::key(text).map(|_| SecretText::new(text)).ok_or(Self::PROBLEM)
+    |text| {
+        let text = secret::clean(text)?;
+        Self::key(text).map(|_| SecretText::new(text)).ok_or(Self::PROBLEM)
+    }
 );
 
 impl WebhookSecret {
@@ -280,6 +287,7 @@ impl WebhookSecret {
 form!(
     /// An API key, kept as its SHA-256.
     ApiKey -> [u8; 32], "is not a key: write at least 16 characters in quotes", |text| {
+        let text = secret::clean(text)?;
         // It travels in a header: anything else could never be presented.
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds spaces, control characters or characters beyond ASCII: \
@@ -295,7 +303,7 @@ form!(
 form!(
     /// A SHA-256 in hex.
     HexDigest -> [u8; 32], "is not a SHA-256: write it as 64 hex digits", |text| {
-        let mut digest = [0; 32];
+        let (text, mut digest) = (secret::clean(text)?, [0; 32]);
         if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Self::PROBLEM);
         }

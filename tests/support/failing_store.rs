@@ -19,7 +19,7 @@ use bytes::Bytes;
 use finishline::{
     domain::{
         delivery::Delivery,
-        event::Event,
+        event::{Event, NewEvent},
         ids::{DeliveryId, JobId},
         job::{Job, Marks},
         mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
@@ -212,6 +212,10 @@ impl Store for FailingStore {
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError> {
         self.pass("record_upload", self.inner.record_upload(id, input, bytes, now)).await
+    }
+
+    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError> {
+        self.pass("note", self.inner.note(event)).await
     }
 
     async fn record_notified(

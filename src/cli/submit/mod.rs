@@ -105,7 +105,7 @@ struct Prepared {
 /// The body and the files, after all that can be checked here has been.
 fn prepared(arguments: &Arguments) -> anyhow::Result<Prepared> {
     let named = &arguments.inputs.files;
-    let files = inputs::readable(named)?;
+    let files = arguments.inputs.readable()?;
     let body = match &arguments.body {
         Some(path) => body::read(path)?,
         None => arguments.flags.body(named)?,

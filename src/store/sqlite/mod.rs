@@ -53,7 +53,7 @@ use super::{
 };
 use crate::domain::{
     delivery::{Delivery, Outcome},
-    event::Event,
+    event::{Event, NewEvent},
     ids::{DeliveryId, JobId},
     job::{Job, Marks},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, StoredCopy},
@@ -348,6 +348,10 @@ impl Store for SqliteStore {
     ) -> Result<Lookup<Job>, StoreError> {
         let input = input.to_owned();
         self.writer.commit(inputs::RecordUpload { id, input, bytes, now }).await
+    }
+
+    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError> {
+        self.writer.commit(notes::Note(event)).await
     }
 
     async fn record_notified(

@@ -38,6 +38,26 @@ impl UseCase for RecordOversize {
     }
 }
 
+/// An event that changes nothing else.
+pub(super) struct Note(pub NewEvent);
+
+#[async_trait]
+impl UseCase for Note {
+    type Output = Lookup<()>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<()>> {
+        let known: bool = sqlx::query_scalar("select exists (select 1 from jobs where id = ?)")
+            .bind(self.0.job_id.0)
+            .fetch_one(&mut *connection)
+            .await?;
+        if !known {
+            return read::missing(connection, self.0.job_id).await;
+        }
+        rows::insert_events(connection, std::slice::from_ref(&self.0)).await?;
+        Ok(Lookup::Found(()))
+    }
+}
+
 /// That the database takes writes.
 pub(super) struct Probe {
     pub now: Timestamp,
