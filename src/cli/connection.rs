@@ -57,10 +57,12 @@ impl Arguments {
             (None, Some(file)) => {
                 let text = std::fs::read_to_string(file);
                 let text = text.with_context(|| format!("--key-file {}", file.display()));
-                Some(text.map_err(Failure::usage)?.trim().to_owned())
+                Some(text.map_err(Failure::usage)?)
             }
             (None, None) => std::env::var(KEY_VARIABLE).ok(),
         };
+        // As the settings read their secrets, whatever they come from.
+        let key = key.map(|key| key.trim_start_matches('\u{feff}').trim().to_owned());
         let key = key.filter(|key| !key.is_empty());
         if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Failure::usage(anyhow::anyhow!("the API key is not one word of ASCII")));

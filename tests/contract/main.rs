@@ -16,4 +16,5 @@ mod refusals;
 mod submitting;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokens;
 mod validation;

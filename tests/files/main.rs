@@ -8,6 +8,7 @@ mod kills;
 mod mirroring;
 mod s3;
 mod serving;
+mod storages;
 #[path = "../support/mod.rs"]
 mod support;
 mod uploads;
