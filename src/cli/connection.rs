@@ -84,7 +84,9 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
 /// How a command ends that the service answered with an error.
 pub(super) fn exit_of(error: &ClientError) -> Exit {
     match error {
-        ClientError::Unreachable(_) | ClientError::Foreign(_) => Exit::NotReached,
+        ClientError::Unreachable(_) | ClientError::Lost(_) | ClientError::Foreign(_) => {
+            Exit::NotReached
+        }
         _ if error.is_refusal() => Exit::NotReached,
         ClientError::Problem(_) => Exit::Failed,
     }

@@ -21,14 +21,14 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 const BOM: char = '\u{feff}';
 
-/// The secret in a text: without a byte-order mark, and without white space and line ends around
-/// it, which no secret has and many editors add.
+/// The secret in a text: without a byte-order mark and without line ends around it, which many
+/// editors add. Spaces around it are part of it: issuers give out such secrets.
 ///
 /// # Errors
 /// What is wrong, to follow its key.
 pub(super) fn clean(text: &str) -> Result<&str, &'static str> {
-    let secret = text.trim_start_matches(BOM).trim();
-    if secret.is_empty() {
+    let secret = text.trim_start_matches(BOM).trim_matches(['\r', '\n']);
+    if secret.trim().is_empty() {
         return Err("is blank: leave it empty, or write the secret");
     }
     if secret.chars().any(|one| one.is_control() || one == BOM) {

@@ -303,6 +303,21 @@ async fn the_engine_is_asked_once_for_links_that_have_expired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_refuses_a_link_for_another_reason_is_quoted_and_no_link_is_asked_for() {
+    let (service, door) = started(Setup::new()).await;
+    let (job, id) = finished(&service).await;
+    let refusal = "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message>\
+                   <StringToSign>hush</StringToSign></Error>";
+    let storage = Router::new().route("/x", get(async move || (StatusCode::FORBIDDEN, refusal)));
+    let link = format!("{}/x", serve(storage).await);
+    door.serve_outputs(move |_| redirect(&link));
+    let ended = through(&door, &service, &["jobs", "download", &id, "out", "--quiet"]).await;
+    assert_failed(&ended, 1, &["answered 403 SignatureDoesNotMatch: no"]);
+    assert!(!ended.stderr.contains("hush"), "{}", ended.stderr);
+    assert_eq!(service.engine.job(text(&job["engineJobId"])).unwrap().polls, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_differs_is_kept_unless_forced() {
     let (service, door) = started(Setup::new()).await;
     let (job, id) = finished(&service).await;
