@@ -100,10 +100,10 @@ impl EngineError {
 
     fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::NoToken(fault) => fault.advice(),
-            Self::Auth { .. } => {
+            Self::Auth { .. } | Self::NoToken(TokenFault::Unset(_) | TokenFault::Refused(_)) => {
                 Some("engine.auth in the settings may be wrong: run `finishline check`")
             }
+            Self::NoToken(fault) => fault.advice(),
             Self::Redirected { .. } | Self::Unreachable(Trouble::Name) => {
                 Some("engine.base_url in the settings may be wrong")
             }

@@ -21,7 +21,7 @@ pub enum TokenFault {
     #[error("the token endpoint asks to come back later ({0})")]
     Busy(Answered),
     /// It does not give this client a token.
-    #[error("the token endpoint refuses the client id, the secret or the audience ({0})")]
+    #[error("the token endpoint refuses the client id or secret, or the audience ({0})")]
     Refused(Answered),
     /// It refuses, and not as an issuer of tokens does: a firewall's page, say.
     #[error("the token endpoint refuses the request ({0})")]
@@ -99,9 +99,7 @@ impl TokenFault {
     /// What to look at, where that is known.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
-            Self::Unset(_) | Self::Refused(_) => {
-                Some("engine.auth in the settings may be wrong: run `finishline check`")
-            }
+            Self::Unset(_) | Self::Refused(_) => Some("engine.auth in the settings may be wrong"),
             Self::Redirected(_) | Self::Unusable(_) | Self::Unreachable(Trouble::Name) => {
                 Some("engine.auth.token_url in the settings may be wrong")
             }
