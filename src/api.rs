@@ -329,6 +329,16 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub engine_body: Option<Box<RawValue>>,
+    /// HTTP status of the storage's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_status: Option<u16>,
+    /// The storage's own code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "SignatureDoesNotMatch")]
+    pub storage_code: Option<String>,
+    /// The storage's own words, without what may be a credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_message: Option<String>,
 }
 
 /// One thing wrong with a body or a query.

@@ -38,6 +38,7 @@ ngrok_api = "http://127.0.0.1:4040"
 max_body = "16MiB"
 memory = "64MiB"
 inbox_secret = ""
+inbox_secret_file = ""
 [api]
 listen = "127.0.0.1:8086"
 public_url = ""
@@ -75,6 +76,7 @@ give_up = "48h"
 [relay]
 targets = []
 secret = ""
+secret_file = ""
 allowed_hosts = []
 timeout = "15s"
 concurrency = 4
@@ -533,6 +535,71 @@ fn the_client_secret_is_read_from_its_file() {
     fs::write(&secret_file, "\n").unwrap();
     let empty = from_environment(&[(variable, secret_file.to_str().unwrap())]);
     assert_line(empty, &["settings.toml\" is an empty file", variable]);
+}
+
+#[test]
+fn a_secret_is_the_same_wherever_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let webhook = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz";
+    let inbox = "an-inbox-secret-of-length";
+    // Each secret: its key, a right value, and what of the settings shows it.
+    type Secret = (&'static str, &'static str, fn(&Config) -> String);
+    let secrets: [Secret; 3] = [
+        ("ENGINE__AUTH__CLIENT_SECRET", HUSH, |config| {
+            config.engine.auth.client_secret.as_ref().unwrap().expose().to_owned()
+        }),
+        ("CALLBACKS__INBOX_SECRET", inbox, |config| {
+            config.callbacks.inbox_secret.as_ref().unwrap().expose().to_owned()
+        }),
+        ("RELAY__SECRET", webhook, |config| {
+            config.relay.secret.as_ref().unwrap().expose().to_owned()
+        }),
+    ];
+    for (key, secret, shown) in secrets {
+        let variable = format!("FINISHLINE__{key}");
+        let dotted = key.to_lowercase().replace("__", ".");
+        for (before, behind) in [("", ""), ("\u{feff}", "\r\n"), ("", "\n\n"), ("\r\n", "")] {
+            let written = format!("{before}{secret}{behind}");
+            let file = folder.path().join("secret");
+            fs::write(&file, &written).unwrap();
+            let of_variable = from_environment(&[(&variable, &written)]).unwrap();
+            let twin = format!("{variable}_FILE");
+            let of_file = from_environment(&[(&twin, file.to_str().unwrap())]).unwrap();
+            for config in [of_variable, of_file] {
+                assert_eq!(shown(&config), secret, "{key} {before:?} {behind:?}");
+            }
+        }
+        for inside in ["\n", "\t", "\u{0}", "\u{feff}"] {
+            let written = format!("{}{inside}{}", &secret[..9], &secret[9..]);
+            let of_variable = from_environment(&[(&variable, &written)]).unwrap_err().to_string();
+            let file = folder.path().join("secret");
+            fs::write(&file, &written).unwrap();
+            let twin = format!("{variable}_FILE");
+            let of_file = from_environment(&[(&twin, file.to_str().unwrap())]);
+            for line in [of_variable, of_file.unwrap_err().to_string()] {
+                assert!(line.contains(&dotted) && line.contains("control character"), "{line}");
+                assert!(!line.contains(&secret[9..]), "{line}");
+            }
+        }
+    }
+    let key = folder.path().join("key");
+    fs::write(&key, "\u{feff}a-key-of-some-length-01\r\n").unwrap();
+    let lists = format!(
+        "[api]\nkeys = [{{ name = \"a\", key_file = {key:?} }}, {{ name = \"b\", key = \"b-key-of-some-length-02\\n\" }}]\n\
+         [relay]\ntargets = [{{ name = \"app\", url = \"https://a.example/\", secret_file = {:?} }}]\n",
+        folder.path().join("hook")
+    );
+    fs::write(folder.path().join("hook"), format!("{webhook}\n")).unwrap();
+    let config = from_file(lists.as_str()).unwrap();
+    let plain = "[api]\nkeys = [{ name = \"a\", key = \"a-key-of-some-length-01\" }, \
+                 { name = \"b\", key = \"b-key-of-some-length-02\" }]\n";
+    let plain = from_file(plain).unwrap();
+    let digests =
+        |config: &Config| config.api.keys.iter().map(|key| key.digest).collect::<Vec<_>>();
+    assert_eq!(digests(&config), digests(&plain));
+    assert_eq!(config.relay.targets[0].secrets[0].expose(), webhook);
+    let both = format!("[api]\nkeys = [{{ name = \"a\", key = \"x\", key_file = {key:?} }}]\n");
+    assert_line(from_file(both.as_str()), &["api.keys[0].key_file", "leave one out"]);
 }
 
 #[test]

@@ -168,11 +168,10 @@ async fn check_token(report: &mut Report, config: &Config, outbound: &Outbound) 
             let life = humantime::format_duration(Duration::from_secs(life.as_secs()));
             report.add(Mark::Ok, NAME, format!("{shown} gave one, good for {life}"));
         }
-        Err(reason) => report.add(
-            Mark::Failed,
-            NAME,
-            format!("{shown} gave none ({reason}): look at engine.auth in the settings"),
-        ),
+        Err(fault) => {
+            let advice = fault.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+            report.add(Mark::Failed, NAME, format!("{shown} gave none: {fault}{advice}"));
+        }
     }
 }
 

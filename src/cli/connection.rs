@@ -74,10 +74,12 @@ impl Arguments {
             (None, Some(file)) => {
                 let text = std::fs::read_to_string(file);
                 let text = text.with_context(|| format!("--key-file {}", file.display()));
-                Some(text.map_err(Failure::usage)?.trim().to_owned())
+                Some(text.map_err(Failure::usage)?)
             }
             (None, None) => std::env::var(KEY_VARIABLE).ok(),
         };
+        // As the settings read their secrets, whatever they come from.
+        let key = key.map(|key| key.trim_start_matches('\u{feff}').trim().to_owned());
         let key = match key.filter(|key| !key.is_empty()) {
             None if is_loopback(&self.api) => self.key_of_this_machine()?,
             key => key,
@@ -142,7 +144,9 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
 /// How a command ends that the service answered with an error.
 pub(super) fn exit_of(error: &ClientError) -> Exit {
     match error {
-        ClientError::Unreachable(_) | ClientError::Foreign(_) => Exit::NotReached,
+        ClientError::Unreachable(_) | ClientError::Lost(_) | ClientError::Foreign(_) => {
+            Exit::NotReached
+        }
         _ if error.is_refusal() => Exit::NotReached,
         ClientError::Problem(_) => Exit::Failed,
     }

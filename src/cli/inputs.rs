@@ -6,9 +6,10 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Context as _, bail};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::progress::shell_word;
-use crate::client::Source;
+use crate::{client::Source, domain::link};
 
 /// Characters of an extension at most, without its dot; more is a part of the name.
 const LONGEST_EXTENSION: usize = 5;
@@ -29,6 +30,34 @@ pub(super) struct Arguments {
     /// Upload this file as that input, such as cbct=scan.dcm; repeatable
     #[arg(id = "inputs", long = "input", value_name = "NAME=FILE", value_parser = named_file)]
     pub(super) files: Vec<NamedFile>,
+    /// Content type that the links for the uploads were signed for; unless given, none is sent
+    #[arg(long, value_name = "TYPE", value_parser = header_value)]
+    content_type: Option<HeaderValue>,
+    /// Another header that the links sign, such as x-amz-acl:private; repeatable
+    #[arg(long = "upload-header", value_name = "NAME:VALUE", value_parser = named_header)]
+    headers: Vec<NamedHeader>,
+}
+
+/// One `NAME:VALUE`.
+#[derive(Clone, Debug)]
+pub(super) struct NamedHeader {
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, &'static str> {
+    let value = HeaderValue::from_str(text.trim()).ok().filter(|value| !value.is_empty());
+    value.ok_or("expected the value of a header, such as application/dicom")
+}
+
+fn named_header(text: &str) -> Result<NamedHeader, &'static str> {
+    let wrong = "expected NAME:VALUE, such as x-amz-acl:private";
+    let (name, value) = text.split_once(':').ok_or(wrong)?;
+    let name = HeaderName::try_from(name.trim()).map_err(|_| wrong)?;
+    if !link::can_be_passed_on(name.as_str()) {
+        return Err("this header is not passed on to a storage");
+    }
+    Ok(NamedHeader { name, value: header_value(value).map_err(|_| wrong)? })
 }
 
 /// A file that exists and can be read.
@@ -37,6 +66,8 @@ pub(super) struct InputFile {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
+    /// For the storage.
+    headers: HeaderMap,
 }
 
 fn named_file(text: &str) -> Result<NamedFile, &'static str> {
@@ -45,18 +76,27 @@ fn named_file(text: &str) -> Result<NamedFile, &'static str> {
     Ok(NamedFile { name: name.to_owned(), path: path.into() })
 }
 
-/// Looks at all the files.
-pub(super) fn readable(files: &[NamedFile]) -> anyhow::Result<Vec<InputFile>> {
-    let mut names = BTreeSet::new();
-    files
-        .iter()
-        .map(|file| {
+impl Arguments {
+    /// Looks at all the files.
+    pub(super) fn readable(&self) -> anyhow::Result<Vec<InputFile>> {
+        let mut names = BTreeSet::new();
+        let headers = self.headers();
+        let looked_at = self.files.iter().map(|file| {
             if !names.insert(&file.name) {
                 bail!("--input {}: named twice", file.name);
             }
-            file.look().with_context(|| format!("--input {}={}", file.name, file.path.display()))
-        })
-        .collect()
+            let found = file.look(&headers);
+            found.with_context(|| format!("--input {}={}", file.name, file.path.display()))
+        });
+        looked_at.collect()
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let given = self.headers.iter().map(|one| (one.name.clone(), one.value.clone()));
+        let mut headers: HeaderMap = given.collect();
+        headers.extend(self.content_type.clone().map(|kind| (CONTENT_TYPE, kind)));
+        headers
+    }
 }
 
 /// Compares the files with the inputs of a job, by name and extension; answers warnings.
@@ -77,7 +117,7 @@ pub(super) fn compare(
 }
 
 impl NamedFile {
-    fn look(&self) -> anyhow::Result<InputFile> {
+    fn look(&self, headers: &HeaderMap) -> anyhow::Result<InputFile> {
         let found = fs::metadata(&self.path)?;
         if found.is_dir() {
             bail!("a folder; an input is one file: put the slices into one .zip");
@@ -89,7 +129,8 @@ impl NamedFile {
             bail!("the file is empty");
         }
         fs::File::open(&self.path)?;
-        Ok(InputFile { name: self.name.clone(), path: self.path.clone(), bytes: found.len() })
+        let (name, path) = (self.name.clone(), self.path.clone());
+        Ok(InputFile { name, path, bytes: found.len(), headers: headers.clone() })
     }
 
     /// The extension in the Engine's sense, in lower case: `.dcm`, `.nii.gz`.
@@ -121,7 +162,7 @@ impl InputFile {
             if length != self.bytes {
                 bail!("the file has changed meanwhile");
             }
-            Ok(Source { file, length })
+            Ok(Source { file, length, headers: self.headers.clone() })
         };
         open.await.with_context(|| self.path.display().to_string())
     }
@@ -130,6 +171,18 @@ impl InputFile {
     pub(super) fn flag(&self) -> String {
         let word = format!("{}={}", self.name, self.path.display());
         format!("--input {}", shell_word(&word))
+    }
+
+    /// The flags of its headers, each with a space before it.
+    pub(super) fn header_flags(&self) -> String {
+        let flag = |(name, value): (&HeaderName, &HeaderValue)| {
+            let value = value.to_str().unwrap_or_default();
+            match *name == CONTENT_TYPE {
+                true => format!(" --content-type {}", shell_word(value)),
+                false => format!(" --upload-header {}", shell_word(&format!("{name}:{value}"))),
+            }
+        };
+        self.headers.iter().map(flag).collect()
     }
 }
 

@@ -13,11 +13,14 @@ use super::{
 use crate::{
     api,
     client::{Answer, Client, ClientError},
-    domain::ids::JobId,
+    domain::{ids::JobId, storage::StorageRefusal},
 };
 
 /// Tries for each file: a restart on the way is over by the last.
 const TRIES: u32 = 5;
+
+/// Problem of a link that only a new job replaces.
+const LINK_EXPIRED: &str = "link-expired";
 
 /// Status of an upload whose bytes stopped coming for a while.
 const STOPPED_COMING: u16 = 408;
@@ -31,7 +34,8 @@ pub(super) async fn upload_all(
 ) -> Result<Answer<api::JobView>, Failure> {
     let id: JobId = job.value.id().parse()?;
     let flags: Vec<String> = files.iter().map(InputFile::flag).collect();
-    progress.set_resume(format!("finishline jobs upload {id} {}", flags.join(" ")));
+    let headers = files.first().map(InputFile::header_flags).unwrap_or_default();
+    progress.set_resume(format!("finishline jobs upload {id} {}{headers}", flags.join(" ")));
     for file in files {
         match state(&job.value, &file.name) {
             None | Some("awaiting") => job = Upload { client, id, file, progress }.run().await?,
@@ -131,9 +135,11 @@ impl Upload<'_> {
 
     fn failure(&self, error: &ClientError) -> Failure {
         let (name, id) = (&self.file.name, self.id);
-        let flag = self.file.flag();
-        let line = format!("{name}: {}", line_of(error));
-        let line = format!("{line}; again with: finishline jobs upload {id} {flag}");
+        let mut line = format!("{name}: {}", line_of(error));
+        if helps_to_repeat(error) {
+            let flags = format!("{}{}", self.file.flag(), self.file.header_flags());
+            line = format!("{line}; again with: finishline jobs upload {id} {flags}");
+        }
         Failure { exit: exit_of(error), line }
     }
 }
@@ -141,7 +147,32 @@ impl Upload<'_> {
 fn is_passing(error: &ClientError) -> bool {
     match error {
         ClientError::Problem(problem) if problem.status == STOPPED_COMING => true,
-        ClientError::Problem(_) => error.is_passing(),
+        ClientError::Problem(problem) => match storage_of(problem) {
+            Some(refusal) => refusal.is_passing(),
+            None => error.is_passing(),
+        },
         _ => true,
     }
+}
+
+/// Whether the same command may do better: not over a link that is dead, nor at a storage that has
+/// refused the upload as it is.
+fn helps_to_repeat(error: &ClientError) -> bool {
+    match error {
+        ClientError::Problem(problem) if problem.code == LINK_EXPIRED => false,
+        ClientError::Problem(problem) => {
+            storage_of(problem).is_none_or(|refusal| refusal.is_passing())
+        }
+        _ => true,
+    }
+}
+
+/// What the storage said, if it did.
+fn storage_of(problem: &api::Problem) -> Option<StorageRefusal> {
+    Some(StorageRefusal {
+        status: problem.storage_status?,
+        code: problem.storage_code.clone(),
+        message: problem.storage_message.clone(),
+        is_expired: problem.code == LINK_EXPIRED,
+    })
 }

@@ -16,20 +16,32 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LOCATION, RANGE},
+    header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE},
 };
 use tokio::{fs::File, io::AsyncReadExt};
 use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::{ANSWER_TIMEOUT, Answer, Client, ClientError};
-use crate::{api, domain::ids::JobId};
+use crate::{
+    api,
+    domain::{
+        ids::JobId,
+        storage::{MAX_REFUSAL_BYTES, StorageRefusal},
+    },
+};
 
 /// Bytes read of a file at a time: few enough to hold, enough that reading costs nothing.
 const PIECE: usize = 256 * 1024;
 
 /// How long a download may bring nothing; storages throttle, but they do not pause.
 const DOWNLOAD_STALL: Duration = Duration::from_secs(60);
+
+/// For the words of a storage that refuses.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
+
+/// Where Azure's storage puts its code beside the body, or in place of one.
+const AZURE_ERROR_CODE: &str = "x-ms-error-code";
 
 /// Hexadecimal digits of a SHA-256.
 const DIGEST_DIGITS: usize = 64;
@@ -40,6 +52,9 @@ pub struct Source {
     pub file: File,
     /// Bytes that are sent; a file that grows meanwhile is cut here.
     pub length: u64,
+    /// For the storage: what its link was signed for. None unless its caller names some, since a
+    /// header that a link does not expect makes it void.
+    pub headers: HeaderMap,
 }
 
 /// What is there of a file whose download was cut.
@@ -55,9 +70,9 @@ pub struct Partial {
 pub enum DownloadError {
     #[error(transparent)]
     Service(#[from] ClientError),
-    /// The Engine's storage answered, but not with the file; 403 if the link has expired.
-    #[error("the Engine's storage at {origin} answered {status}")]
-    Refused { origin: String, status: u16 },
+    /// The Engine's storage answered, but not with the file.
+    #[error("the Engine's storage at {origin} answered {refusal}")]
+    Refused { origin: String, refusal: StorageRefusal },
     /// The service's redirect leads to an address that is not followed.
     #[error(
         "the service leads to an address that is not followed: only https is, or http from a service on http, without a user name"
@@ -69,19 +84,27 @@ pub enum DownloadError {
 }
 
 impl DownloadError {
+    /// A status that is of no use, whatever follows it.
+    fn unread(origin: String, status: u16) -> Self {
+        Self::Refused { origin, refusal: StorageRefusal::read(status, None, b"") }
+    }
+
     /// Whether another try may well bring it.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Service(error) => error.is_passing(),
-            Self::Refused { status, .. } => matches!(status, 206 | 408 | 416 | 429 | 500..),
+            Self::Refused { refusal, .. } => {
+                refusal.is_passing() || matches!(refusal.status, 206 | 416)
+            }
             Self::Broken(_) => true,
             Self::NotFollowed => false,
         }
     }
 
-    /// Whether the Engine's link is no good any more.
+    /// Whether the Engine's link has expired, as the storage says, or may have, since it says
+    /// nothing at all.
     pub fn is_dead_link(&self) -> bool {
-        matches!(self, Self::Refused { status: 400 | 401 | 403 | 404 | 410, .. })
+        matches!(self, Self::Refused { refusal, .. } if refusal.is_expired || refusal.is_bare())
     }
 }
 
@@ -109,6 +132,7 @@ impl Client {
         source: Source,
         sent: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<Answer<api::JobView>, ClientError> {
+        let headers = source.headers;
         let moved = Arc::new(AtomicU64::new(0));
         let count = moved.clone();
         let pieces = ReaderStream::with_capacity(source.file.take(source.length), PIECE);
@@ -118,7 +142,7 @@ impl Client {
         });
         let request = self.request_at(Method::PUT, &["jobs", &job.to_string(), "inputs", name]);
         let request = request
-            .header(CONTENT_TYPE, "application/octet-stream")
+            .headers(headers)
             .header(CONTENT_LENGTH, source.length)
             .body(Body::wrap_stream(pieces));
         tokio::select! {
@@ -172,11 +196,14 @@ impl Client {
         if !self.may_follow(&link) {
             return Err(DownloadError::NotFollowed);
         }
-        let response = begun(ranged(self.http.get(link), partial)).await;
+        let response = begun(ranged(self.http.get(link.clone()), partial)).await;
         let response = response.ok_or_else(|| DownloadError::Broken(origin.clone()))?;
         match response.status().is_success() {
             true => Download::of(response, origin, partial),
-            false => Err(DownloadError::Refused { origin, status: response.status().as_u16() }),
+            false => {
+                let refusal = refusal_of(response).await.without_link(&link);
+                Err(DownloadError::Refused { origin, refusal })
+            }
         }
     }
 
@@ -211,13 +238,11 @@ impl Download {
                 let range = header(CONTENT_RANGE).and_then(content_range);
                 match range.filter(|(first, _)| *first == partial.length) {
                     Some(range) => range,
-                    None => return Err(DownloadError::Refused { origin: sender, status: 206 }),
+                    None => return Err(DownloadError::unread(sender, 206)),
                 }
             }
             (StatusCode::OK, _) => (0, response.content_length()),
-            (status, _) => {
-                return Err(DownloadError::Refused { origin: sender, status: status.as_u16() });
-            }
+            (status, _) => return Err(DownloadError::unread(sender, status.as_u16())),
         };
         Ok(Self { response, sender, offset, total, etag, sha256: None })
     }
@@ -239,6 +264,24 @@ impl Download {
 /// The head of an answer; `None` if there is none.
 async fn begun(request: RequestBuilder) -> Option<Response> {
     tokio::time::timeout(DOWNLOAD_STALL, request.send()).await.ok()?.ok()
+}
+
+/// What a storage says in place of a file, as far as it comes at once.
+async fn refusal_of(mut response: Response) -> StorageRefusal {
+    let status = response.status().as_u16();
+    let code = response.headers().get(AZURE_ERROR_CODE).and_then(|code| code.to_str().ok());
+    let code = code.map(str::to_owned);
+    let mut body = Vec::new();
+    let reading = async {
+        while let Ok(Some(piece)) = response.chunk().await {
+            body.extend_from_slice(&piece[..piece.len().min(MAX_REFUSAL_BYTES - body.len())]);
+            if body.len() == MAX_REFUSAL_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(REFUSAL_TIME, reading).await;
+    StorageRefusal::read(status, code.as_deref(), &body)
 }
 
 /// Asks for the rest of a file, or for all of it should it be another one by now.

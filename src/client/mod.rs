@@ -42,6 +42,9 @@ pub enum ClientError {
     /// The service cannot be reached.
     #[error("{0} does not answer")]
     Unreachable(Url),
+    /// The connection stood, and ended without an answer: what was asked for may have been done.
+    #[error("{0} broke off without an answer")]
+    Lost(Url),
     /// Something answers, but not this service.
     #[error("{0} does not answer as a finishline does")]
     Foreign(Url),
@@ -52,7 +55,7 @@ impl ClientError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Problem(problem) => problem.status >= 500 && problem.code != URL_REFUSED,
-            Self::Unreachable(_) | Self::Foreign(_) => true,
+            Self::Unreachable(_) | Self::Lost(_) | Self::Foreign(_) => true,
         }
     }
 
@@ -189,8 +192,11 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let unreachable = |_| ClientError::Unreachable(self.base.clone());
-        let response = request.send().await.map_err(unreachable)?;
+        let no_answer = |error: reqwest::Error| match error.is_connect() {
+            true => ClientError::Unreachable(self.base.clone()),
+            false => ClientError::Lost(self.base.clone()),
+        };
+        let response = request.send().await.map_err(no_answer)?;
         match response.status().is_success() {
             true => Ok(response),
             false => Err(self.refusal(response).await),

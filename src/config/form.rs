@@ -15,6 +15,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sha2::{Digest as _, Sha256};
 use tracing_subscriber::filter::Targets;
 
+use super::secret;
 use super::value::{LogFormat, ReconcileAfter, RunningSetting, Scope, Secret as SecretText};
 
 /// Beyond any use, and far from where adding it to a time overflows.
@@ -247,7 +248,9 @@ form!(
 
 form!(
     /// A secret that somebody else made.
-    Secret -> SecretText, "is not a text: write it in quotes", |text| Ok(SecretText::new(text))
+    Secret -> SecretText, "is not a text: write it in quotes", |text| {
+        Ok(SecretText::new(secret::clean(text)?))
+    }
 );
 
 form!(
@@ -255,6 +258,7 @@ form!(
     InboxSecret -> SecretText,
     "is not an inbox secret: write at least 22 letters, digits, \"-\", \"_\", \".\" or \"~\"",
     |text| {
+        let text = secret::clean(text)?;
         let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         if !text.bytes().all(safe) {
             return Err("holds characters that do not belong into a URL: \
@@ -284,7 +288,10 @@ form!(
     /// A signing secret of Standard Webhooks.
     WebhookSecret -> SecretText,
     "is not a webhook secret: write \"whsec_\" and base64, as `echo whsec_$(openssl rand -base64 24)` makes it",
-    |text| Self::key(text).map(|_| SecretText::new(text)).ok_or(Self::PROBLEM)
+    |text| {
+        let text = secret::clean(text)?;
+        Self::key(text).map(|_| SecretText::new(text)).ok_or(Self::PROBLEM)
+    }
 );
 
 impl WebhookSecret {
@@ -298,6 +305,7 @@ impl WebhookSecret {
 form!(
     /// An API key, kept as its SHA-256.
     ApiKey -> [u8; 32], "is not a key: write at least 22 characters in quotes", |text| {
+        let text = secret::clean(text)?;
         // It travels in a header: anything else could never be presented.
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds spaces, control characters or characters beyond ASCII: \
@@ -311,7 +319,7 @@ form!(
 form!(
     /// The SHA-256 of a key in hex.
     KeyDigest -> [u8; 32], "is not a SHA-256: write it as 64 hex digits", |text| {
-        let mut digest = [0; 32];
+        let (text, mut digest) = (secret::clean(text)?, [0; 32]);
         if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Self::PROBLEM);
         }

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::form::NUMBER;
-use super::{Config, EXAMPLE, check};
+use super::{Config, EXAMPLE, check, secret};
 use crate::printable;
 
 /// Where the settings are looked for when no file is named.
@@ -210,37 +210,9 @@ fn section_mut<'a>(settings: &'a mut Table, key: &str) -> &'a mut Table {
     })
 }
 
-/// Reads `client_secret_file` into `client_secret`, the only one the sections know.
-fn take_secret_file(settings: &mut Table) -> Result<(), ConfigError> {
-    const KEY: &str = "engine.auth.client_secret_file";
-    let auth = section_mut(settings, "engine.auth");
-    let Some(given) = auth.remove("client_secret_file") else {
-        return Ok(());
-    };
-    let invalid = |problem: &str| Err(ConfigError::invalid(KEY, &given, problem));
-    let Value::String(file) = &given else {
-        return invalid("is not a path: write it like \"/run/secrets/client_secret\"");
-    };
-    if file.is_empty() {
-        return Ok(());
-    }
-    if auth.get("client_secret").and_then(Value::as_str) != Some("") {
-        return invalid("is given beside engine.auth.client_secret: leave one out");
-    }
-    let secret = match fs::read_to_string(file) {
-        Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-        Err(reason) => return invalid(&format!("cannot be read: {reason}")),
-    };
-    if secret.is_empty() {
-        return invalid("is an empty file: put the client secret into it");
-    }
-    auth.insert("client_secret".to_owned(), Value::String(secret));
-    Ok(())
-}
-
 /// Turns the merged tables into sections.
 fn build(mut settings: Table) -> Result<Config, ConfigError> {
-    take_secret_file(&mut settings)?;
+    secret::take_files(&mut settings)?;
     let config: Config = serde_path_to_error::deserialize(settings.clone())
         .map_err(|error| explain(&settings, &error))?;
     check::check(&config)?;

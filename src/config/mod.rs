@@ -16,6 +16,7 @@ mod error;
 mod form;
 mod load;
 mod place;
+mod secret;
 mod value;
 
 pub use error::ConfigError;

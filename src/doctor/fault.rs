@@ -89,7 +89,7 @@ fn advice(trouble: &Trouble, bytes: usize) -> String {
             "small bodies pass and one of {bytes} bytes does not, so raise the size and time \
              limits of what stands in front"
         ),
-        Trouble::Lost | Trouble::Slow(_) => {
+        Trouble::Lost | Trouble::Slow(_) | Trouble::Unmade => {
             "look at the tunnel or proxy in front, and at the firewalls on the way".into()
         }
     }

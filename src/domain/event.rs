@@ -27,6 +27,8 @@ pub enum EventType {
     /// Every output that is to be copied is.
     JobSecured,
     InputUploaded,
+    /// A file did not reach the storage.
+    InputUploadFailed,
     /// The Engine was told that inputs are there.
     InputNotified,
     OutputMirrored,
@@ -62,6 +64,7 @@ impl EventType {
             Self::JobGivenUp => "job.given_up",
             Self::JobSecured => "job.secured",
             Self::InputUploaded => "input.uploaded",
+            Self::InputUploadFailed => "input.upload_failed",
             Self::InputNotified => "input.notified",
             Self::OutputMirrored => "output.mirrored",
             Self::OutputMirrorFailed => "output.mirror_failed",

@@ -63,6 +63,21 @@ impl JobStatus {
         }
     }
 
+    /// What the status of a job that was not taken, or may not have been, means for sending it
+    /// again. The log, problems, events and pages say it in these words and no others, because
+    /// each job that is sent a second time costs money.
+    pub fn outlook(self) -> Option<&'static str> {
+        match self {
+            Self::Unsent => Some("the job was not taken: it is safe to send again"),
+            Self::Rejected => Some("the job was refused: it would be refused again as it is"),
+            Self::Unconfirmed => Some(
+                "the job may be running and its callback settles it: do not submit it again, or \
+                 it may be paid twice",
+            ),
+            _ => None,
+        }
+    }
+
     /// Whether the Engine may be working on it, and its callback is waited for.
     pub fn is_in_flight(self) -> bool {
         matches!(self, Self::Submitting | Self::Submitted | Self::Unconfirmed)

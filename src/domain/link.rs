@@ -1,11 +1,39 @@
-//! Links that came from outside: which of them may be shown.
+//! Links that came from outside: which of them may be shown, when a pre-signed one expires, and which
+//! headers a request by it must carry.
 //!
-//! Decided here for JSON and pages alike. Whether a link is followed is decided by the guard of
-//! `outbound`, which looks at addresses too.
+//! Expiry and headers are read from the query alone, as the signatures of S3, Google and Azure write
+//! it: the same storages answer under hosts of any name. Whether a link is followed is decided by the
+//! guard of `outbound`, which looks at addresses too.
 
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
-use super::bounds::MAX_LINK_BYTES;
+use super::{bounds::MAX_LINK_BYTES, time};
+
+/// Headers that the transfer itself sets, whatever a caller names.
+const OWN_HEADERS: [&str; 2] = ["host", "content-length"];
+
+/// Headers that are never passed on, though a link signs them: they are between the caller and us.
+const NEVER_PASSED_ON: [&str; 10] = [
+    "authorization",
+    "connection",
+    "cookie",
+    "expect",
+    "keep-alive",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers of the object stores; they change what is stored, and are the caller's to choose.
+const STORAGE_PREFIXES: [&str; 3] = ["x-amz-", "x-goog-", "x-ms-"];
+
+/// Where a signature lists the headers it covers.
+const SIGNED_HEADERS: [&str; 2] = ["x-amz-signedheaders", "x-goog-signedheaders"];
 
 /// Whether a link may be shown: http or https, and no user name or password, for any reader of
 /// URLs. Some take a backslash for a slash, others for a part of the user name.
@@ -26,9 +54,159 @@ pub fn is_shown(link: &str) -> bool {
         .is_ok_and(|url| url.has_host() && url.username().is_empty() && url.password().is_none())
 }
 
+/// What a link says of requests by it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkTerms {
+    /// Names of the headers that the signature covers and a caller must give, in lower case.
+    pub signed_headers: BTreeSet<String>,
+    /// It is a shared access signature of Azure's storage.
+    pub is_sas: bool,
+}
+
+impl LinkTerms {
+    /// Reads a link's query.
+    pub fn of(url: &Url) -> Self {
+        let mut signed_headers = BTreeSet::new();
+        let (mut has_signature, mut has_version) = (false, false);
+        for (name, value) in url.query_pairs() {
+            let name = name.to_ascii_lowercase();
+            if SIGNED_HEADERS.contains(&name.as_str()) {
+                let names = value.split(';').map(|name| name.trim().to_ascii_lowercase());
+                let given =
+                    names.filter(|name| !name.is_empty() && !OWN_HEADERS.contains(&name.as_str()));
+                signed_headers.extend(given);
+            }
+            has_signature |= name == "sig" && !value.is_empty();
+            has_version |= matches!(name.as_str(), "sv" | "se" | "sp");
+        }
+        Self { signed_headers, is_sas: has_signature && has_version }
+    }
+
+    /// Whether a caller's header goes on to the storage.
+    pub fn passes_on(&self, name: &str) -> bool {
+        let is_asked_for = self.signed_headers.contains(name)
+            || name == "content-md5"
+            || STORAGE_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        is_asked_for && can_be_passed_on(name)
+    }
+}
+
+/// Whether a header of this name may go to a storage at all.
+pub fn can_be_passed_on(name: &str) -> bool {
+    !NEVER_PASSED_ON.contains(&name)
+        && !OWN_HEADERS.contains(&name)
+        && !name.starts_with("finishline-")
+}
+
+/// `text` without the credentials of a link that it may repeat.
+pub fn hide(url: &Url, text: &str) -> String {
+    const NAMES: [&str; 6] = ["sig", "token", "credential", "key", "policy", "secret"];
+    let mut text = text.to_owned();
+    for (name, value) in url.query_pairs() {
+        let name = name.to_ascii_lowercase();
+        if !value.is_empty() && NAMES.iter().any(|known| name.contains(known)) {
+            text = text.replace(&*value, "[redacted]");
+        }
+    }
+    text
+}
+
+/// When a pre-signed link dies: S3's and its likes' `X-Amz-Date` with `X-Amz-Expires` (Google's
+/// and Alibaba's with their own prefix), `Expires` or `temp_url_expires` in seconds since 1970,
+/// Azure's `se`.
+pub fn expiry(link: &str) -> Option<Timestamp> {
+    let url = Url::parse(link).ok()?;
+    let value = |wanted: &str| {
+        let mut pairs = url.query_pairs();
+        pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+    };
+    if let Some(end) = value("se") {
+        return sas_time(&end);
+    }
+    for prefix in ["x-amz", "x-goog", "x-oss"] {
+        if let (Some(date), Some(seconds)) =
+            (value(&format!("{prefix}-date")), value(&format!("{prefix}-expires")))
+        {
+            // ISO 8601's basic form, as in 20260301T120000Z.
+            let signed: Timestamp = date.parse().ok()?;
+            return signed.checked_add(SignedDuration::from_secs(seconds.parse().ok()?)).ok();
+        }
+    }
+    let end = value("expires").or_else(|| value("temp_url_expires"))?;
+    Timestamp::from_second(end.parse().ok()?).ok()
+}
+
+/// `2026-03-01T12:10:00Z`, and Azure's shorter forms: without seconds, or the date alone.
+fn sas_time(text: &str) -> Option<Timestamp> {
+    let local = text.trim_end_matches('Z');
+    let forms = [text.to_owned(), format!("{local}:00Z"), format!("{local}T00:00:00Z")];
+    forms.iter().find_map(|form| time::parse(form))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_shown;
+    use super::*;
+
+    fn terms(link: &str) -> LinkTerms {
+        LinkTerms::of(&Url::parse(link).expect("a link"))
+    }
+
+    #[test]
+    fn the_end_of_a_link_is_read_from_every_kind_of_signature() {
+        let end: Timestamp = "2026-03-01T12:10:00Z".parse().expect("a time");
+        for link in [
+            "https://b.s3.amazonaws.com/x?X-Amz-Date=20260301T120000Z&X-Amz-Expires=600&X-Amz-Signature=a",
+            "https://storage.googleapis.com/x?X-Goog-Date=20260301T120000Z&X-Goog-Expires=600",
+            "https://a.blob.core.windows.net/x?sp=r&se=2026-03-01T12%3A10%3A00Z&sig=a",
+            "https://a.blob.core.windows.net/x?sp=r&se=2026-03-01T12:10Z&sig=a",
+            "https://swift.example/x?temp_url_sig=a&temp_url_expires=1772367000",
+            "https://b.s3.amazonaws.com/x?AWSAccessKeyId=a&Expires=1772367000&Signature=a",
+        ] {
+            assert_eq!(expiry(link), Some(end), "{link}");
+        }
+        for link in ["https://x/y", "https://x/y?Expires=soon", "https://x/y?se=", "x"] {
+            assert_eq!(expiry(link), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn a_shared_access_signature_is_known_by_its_query_whatever_its_host() {
+        for (link, is_sas) in [
+            ("https://a.blob.core.windows.net/x?sv=2024-11-04&se=2026-03-01&sig=a", true),
+            ("https://files.clinic.example/x?sv=2024-11-04&si=policy&sig=a", true),
+            ("http://127.0.0.1:10000/devstoreaccount1/x?SE=2026-03-01&SIG=a", true),
+            ("https://a.blob.core.windows.net/x", false),
+            ("https://s3.example/sig/x?X-Amz-Signature=a&se=1", false),
+            ("https://s3.example/x?sig=&sv=1", false),
+            ("https://s3.example/x?signature=a&expires=1", false),
+        ] {
+            assert_eq!(terms(link).is_sas, is_sas, "{link}");
+        }
+    }
+
+    #[test]
+    fn what_a_link_signs_and_what_is_a_storage_s_own_is_passed_on() {
+        let link =
+            "https://b.example/x?X-Amz-SignedHeaders=content-type%3Bhost%3Bx-amz-acl%3Bcookie";
+        let signed = terms(link);
+        let names: Vec<_> = signed.signed_headers.iter().map(String::as_str).collect();
+        assert_eq!(names, ["content-type", "cookie", "x-amz-acl"]);
+        for (name, passes) in [
+            ("content-type", true),
+            ("x-amz-acl", true),
+            ("x-amz-meta-case", true),
+            ("x-goog-content-length-range", true),
+            ("x-ms-meta-a", true),
+            ("content-md5", true),
+            ("cache-control", false),
+            ("cookie", false),
+            ("authorization", false),
+            ("host", false),
+            ("content-length", false),
+        ] {
+            assert_eq!(signed.passes_on(name), passes, "{name}");
+        }
+    }
 
     #[test]
     fn only_web_links_without_a_user_name_are_shown() {
@@ -64,7 +242,7 @@ mod tests {
         ] {
             assert!(!is_shown(link), "{link:?}");
         }
-        let long = format!("https://s.example/{}", "a".repeat(super::MAX_LINK_BYTES));
+        let long = format!("https://s.example/{}", "a".repeat(MAX_LINK_BYTES));
         assert!(!is_shown(&long));
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
-use super::{ids::JobId, job::Output, time};
+use super::{ids::JobId, job::Output};
 
 /// The wait before each further attempt: short at first, because links die within the hour; the
 /// last ones for an outage of the storage. n entries are n + 1 attempts.
@@ -152,48 +152,9 @@ fn retry(wait: Duration, reason: String, now: Timestamp) -> AfterMirror {
     AfterMirror::Retry { at: now.checked_add(wait).unwrap_or(Timestamp::MAX), reason }
 }
 
-/// When a pre-signed link dies, as the signatures of S3 (`X-Amz-Date` + `X-Amz-Expires`, or
-/// `Expires` in seconds), Google (`X-Goog-…`, likewise) and Azure (`se`) say it.
-pub fn expiry(link: &str) -> Option<Timestamp> {
-    let url = Url::parse(link).ok()?;
-    let value = |wanted: &str| {
-        let mut pairs = url.query_pairs();
-        pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
-    };
-    if let Some(end) = value("se") {
-        return time::parse(&end);
-    }
-    for prefix in ["x-amz", "x-goog"] {
-        if let (Some(date), Some(seconds)) =
-            (value(&format!("{prefix}-date")), value(&format!("{prefix}-expires")))
-        {
-            // ISO 8601's basic form, as in 20260301T120000Z.
-            let signed: Timestamp = date.parse().ok()?;
-            return signed.checked_add(SignedDuration::from_secs(seconds.parse().ok()?)).ok();
-        }
-    }
-    Timestamp::from_second(value("expires")?.parse().ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_end_of_a_link_is_read_from_every_kind_of_signature() {
-        let end: Timestamp = "2026-03-01T12:10:00Z".parse().expect("a time");
-        for link in [
-            "https://b.s3.amazonaws.com/x?X-Amz-Date=20260301T120000Z&X-Amz-Expires=600&X-Amz-Signature=a",
-            "https://storage.googleapis.com/x?X-Goog-Date=20260301T120000Z&X-Goog-Expires=600",
-            "https://a.blob.core.windows.net/x?sp=r&se=2026-03-01T12%3A10%3A00Z&sig=a",
-            "https://b.s3.amazonaws.com/x?AWSAccessKeyId=a&Expires=1772367000&Signature=a",
-        ] {
-            assert_eq!(expiry(link), Some(end), "{link}");
-        }
-        for link in ["https://x/y", "https://x/y?Expires=soon", "https://x/y?se=", "x"] {
-            assert_eq!(expiry(link), None, "{link}");
-        }
-    }
 
     #[test]
     fn a_host_has_at_most_half_of_the_places_however_its_links_are_spelled() {

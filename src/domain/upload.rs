@@ -3,7 +3,15 @@
 //! Decided here, carried out by `http`. The invariant: the Engine is told of inputs only when all
 //! that its address covers are there.
 
-use super::job::{Input, InputState, Job, JobStatus};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    event::{EventType, NewEvent},
+    ids::JobId,
+    job::{Input, InputState, Job, JobStatus},
+    storage::StorageRefusal,
+};
 
 /// Why an input cannot be uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +25,33 @@ pub enum NoUpload {
     Notified,
     /// The Engine has given no address for it.
     NoAddress(JobStatus),
+}
+
+/// Why a file did not reach the storage, for the job's timeline.
+#[derive(Clone, Debug)]
+pub struct UploadFailure {
+    pub input: String,
+    /// A problem's code.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub detail: String,
+    /// What the storage said, if it did.
+    pub storage: Option<StorageRefusal>,
+}
+
+impl UploadFailure {
+    /// The event that tells of it.
+    pub fn event(self, job_id: JobId, at: Timestamp) -> NewEvent {
+        let storage = self.storage.as_ref();
+        NewEvent::new(job_id, EventType::InputUploadFailed, at).with(json!({
+            "input": self.input,
+            "code": self.code,
+            "detail": self.detail,
+            "storageStatus": storage.map(|said| said.status),
+            "storageCode": storage.and_then(|said| said.code.as_deref()),
+            "storageMessage": storage.and_then(|said| said.message.as_deref()),
+        }))
+    }
 }
 
 /// A call that is due, and the inputs it tells of.

@@ -12,8 +12,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use reqwest::{
-    Body, Method, RequestBuilder, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
+    Body, Method, RequestBuilder, Response,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use tokio::{sync::mpsc, time::timeout};
 use url::Url;
@@ -21,7 +21,11 @@ use url::Url;
 use super::{Engine, EngineError};
 use crate::{
     clock::Stopwatch,
-    domain::{mirror, pace::Pace},
+    domain::{
+        link::{self, LinkTerms},
+        pace::Pace,
+        storage::{MAX_REFUSAL_BYTES, StorageRefusal},
+    },
     outbound::{self, Outbound, Refused},
 };
 
@@ -34,16 +38,22 @@ const ANSWER_TIME: Duration = Duration::from_secs(300);
 /// For a refusal, which needs no byte of the file.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Azure's storage takes no upload without this.
-const AZURE_HOSTS: &str = ".blob.core.windows.net";
+/// Azure's storage takes no upload without this; a caller may name another type.
 const AZURE_BLOB_TYPE: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
+
+/// Where Azure's storage puts its code beside the body, or in place of one.
+const AZURE_ERROR_CODE: &str = "x-ms-error-code";
+
+/// What clients announce by themselves when nobody named a type; it says nothing of a file.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// What is known of a file before its bytes.
 #[derive(Clone, Debug)]
 pub struct FileHead {
     /// At least one byte.
     pub length: u64,
-    pub content_type: Option<HeaderValue>,
+    /// As its caller sent them; the link says which of them go on.
+    pub headers: HeaderMap,
 }
 
 /// Why a file is not at the storage. `E` is what its source failed with.
@@ -51,10 +61,14 @@ pub struct FileHead {
 pub enum UploadError<E> {
     /// Its address is one that is not followed; nothing was sent.
     Refused(String),
-    /// The storage does not know, or no longer honours, the link.
-    Expired,
-    /// The storage answered with an error, or was lost.
-    Failed { status: Option<u16>, cause: &'static str },
+    /// Headers that the link signs and the caller did not give; nothing was sent.
+    MissingHeaders(Vec<String>),
+    /// The link's time is over, by its own word or the storage's, which may have said no more.
+    Expired(Option<StorageRefusal>),
+    /// The storage answered with an error.
+    Rejected(StorageRefusal),
+    /// The storage was lost.
+    Failed(&'static str),
     /// The file's own bytes stopped coming.
     Source(E),
 }
@@ -76,8 +90,7 @@ impl Engine {
         pieces: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<(), UploadError<E>> {
         let url = Url::parse(address).map_err(|_| unreadable(UploadError::Refused))?;
-        let request = upload_request(&self.outbound, &url, &head);
-        let request = request.map_err(|refused| UploadError::Refused(refused.to_string()))?;
+        let request = upload_request(&self.outbound, &url, &head)?;
         let (sender, mut receiver) = mpsc::channel(1);
         let handed_over = stream::poll_fn(move |context| receiver.poll_recv(context));
         let body = Body::wrap_stream(handed_over.map(Ok::<Bytes, Infallible>));
@@ -86,44 +99,49 @@ impl Engine {
             biased;
             fed = feed(pieces.boxed(), sender, head.length, self.pace) => {
                 fed?;
-                let failed = |cause| UploadError::Failed { status: None, cause };
-                timeout(ANSWER_TIME, answer).await.map_err(|_| failed("it does not answer"))?
+                let silent = |_| UploadError::Failed("it does not answer");
+                timeout(ANSWER_TIME, answer).await.map_err(silent)?
             }
             // Before it had everything: it has refused, or is lost.
             answered = &mut answer => answered,
         };
-        let is_past = mirror::expiry(address).is_some_and(|end| end <= self.clock.now());
-        let status = match answered {
-            Ok(response) => response.status(),
+        let lost = match answered {
+            Ok(response) if response.status().is_success() => return Ok(()),
+            Ok(response) => return Err(self.refused(&url, refusal_of(response, &url).await)),
             Err(error) if outbound::is_refused(&error) => {
                 return Err(UploadError::Refused(outbound::describe(&error).to_owned()));
             }
-            Err(error) => match self.refusal(&url, &head).await {
-                Some(status) => status,
-                None if is_past => return Err(UploadError::Expired),
-                None => {
-                    let cause = outbound::describe(&error);
-                    return Err(UploadError::Failed { status: None, cause });
-                }
-            },
+            Err(error) => outbound::describe(&error),
         };
-        match status {
-            _ if status.is_success() => Ok(()),
-            _ if is_past || is_link_refused(status) => Err(UploadError::Expired),
-            _ => {
-                let cause = "it answered with an error";
-                Err(UploadError::Failed { status: Some(status.as_u16()), cause })
-            }
+        match self.asked_for_refusal(&url, &head).await {
+            Some(refusal) => Err(self.refused(&url, refusal)),
+            None if self.is_past(&url) => Err(UploadError::Expired(None)),
+            None => Err(UploadError::Failed(lost)),
         }
     }
 
-    /// Why the storage refuses, asked with a head alone. Whoever refuses while it is still sent to
-    /// may close on us, and its answer is lost with the connection.
-    async fn refusal(&self, url: &Url, head: &FileHead) -> Option<StatusCode> {
+    fn refused<E>(&self, url: &Url, refusal: StorageRefusal) -> UploadError<E> {
+        match refusal.is_expired || self.is_past(url) {
+            true => UploadError::Expired(Some(refusal)),
+            false => UploadError::Rejected(refusal),
+        }
+    }
+
+    /// Whether the link is beyond its own time.
+    fn is_past(&self, url: &Url) -> bool {
+        link::expiry(url.as_str()).is_some_and(|end| end <= self.clock.now())
+    }
+
+    /// Why the storage refuses, asked with a head alone. One that refuses while it is still sent
+    /// to may close the connection, and its answer is lost with it.
+    async fn asked_for_refusal(&self, url: &Url, head: &FileHead) -> Option<StorageRefusal> {
         let nothing = Body::wrap_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let request = upload_request(&self.outbound, url, head).ok()?.body(nothing);
+        let request = upload_request::<()>(&self.outbound, url, head).ok()?.body(nothing);
         let response = timeout(REFUSAL_TIME, request.send()).await.ok()?.ok()?;
-        Some(response.status()).filter(|status| !status.is_success())
+        match response.status().is_success() {
+            true => None,
+            false => Some(refusal_of(response, url).await),
+        }
     }
 
     /// Tells the Engine that inputs are there, with an empty body of stated length: some servers
@@ -143,7 +161,7 @@ impl Engine {
         let sent = request.send().await;
         let response = sent.map_err(|error| match outbound::is_refused(&error) {
             true => NotifyError::Refused(outbound::describe(&error).to_owned()),
-            false => NotifyError::Failed(EngineError::of_sending(&error)),
+            false => NotifyError::Failed(self.fault_of(&error)),
         })?;
         self.expect_success(response).await.map(|_| ()).map_err(NotifyError::Failed)
     }
@@ -158,21 +176,53 @@ impl Engine {
     }
 }
 
+/// What a storage says in an answer that is no success.
+async fn refusal_of(response: Response, url: &Url) -> StorageRefusal {
+    let status = response.status().as_u16();
+    let code = response.headers().get(AZURE_ERROR_CODE).and_then(|code| code.to_str().ok());
+    let code = code.map(str::to_owned);
+    let body = outbound::read_beginning(response, MAX_REFUSAL_BYTES, REFUSAL_TIME).await;
+    StorageRefusal::read(status, code.as_deref(), &body).without_link(url)
+}
+
 /// Without a token, whoever the host is: the address is its own credential, and object stores
 /// refuse a request with two.
-fn upload_request(
+fn upload_request<E>(
     outbound: &Outbound,
     url: &Url,
     head: &FileHead,
-) -> Result<RequestBuilder, Refused> {
-    let request = outbound.foreign(Method::PUT, url)?.header(CONTENT_LENGTH, head.length);
-    let request = match &head.content_type {
-        Some(kind) => request.header(CONTENT_TYPE, kind),
-        None => request,
-    };
+) -> Result<RequestBuilder, UploadError<E>> {
+    let refused = |refused: Refused| UploadError::Refused(refused.to_string());
+    let request = outbound.foreign(Method::PUT, url).map_err(refused)?;
+    let headers = storage_headers(&LinkTerms::of(url), &head.headers);
+    let headers = headers.map_err(UploadError::MissingHeaders)?;
+    Ok(request.headers(headers).header(CONTENT_LENGTH, head.length))
+}
+
+/// The caller's headers that go on to the storage, and what it takes no upload without.
+///
+/// # Errors
+/// The names of those that the link signs and that are not there.
+fn storage_headers(terms: &LinkTerms, given: &HeaderMap) -> Result<HeaderMap, Vec<String>> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let is_meant = name == CONTENT_TYPE && !is_form(value);
+        if is_meant || terms.passes_on(name.as_str()) {
+            headers.append(name, value.clone());
+        }
+    }
     let (name, value) = AZURE_BLOB_TYPE;
-    let is_azure = url.host_str().is_some_and(|host| host.ends_with(AZURE_HOSTS));
-    Ok(if is_azure { request.header(name, value) } else { request })
+    if terms.is_sas && !headers.contains_key(name) {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    let is_missing = |name: &&String| !headers.contains_key(name.as_str());
+    let missing: Vec<String> = terms.signed_headers.iter().filter(is_missing).cloned().collect();
+    if missing.is_empty() { Ok(headers) } else { Err(missing) }
+}
+
+fn is_form(value: &HeaderValue) -> bool {
+    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    kind.is_empty() || kind.eq_ignore_ascii_case(FORM)
 }
 
 /// Hands a file's pieces to the request until it is whole. A request that takes no more has its
@@ -183,7 +233,6 @@ async fn feed<E>(
     length: u64,
     mut pace: Pace,
 ) -> Result<(), UploadError<E>> {
-    let failed = |cause| UploadError::Failed { status: None, cause };
     let mut missing = length;
     while missing > 0 {
         let Some(piece) = pieces.try_next().await.map_err(UploadError::Source)? else { break };
@@ -194,18 +243,12 @@ async fn feed<E>(
         match timeout(patience, request.send(piece)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => break,
-            Err(_) => return Err(failed("it stopped taking bytes")),
+            Err(_) => return Err(UploadError::Failed("it stopped taking bytes")),
         }
-        pace.note(stopwatch.elapsed(), bytes).map_err(|_| failed("it takes bytes too slowly"))?;
+        let noted = pace.note(stopwatch.elapsed(), bytes);
+        noted.map_err(|_| UploadError::Failed("it takes bytes too slowly"))?;
     }
     Ok(())
-}
-
-fn is_link_refused(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE
-    )
 }
 
 fn unreadable<E>(refused: impl Fn(String) -> E) -> E {
@@ -215,32 +258,42 @@ fn unreadable<E>(refused: impl Fn(String) -> E) -> E {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbound::Permissions;
+
+    fn headers(link: &str, given: &[(&'static str, &'static str)]) -> Result<String, Vec<String>> {
+        let url = Url::parse(link).expect("an address");
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (name.parse().expect("a name"), HeaderValue::from_static(value))
+        };
+        let headers = storage_headers(&LinkTerms::of(&url), &given.iter().map(pair).collect())?;
+        let lines = headers.iter().map(|(name, value)| format!("{name}: {value:?}"));
+        Ok(lines.collect::<Vec<_>>().join(", ").replace('"', ""))
+    }
 
     #[test]
     fn azure_gets_its_header_and_nobody_else_does() {
-        let outbound = Outbound::new(Permissions::default(), &[]).expect("a client");
-        let blob_type = |address: &str| {
-            let head = FileHead { length: 7, content_type: None };
-            let url = Url::parse(address).expect("an address");
-            let request = upload_request(&outbound, &url, &head).expect("let through");
-            let request = request.build().expect("a request");
-            assert_eq!(request.headers()[CONTENT_LENGTH], "7");
-            assert!(!request.headers().contains_key(CONTENT_TYPE), "none was named");
-            request.headers().get("x-ms-blob-type").cloned()
-        };
-        for address in [
-            "https://relu.blob.core.windows.net/scans/x?sig=a",
-            "https://RELU.BLOB.core.windows.net/scans/x?sig=a",
+        for link in [
+            "https://relu.blob.core.windows.net/scans/x?sv=1&sig=a",
+            "https://files.relu.example/scans/x?se=2026-03-01T12:10:00Z&sig=a",
         ] {
-            assert_eq!(blob_type(address).expect("Azure's header"), "BlockBlob", "{address}");
+            assert_eq!(headers(link, &[]).expect("whole"), "x-ms-blob-type: BlockBlob", "{link}");
+            let own = headers(link, &[("x-ms-blob-type", "PageBlob")]).expect("whole");
+            assert_eq!(own, "x-ms-blob-type: PageBlob", "as its caller wants it");
         }
-        for address in [
-            "https://relu.s3.eu-west-1.amazonaws.com/x",
-            "https://x.example/relu.blob.core.windows.net",
-            "https://blob.core.windows.net.example/x",
-        ] {
-            assert_eq!(blob_type(address), None, "{address}");
+        for link in ["https://relu.blob.core.windows.net/x", "https://s3.example/x?signature=a"] {
+            assert_eq!(headers(link, &[]).expect("whole"), "", "{link}");
         }
+    }
+
+    #[test]
+    fn what_a_link_signs_is_sent_as_it_is_given_and_what_is_missing_is_named() {
+        let link = "https://s3.example/x?X-Amz-SignedHeaders=content-type%3Bhost%3Bx-amz-acl&X-Amz-Signature=a";
+        let missing = headers(link, &[("x-amz-acl", "private")]).expect_err("one is missing");
+        assert_eq!(missing, ["content-type"]);
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let sent = headers(link, &[("x-amz-acl", "private"), form, ("accept", "*/*")]);
+        let expected = "x-amz-acl: private, content-type: application/x-www-form-urlencoded";
+        assert_eq!(sent.expect("whole"), expected);
+        let unsigned = headers("https://s3.example/x", &[form, ("authorization", "Bearer k")]);
+        assert_eq!(unsigned.expect("whole"), "", "nobody meant either for the storage");
     }
 }

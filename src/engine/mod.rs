@@ -3,17 +3,27 @@
 //! Called by the HTTP layer. Errors are named after what the caller can do about them. The
 //! invariant: a submission that may have been taken is never sent a second time.
 
+mod error;
 mod files;
 mod poll;
 mod token;
 mod wire;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::stream;
 use reqwest::{
-    Method, RequestBuilder, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    Body, Method, RequestBuilder, Response, StatusCode,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,14 +31,16 @@ use url::Url;
 
 use self::token::Tokens;
 pub use self::{
+    error::EngineError,
     files::{FileHead, NotifyError, UploadError},
     poll::Polled,
+    token::TokenFault,
 };
 use crate::{
     clock::{self, Clock},
     config::{EngineConfig, LeastRate},
     domain::{bounds::MAX_REPLY_BYTES, pace::Pace, result::LeftOut},
-    outbound::{self, Outbound},
+    outbound::{self, Outbound, Trouble},
 };
 
 /// Results that are looked up and larger than [`SMALL_RESULT_BYTES`]: so many of them are in memory
@@ -39,9 +51,6 @@ const SMALL_RESULT_BYTES: u64 = 256 * 1024;
 /// Pauses between the attempts of one call: short at first, since most faults are.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// What a busy Engine is given when it names no time itself, between attempts of one call.
-const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A job the Engine took.
 #[derive(Debug)]
@@ -59,23 +68,6 @@ pub struct Accepted {
 
 /// An input by name: its upload address, its notify address.
 pub type InputLinks = (String, Option<String>, Option<String>);
-
-/// Why a call to the Engine was not answered with 2xx.
-#[derive(Debug)]
-pub enum EngineError {
-    /// The Engine refused the job; sending it again is no use.
-    Rejected { engine_status: u16, response: Option<Box<RawValue>> },
-    /// No token, or one that the Engine does not accept. Not taken.
-    Auth { engine_status: Option<u16> },
-    /// The Engine asks to come back later. Not taken.
-    Busy { engine_status: u16, retry_after: Option<Duration> },
-    /// The Engine could not be reached. Not taken.
-    Unreachable { engine_status: Option<u16>, cause: &'static str },
-    /// It failed, or the connection was lost: the job may be running.
-    Lost { engine_status: Option<u16>, cause: &'static str },
-    /// No answer in time: the job may be running.
-    TimedOut,
-}
 
 /// A looked-up result with its place, until its last owner drops it.
 struct Placed {
@@ -125,7 +117,7 @@ impl Engine {
 
     /// Fetches a token for real, without using it; answers how long it would be good, or why there
     /// is none. Each fetch counts against the tenant's quota.
-    pub async fn prove_token(&self) -> Result<Duration, &'static str> {
+    pub async fn prove_token(&self) -> Result<Duration, TokenFault> {
         self.tokens.prove().await
     }
 
@@ -157,11 +149,19 @@ impl Engine {
     }
 
     async fn submit_once(&self, body: &Bytes) -> Result<Accepted, EngineError> {
+        let has_begun = Arc::new(AtomicBool::new(false));
         let response = self.authorized(|token| {
-            let request = self.request(Method::POST, self.config.job_url(), token);
-            request.header(CONTENT_TYPE, "application/json").body(body.clone())
+            has_begun.store(false, Ordering::Release);
+            self.request(Method::POST, self.config.job_url(), token)
+                .header(CONTENT_TYPE, "application/json")
+                .header(CONTENT_LENGTH, body.len())
+                .body(noting(body.clone(), has_begun.clone()))
         });
-        self.read_answer(response.await?).await
+        match response.await {
+            Ok(response) => self.read_answer(response).await,
+            Err(error) if has_begun.load(Ordering::Acquire) => Err(error),
+            Err(error) => Err(error.before_the_first_byte(self.config.timeout)),
+        }
     }
 
     /// Asks for a job's result, once.
@@ -198,14 +198,29 @@ impl Engine {
         &self,
         request: impl Fn(Option<&str>) -> RequestBuilder,
     ) -> Result<Response, EngineError> {
-        let no_token = |_| EngineError::Auth { engine_status: None };
-        let token = self.tokens.bearer().await.map_err(no_token)?;
-        let response = send(request(token.as_deref())).await?;
+        let token = self.tokens.bearer().await.map_err(EngineError::NoToken)?;
+        let response = self.send(request(token.as_deref())).await?;
         if !is_auth(response.status()) || token.is_none() {
             return Ok(response);
         }
-        let token = self.tokens.renew(token).await.map_err(no_token)?;
-        send(request(token.as_deref())).await
+        let token = self.tokens.renew(token).await.map_err(EngineError::NoToken)?;
+        self.send(request(token.as_deref())).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, EngineError> {
+        request.send().await.map_err(|error| self.fault_of(&error))
+    }
+
+    /// A connection that never stood carried nothing; its time-out says so too.
+    fn fault_of(&self, error: &reqwest::Error) -> EngineError {
+        let trouble = || Trouble::of(error, &self.outbound, self.config.timeout);
+        match (error.is_connect() || error.is_builder(), error.is_timeout()) {
+            (true, _) => EngineError::Unreachable(trouble()),
+            (false, true) => EngineError::TimedOut,
+            (false, false) => {
+                EngineError::Lost { engine_status: None, cause: outbound::describe(error) }
+            }
+        }
     }
 
     fn request(&self, method: Method, url: Url, token: Option<&str>) -> RequestBuilder {
@@ -241,15 +256,12 @@ impl Engine {
         let retry_after = retry_after(&response, &self.clock);
         match status {
             _ if status.is_success() => Ok(response),
-            _ if is_auth(status) => Err(EngineError::Auth { engine_status: Some(engine_status) }),
+            _ if is_auth(status) => Err(EngineError::Auth { engine_status }),
             StatusCode::TOO_MANY_REQUESTS => Err(EngineError::Busy { engine_status, retry_after }),
             StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
                 Err(EngineError::Busy { engine_status, retry_after })
             }
-            _ if status.is_redirection() => {
-                let cause = "it answered with a redirect";
-                Err(EngineError::Unreachable { engine_status: Some(engine_status), cause })
-            }
+            _ if status.is_redirection() => Err(EngineError::Redirected { engine_status }),
             _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
                 let body = outbound::read_capped(response, MAX_REPLY_BYTES).await;
                 let response = wire::response(&body.unwrap_or_default());
@@ -263,52 +275,22 @@ impl Engine {
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<Response, EngineError> {
-    request.send().await.map_err(|error| EngineError::of_sending(&error))
+/// The body of a submission that notes when its first byte is asked for: by then the connection
+/// stands, and the head is on its way.
+fn noting(body: Bytes, has_begun: Arc<AtomicBool>) -> Body {
+    Body::wrap_stream(stream::once(async move {
+        has_begun.store(true, Ordering::Release);
+        Ok::<Bytes, Infallible>(body)
+    }))
 }
 
 impl EngineError {
-    fn of_sending(error: &reqwest::Error) -> Self {
-        let cause = outbound::describe(error);
-        // A connection that never stood carried nothing; its time-out says so too.
-        match (error.is_connect(), error.is_timeout()) {
-            (true, _) => Self::Unreachable { engine_status: None, cause },
-            (false, true) => Self::TimedOut,
-            (false, false) => Self::Lost { engine_status: None, cause },
-        }
-    }
-
-    /// HTTP status of the Engine's answer; `None` if there was none.
-    pub fn engine_status(&self) -> Option<u16> {
+    /// The same failure of a request of which nothing had been sent: certainly not taken.
+    fn before_the_first_byte(self, limit: Duration) -> Self {
         match self {
-            Self::Rejected { engine_status, .. } | Self::Busy { engine_status, .. } => {
-                Some(*engine_status)
-            }
-            Self::Auth { engine_status }
-            | Self::Unreachable { engine_status, .. }
-            | Self::Lost { engine_status, .. } => *engine_status,
-            Self::TimedOut => None,
-        }
-    }
-
-    /// For the log, without addresses.
-    pub fn cause(&self) -> &'static str {
-        match self {
-            Self::Rejected { .. } => "it refused",
-            Self::Auth { .. } => "it does not let us in",
-            Self::Busy { .. } => "it asks to come back later",
-            Self::Unreachable { cause, .. } | Self::Lost { cause, .. } => cause,
-            Self::TimedOut => "it did not answer in time",
-        }
-    }
-
-    /// How long to wait before the same call may be made again; `None` if it may not.
-    fn repeat_after(&self, pause: Duration) -> Option<Duration> {
-        match self {
-            Self::Busy { retry_after, .. } => Some(retry_after.unwrap_or(BUSY_PAUSE).max(pause)),
-            // A redirect will stand there again.
-            Self::Unreachable { engine_status: None, .. } => Some(pause),
-            _ => None,
+            Self::TimedOut => Self::Unreachable(Trouble::Slow(limit)),
+            Self::Lost { engine_status: None, .. } => Self::Unreachable(Trouble::Lost),
+            other => other,
         }
     }
 }

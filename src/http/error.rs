@@ -20,8 +20,10 @@ use crate::{
     config::Scope,
     domain::{
         ids::{JobId, NotAnId},
+        job::JobStatus,
         page::BadCursor,
         request::{Refusal, Violation},
+        storage::StorageRefusal,
         upload::NoUpload,
     },
     engine::EngineError,
@@ -61,8 +63,8 @@ pub enum Problem {
     UnknownInput,
     /// There is nothing to upload; why.
     InputProvided(&'static str),
-    /// The storage does not honour the input's link any more.
-    LinkExpired,
+    /// The input's link is beyond its time; what the storage said of it, if it was asked.
+    LinkExpired(Option<StorageRefusal>),
     /// The key's first submission is still going on.
     IdempotencyInFlight,
     /// The job cannot be looked up: the Engine's id for it is not known.
@@ -86,17 +88,24 @@ pub enum Problem {
     /// The Engine refused the job.
     EngineRejected { job_id: JobId, engine_status: Option<u16>, engine_body: Option<Box<RawValue>> },
     /// The Engine does not accept our token, or there is none.
-    EngineAuth { job_id: JobId, engine_status: Option<u16> },
+    EngineAuth { job_id: JobId, engine_status: Option<u16>, detail: String },
     /// The Engine cannot be reached, or failed.
     EngineUnavailable { job_id: JobId, engine_status: Option<u16>, detail: String },
     /// The Engine did not answer in time.
-    EngineTimeout { job_id: JobId },
-    /// The Engine asks to come back later.
-    EngineBusy { job_id: JobId, engine_status: u16, retry_after: Option<Duration> },
+    EngineTimeout { job_id: JobId, detail: String },
+    /// The Engine, or its token endpoint, asks to come back later.
+    EngineBusy {
+        job_id: JobId,
+        engine_status: Option<u16>,
+        retry_after: Option<Duration>,
+        detail: String,
+    },
+    /// The Engine has answered, and the database refuses its answer.
+    AnswerNotRecorded { job_id: JobId, fate: JobStatus },
     /// An address that the Engine gave is one that is not followed.
     UrlRefused(String),
-    /// The input is not at the Engine's storage.
-    UploadFailed(String),
+    /// The input is not at the Engine's storage; what the storage said, if it did.
+    UploadFailed { detail: String, storage: Option<StorageRefusal> },
     /// The input is at the storage, but the Engine was not told.
     NotifyFailed { engine_status: Option<u16>, detail: String },
     /// There is no address the Engine could call back on.
@@ -151,7 +160,7 @@ impl Problem {
             Self::InputProvided(_) => {
                 (S::CONFLICT, "input-provided", "The input is not to be uploaded")
             }
-            Self::LinkExpired => {
+            Self::LinkExpired(_) => {
                 (S::CONFLICT, "link-expired", "The link for the upload has expired")
             }
             Self::IdempotencyInFlight => {
@@ -186,7 +195,7 @@ impl Problem {
                 (S::UNPROCESSABLE_ENTITY, "engine-rejected", "The Engine refused the job")
             }
             Self::EngineAuth { .. } => {
-                (S::BAD_GATEWAY, "engine-auth", "The Engine does not let us in")
+                (S::BAD_GATEWAY, "engine-auth", "There is no token that the Engine accepts")
             }
             Self::EngineUnavailable { .. } => {
                 (S::BAD_GATEWAY, "engine-unavailable", "The Engine is not available")
@@ -195,12 +204,12 @@ impl Problem {
                 (S::GATEWAY_TIMEOUT, "engine-timeout", "The Engine did not answer in time")
             }
             Self::EngineBusy { .. } => {
-                (S::SERVICE_UNAVAILABLE, "engine-busy", "The Engine asks to come back later")
+                (S::SERVICE_UNAVAILABLE, "engine-busy", "The Engine is busy")
             }
             Self::UrlRefused(_) => {
                 (S::BAD_GATEWAY, "url-refused", "The Engine's address is not followed")
             }
-            Self::UploadFailed(_) => {
+            Self::UploadFailed { .. } => {
                 (S::BAD_GATEWAY, "upload-failed", "The input is not at the Engine's storage")
             }
             Self::NotifyFailed { .. } => {
@@ -210,7 +219,7 @@ impl Problem {
                 (S::SERVICE_UNAVAILABLE, "public-url-unknown", "The public URL is not known")
             }
             Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too much is going on"),
-            Self::StorageUnavailable => {
+            Self::StorageUnavailable | Self::AnswerNotRecorded { .. } => {
                 (S::SERVICE_UNAVAILABLE, "storage-unavailable", "The database refuses")
             }
             Self::FileStoreUnavailable => {
@@ -249,15 +258,17 @@ impl Problem {
             }
             Self::UnknownInput => "see `inputs` of the job for their names".into(),
             Self::InputProvided(reason) => (*reason).into(),
-            Self::LinkExpired => {
-                "the Engine's storage no longer takes the file; only a new job brings a new link"
-                    .into()
-            }
+            Self::LinkExpired(said) => format!(
+                "the Engine's storage no longer takes the file ({}); only a new job brings a new \
+                 link",
+                said.as_ref()
+                    .map_or_else(|| "its link is past its time".into(), ToString::to_string)
+            ),
             Self::UrlRefused(reason) => format!(
                 "{reason}; outbound.allow_private and outbound.allow_http in the settings say \
                  which are followed"
             ),
-            Self::UploadFailed(reason) => format!("{reason}; the upload can be repeated"),
+            Self::UploadFailed { detail, .. } => detail.clone(),
             Self::NotifyFailed { detail, .. } => {
                 format!("{detail}; the input stays uploaded: POST to its notify address here")
             }
@@ -282,18 +293,14 @@ impl Problem {
             Self::EngineRejected { .. } => {
                 "it will be refused again as it is; engineBody says what the Engine said".into()
             }
-            Self::EngineAuth { .. } => {
-                "the job was not taken; engine.auth in the settings may be wrong: run \
-                 `finishline check`"
-                    .into()
+            Self::EngineAuth { detail, .. }
+            | Self::EngineUnavailable { detail, .. }
+            | Self::EngineTimeout { detail, .. }
+            | Self::EngineBusy { detail, .. } => detail.clone(),
+            Self::AnswerNotRecorded { fate, .. } => {
+                let outlook = fate.outlook().unwrap_or_default();
+                format!("the Engine has answered, and its answer is not on record; {outlook}")
             }
-            Self::EngineUnavailable { detail, .. } => detail.clone(),
-            Self::EngineTimeout { .. } => {
-                "the job may be running; its callback will settle it, so do not submit it again \
-                 without an Idempotency-Key"
-                    .into()
-            }
-            Self::EngineBusy { .. } => "the job was not taken; it is safe to send again".into(),
             Self::PublicUrlUnknown(reason) => format!("nothing was stored or sent: {reason}"),
             Self::Overloaded | Self::StorageUnavailable | Self::FileStoreUnavailable => {
                 "ask again in a moment".into()
@@ -309,7 +316,7 @@ impl Problem {
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
             }
             Self::EngineBusy { retry_after, .. } => {
-                Some(retry_after.map_or(ENGINE_BUSY_SECONDS, |wait| wait.as_secs()))
+                Some(retry_after.map_or(ENGINE_BUSY_SECONDS, whole_seconds))
             }
             Self::Overloaded
             | Self::StorageUnavailable
@@ -333,17 +340,21 @@ impl IntoResponse for Problem {
             }
             _ => None,
         };
+        let storage = match &self {
+            Self::LinkExpired(storage) | Self::UploadFailed { storage, .. } => storage.clone(),
+            _ => None,
+        };
         let (job_id, engine_status, engine_body, errors) = match self {
             Self::EngineRejected { job_id, engine_status, engine_body } => {
                 (Some(job_id), engine_status, engine_body, Vec::new())
             }
-            Self::EngineAuth { job_id, engine_status }
-            | Self::EngineUnavailable { job_id, engine_status, .. } => {
+            Self::EngineAuth { job_id, engine_status, .. }
+            | Self::EngineUnavailable { job_id, engine_status, .. }
+            | Self::EngineBusy { job_id, engine_status, .. } => {
                 (Some(job_id), engine_status, None, Vec::new())
             }
-            Self::EngineTimeout { job_id } => (Some(job_id), None, None, Vec::new()),
-            Self::EngineBusy { job_id, engine_status, .. } => {
-                (Some(job_id), Some(engine_status), None, Vec::new())
+            Self::EngineTimeout { job_id, .. } | Self::AnswerNotRecorded { job_id, .. } => {
+                (Some(job_id), None, None, Vec::new())
             }
             Self::NotifyFailed { engine_status, .. } => (None, engine_status, None, Vec::new()),
             Self::ValidationFailed(violations) => (None, None, None, violations),
@@ -362,6 +373,9 @@ impl IntoResponse for Problem {
             job_id: job_id.map(|id| id.to_string()),
             engine_status,
             engine_body,
+            storage_status: storage.as_ref().map(|said| said.status),
+            storage_code: storage.as_ref().and_then(|said| said.code.clone()),
+            storage_message: storage.and_then(|said| said.message),
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -374,28 +388,41 @@ impl IntoResponse for Problem {
     }
 }
 
+/// Rounded up: a caller that comes a moment too early comes in vain.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
 impl Problem {
-    /// What the Engine's failure at a look-up is answered with.
-    pub(super) fn of_look_up(job_id: JobId, error: EngineError) -> Self {
-        let unavailable = |engine_status, cause: &str| Self::EngineUnavailable {
-            job_id,
-            engine_status,
-            detail: format!("{cause}; nothing was changed, ask again in a moment"),
-        };
+    /// What the Engine's failure is answered with: the contract's table. `detail` says what follows
+    /// from it.
+    pub(super) fn of_engine(job_id: JobId, error: &EngineError, detail: String) -> Self {
+        let engine_status = error.engine_status();
         match error {
-            EngineError::Rejected { engine_status, response } => Self::EngineRejected {
-                job_id,
-                engine_status: Some(engine_status),
-                engine_body: response,
-            },
-            EngineError::Auth { engine_status } => Self::EngineAuth { job_id, engine_status },
-            EngineError::Busy { engine_status, retry_after } => {
-                Self::EngineBusy { job_id, engine_status, retry_after }
+            EngineError::Rejected { response, .. } => {
+                Self::EngineRejected { job_id, engine_status, engine_body: response.clone() }
             }
-            EngineError::Unreachable { engine_status, cause }
-            | EngineError::Lost { engine_status, cause } => unavailable(engine_status, cause),
-            EngineError::TimedOut => Self::EngineTimeout { job_id },
+            EngineError::Busy { retry_after, .. } => {
+                let retry_after = *retry_after;
+                Self::EngineBusy { job_id, engine_status, retry_after, detail }
+            }
+            EngineError::NoToken(fault) if fault.is_busy() => {
+                let retry_after = fault.retry_after();
+                Self::EngineBusy { job_id, engine_status, retry_after, detail }
+            }
+            EngineError::Auth { .. } | EngineError::NoToken(_) => {
+                Self::EngineAuth { job_id, engine_status, detail }
+            }
+            EngineError::Unreachable(_)
+            | EngineError::Redirected { .. }
+            | EngineError::Lost { .. } => Self::EngineUnavailable { job_id, engine_status, detail },
+            EngineError::TimedOut => Self::EngineTimeout { job_id, detail },
         }
+    }
+
+    /// What the Engine's failure at a look-up is answered with.
+    pub(super) fn of_look_up(job_id: JobId, error: &EngineError) -> Self {
+        Self::of_engine(job_id, error, error.of_look_up())
     }
 }
 

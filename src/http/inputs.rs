@@ -8,7 +8,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{
-        HeaderMap, HeaderValue,
+        HeaderMap,
         header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
     },
 };
@@ -20,10 +20,7 @@ use super::{
     extract::FilePath,
     upload::{self, Arriving},
 };
-use crate::{api, engine::FileHead};
-
-/// What clients announce by themselves when nobody named a type; it says nothing of a scan.
-const FORM: &str = "application/x-www-form-urlencoded";
+use crate::{api, domain::link, engine::FileHead};
 
 /// Uploads an input, and tells the Engine.
 #[utoipa::path(
@@ -37,7 +34,8 @@ const FORM: &str = "application/x-www-form-urlencoded";
     params(
         ("id" = String, Path, description = "Job id"),
         ("name" = String, Path, description = "The input's name, as in `inputs`"),
-        ("Content-Type" = Option<String>, Header, description = "Passed on to the storage"),
+        ("Content-Type" = Option<String>, Header, description = "Passed on to the storage, as are \
+            `Content-MD5`, `x-amz-*`, `x-goog-*`, `x-ms-*` and every header that the upload link signs"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
@@ -46,10 +44,10 @@ const FORM: &str = "application/x-www-form-urlencoded";
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
         (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body stopped coming"),
-        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`input-provided`: it has a `downloadUrl`, or the Engine was told of it; `link-expired`"),
+        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`input-provided`: it has a `downloadUrl`, or the Engine was told of it; `link-expired`: the storage says so, or the link's own time has passed"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no `Content-Length`, or the Engine has given no address yet"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`upload-failed`, `notify-failed`, `url-refused`"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no `Content-Length`, a header that the link signs is missing, or the Engine has given no address yet"),
+        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`upload-failed` (`storageStatus`, `storageCode` and `storageMessage` are the storage's own), `notify-failed`, `url-refused`"),
         (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
     ),
     security(("key" = [])),
@@ -116,21 +114,27 @@ fn file_head(headers: &HeaderMap) -> Result<FileHead, Problem> {
     if is_encoded {
         return Err(Problem::invalid("/Content-Encoding", "send the file's own bytes, unpacked"));
     }
-    Ok(FileHead { length, content_type: content_type(headers)? })
+    refuse_form(headers)?;
+    let mut passed_on = headers.clone();
+    for name in headers.keys().filter(|name| !link::can_be_passed_on(name.as_str())) {
+        passed_on.remove(name);
+    }
+    Ok(FileHead { length, headers: passed_on })
 }
 
-fn content_type(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(None) };
-    let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if kind.to_ascii_lowercase().starts_with("multipart/") {
+fn refuse_form(headers: &HeaderMap) -> Result<(), Problem> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.trim_start().to_ascii_lowercase().starts_with("multipart/") {
         let detail = "send the file's own bytes as the body, not a form around them";
         return Err(Problem::invalid("/Content-Type", detail));
     }
-    Ok((!kind.is_empty() && !kind.eq_ignore_ascii_case(FORM)).then(|| value.clone()))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn head(pairs: &[(&'static str, &'static str)]) -> Result<FileHead, Problem> {
@@ -154,13 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_passed_on_if_somebody_meant_it() {
-        let kind = |value| {
-            let head = head(&[("content-length", "5"), ("content-type", value)]).expect("fine");
-            head.content_type
-        };
-        assert_eq!(kind("application/dicom").expect("passed on"), "application/dicom");
-        assert_eq!(kind("application/x-www-form-urlencoded"), None);
-        assert!(head(&[("content-length", "5")]).expect("fine").content_type.is_none());
+    fn what_is_between_the_caller_and_us_stays_here() {
+        let pairs = [
+            ("content-length", "5"),
+            ("authorization", "Bearer key"),
+            ("cookie", "a=b"),
+            ("content-type", "model/stl"),
+            ("x-amz-acl", "private"),
+        ];
+        let head = head(&pairs).expect("fine");
+        let mut names: Vec<_> = head.headers.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-type", "x-amz-acl"]);
     }
 }

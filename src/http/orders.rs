@@ -70,7 +70,7 @@ async fn look_up(context: &Context, id: JobId) -> Result<Job, Problem> {
     let job = found(context.store.job(id).await?)?;
     let engine_job_id = job.engine_job_id.ok_or(Problem::NoEngineId)?;
     let polled = context.engine.fetch_result(&engine_job_id).await;
-    if let Polled::Finished(body) = polled.map_err(|error| Problem::of_look_up(id, error))? {
+    if let Polled::Finished(body) = polled.map_err(|error| Problem::of_look_up(id, &error))? {
         let id_pointers = &context.config.engine.job_id_pointers;
         let arrival = Arrival::of_engine(id, body, context.clock.now(), id_pointers);
         if context.store.receive(arrival).await? == Receipt::Erased {

@@ -199,23 +199,32 @@ async fn send(
     body: Vec<u8>,
     address: &CallbackAddress,
 ) -> Result<Submitted, Problem> {
-    let (answer, problem) = match context.engine.submit(body).await {
+    let (answer, refusal) = match context.engine.submit(body).await {
         Ok(accepted) => (accepted_answer(accepted, address), None),
         Err(error) => {
-            let (answer, problem) = refused_answer(id, error, address);
-            tracing::warn!(job.id = %id, code = problem.code(), "the Engine did not take a job");
-            (answer, Some(problem))
+            let (answer, problem) = refused_answer(id, &error, address);
+            (answer, Some((problem, error)))
         }
     };
-    let job = match record(context, id, answer).await? {
-        Lookup::Found(job) => Box::new(job),
-        Lookup::Erased => return Err(Problem::Gone),
-        Lookup::Missing => return Err(Problem::Internal),
+    // Unless the Engine certainly did not take it, nobody may be told to come again.
+    let fate = refusal.as_ref().map_or(JobStatus::Unconfirmed, |(_, error)| error.fate());
+    let job = match record(context, id, answer).await {
+        Ok(Lookup::Found(job)) => Box::new(job),
+        Ok(Lookup::Erased) => return Err(Problem::Gone),
+        Ok(Lookup::Missing) => return Err(Problem::Internal),
+        Err(error) if fate == JobStatus::Unsent => return Err(error.into()),
+        Err(_) => return Err(Problem::AnswerNotRecorded { job_id: id, fate }),
     };
-    match problem {
+    match refusal {
         // A callback came before the answer: the Engine has taken it after all.
-        _ if job.status.is_finished() => Ok(Submitted::Now(job)),
-        Some(problem) => Err(problem),
+        _ if job.status.is_finished() => {
+            tracing::info!(job.id = %id, "the job finished before the Engine answered");
+            Ok(Submitted::Now(job))
+        }
+        Some((problem, error)) => {
+            tracing::warn!(job.id = %id, code = problem.code(), "{}", error.of_submission());
+            Err(problem)
+        }
         None => {
             tracing::info!(job.id = %id, "job submitted");
             Ok(Submitted::Now(job))
@@ -272,42 +281,22 @@ fn accepted_answer(accepted: Accepted, address: &CallbackAddress) -> EngineAnswe
 /// What is recorded and what is answered, row by row of the contract's table.
 fn refused_answer(
     job_id: JobId,
-    error: EngineError,
+    error: &EngineError,
     address: &CallbackAddress,
 ) -> (EngineAnswer, Problem) {
-    match error {
-        EngineError::Rejected { engine_status, response } => {
-            let response = address.hide_in(response);
+    let detail = error.of_submission();
+    let problem = Problem::of_engine(job_id, error, detail.clone());
+    let (engine_status, reason) = (error.engine_status(), problem.code());
+    match (error, problem) {
+        (EngineError::Rejected { engine_status, response }, _) => {
+            let (engine_status, response) = (*engine_status, address.hide_in(response.clone()));
             let answer = EngineAnswer::Rejected { engine_status, response: response.clone() };
             let engine_status = Some(engine_status);
             (answer, Problem::EngineRejected { job_id, engine_status, engine_body: response })
         }
-        EngineError::Auth { engine_status } => {
-            let answer = EngineAnswer::Unsent { engine_status, reason: "engine-auth" };
-            (answer, Problem::EngineAuth { job_id, engine_status })
+        (_, problem) if error.fate() == JobStatus::Unsent => {
+            (EngineAnswer::Unsent { engine_status, reason, detail }, problem)
         }
-        EngineError::Busy { engine_status, retry_after } => {
-            let answer =
-                EngineAnswer::Unsent { engine_status: Some(engine_status), reason: "engine-busy" };
-            (answer, Problem::EngineBusy { job_id, engine_status, retry_after })
-        }
-        EngineError::Unreachable { engine_status, cause } => {
-            let answer = EngineAnswer::Unsent { engine_status, reason: "engine-unavailable" };
-            let detail = format!("{cause}; the job was not taken, it is safe to send again");
-            (answer, Problem::EngineUnavailable { job_id, engine_status, detail })
-        }
-        EngineError::Lost { engine_status, cause } => {
-            let answer = EngineAnswer::Unconfirmed { engine_status, reason: "engine-unavailable" };
-            let detail = format!(
-                "{cause}; the job may be running and its callback will settle it, so do not \
-                 submit it again without an Idempotency-Key"
-            );
-            (answer, Problem::EngineUnavailable { job_id, engine_status, detail })
-        }
-        EngineError::TimedOut => {
-            let answer =
-                EngineAnswer::Unconfirmed { engine_status: None, reason: "engine-timeout" };
-            (answer, Problem::EngineTimeout { job_id })
-        }
+        (_, problem) => (EngineAnswer::Unconfirmed { engine_status, reason, detail }, problem),
     }
 }

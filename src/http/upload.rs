@@ -17,11 +17,15 @@ use crate::{
     domain::{
         ids::JobId,
         job::Job,
-        upload::{NoUpload, due_notice, target},
+        request::Violation,
+        upload::{NoUpload, UploadFailure, due_notice, target},
     },
     engine::{FileHead, NotifyError, UploadError},
     telemetry,
 };
+
+/// What is said of a failure that may pass, and of no other.
+const REPEATABLE: &str = "the upload can be repeated";
 
 /// A file on its way in.
 pub(super) struct Arriving {
@@ -76,15 +80,33 @@ async fn carry_out(
     let sent = tokio::select! {
         sent = context.engine.upload(&address, head, pieces(&context.limits, body)) => sent,
         () = turn.is_over.cancelled() => {
-            return Err(Problem::UploadFailed("another upload of this input took its place".into()));
+            let detail = "another upload of this input took its place".into();
+            return Err(Problem::UploadFailed { detail, storage: None });
         }
     };
     if let Err(error) = sent {
         let problem = Problem::from(error);
-        tracing::warn!(job.id = %id, code = problem.code(), "an input was not uploaded");
+        note_failure(context, (id, name), &problem).await;
         return Err(problem);
     }
     settle(context, (id, name), Some(length)).await
+}
+
+/// Tells the log and the job's timeline of an upload that was begun.
+async fn note_failure(context: &Context, (id, name): (JobId, &str), problem: &Problem) {
+    let (code, detail) = (problem.code(), problem.detail());
+    tracing::warn!(job.id = %id, code, "an input was not uploaded: {detail}");
+    let storage = match problem {
+        Problem::LinkExpired(storage) | Problem::UploadFailed { storage, .. } => storage.clone(),
+        // Nothing was sent.
+        Problem::ValidationFailed(_) => return,
+        _ => None,
+    };
+    let failure = UploadFailure { input: name.to_owned(), code, detail, storage };
+    let noted = context.store.note(failure.event(id, context.clock.now())).await;
+    if let Err(error) = noted {
+        tracing::warn!(job.id = %id, %error, "that an upload failed is not on record");
+    }
 }
 
 /// Puts an upload on record, and what follows from it.
@@ -111,16 +133,36 @@ impl From<UploadError<BodyError>> for Problem {
     fn from(error: UploadError<BodyError>) -> Self {
         match error {
             UploadError::Refused(reason) => Self::UrlRefused(reason),
-            UploadError::Expired => Self::LinkExpired,
-            UploadError::Failed { status: Some(status), .. } => {
-                Self::UploadFailed(format!("the Engine's storage answered {status}"))
+            UploadError::MissingHeaders(names) => {
+                let detail = "the link for the upload signs this header: send it with the file, \
+                              with the value that was signed";
+                let missing =
+                    |name| Violation { pointer: format!("/{name}"), detail: detail.into() };
+                Self::ValidationFailed(names.into_iter().map(missing).collect())
             }
-            UploadError::Failed { status: None, cause } => {
-                Self::UploadFailed(format!("the Engine's storage: {cause}"))
+            UploadError::Expired(storage) => Self::LinkExpired(storage),
+            UploadError::Rejected(refusal) => {
+                let outlook = match (refusal.is_passing(), refusal.status) {
+                    (true, _) => REPEATABLE,
+                    (false, 400 | 401 | 403) => {
+                        "as it is it would be refused again: the link may be signed for other \
+                         headers than the upload's"
+                    }
+                    (false, _) => "as it is it would be refused again",
+                };
+                let detail = format!("the Engine's storage answered {refusal}; {outlook}");
+                Self::UploadFailed { detail, storage: Some(refusal) }
+            }
+            UploadError::Failed(cause) => {
+                let detail = format!("the Engine's storage: {cause}; {REPEATABLE}");
+                Self::UploadFailed { detail, storage: None }
             }
             UploadError::Source(BodyError::TooSlow) => Self::RequestTimeout,
             // Nobody is left to read it.
-            UploadError::Source(_) => Self::UploadFailed("the body broke off".into()),
+            UploadError::Source(_) => {
+                let detail = format!("the body broke off; {REPEATABLE}");
+                Self::UploadFailed { detail, storage: None }
+            }
         }
     }
 }
@@ -130,11 +172,7 @@ impl From<NotifyError> for Problem {
         match error {
             NotifyError::Refused(reason) => Self::UrlRefused(reason),
             NotifyError::Failed(error) => {
-                let engine_status = error.engine_status();
-                let detail = match engine_status {
-                    Some(status) => format!("{} ({status})", error.cause()),
-                    None => error.cause().to_owned(),
-                };
+                let (engine_status, detail) = (error.engine_status(), error.to_string());
                 Self::NotifyFailed { engine_status, detail }
             }
         }

@@ -2,13 +2,13 @@
 //! away, URLs without their secrets, bodies with an upper limit. Called through `outbound`.
 //! Invariant: no credential of a URL and no more than the allowed bytes leave this module.
 
-use std::error::Error;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use url::{Position, Url};
 
-use super::Refused;
+use super::{Refused, trouble::is_caused_by};
 
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,14 +47,7 @@ pub fn describe(error: &reqwest::Error) -> &'static str {
 
 /// Whether the guard refused the addresses behind the host's name. Nothing was sent then.
 pub fn is_refused(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<Refused>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    is_caused_by::<Refused>(error)
 }
 
 /// `url` fit for logs: without user name, password, query and fragment.
@@ -88,6 +81,23 @@ pub async fn read_capped(mut response: Response, max_bytes: usize) -> Result<Byt
         body.extend_from_slice(&chunk);
     }
     Ok(body.freeze())
+}
+
+/// What came of a body within `patience`, and at most `max_bytes` of it: for error pages, which
+/// are worth reading and never worth waiting for.
+pub async fn read_beginning(mut response: Response, max_bytes: usize, patience: Duration) -> Bytes {
+    let mut body = BytesMut::new();
+    let reading = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            let room = max_bytes - body.len();
+            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if body.len() == max_bytes {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(patience, reading).await;
+    body.freeze()
 }
 
 impl From<&reqwest::Error> for ReadError {

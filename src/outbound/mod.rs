@@ -6,6 +6,7 @@
 mod address;
 mod answer;
 mod leaving;
+mod trouble;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,8 +18,9 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use url::{Host, Url};
 
-pub use answer::{ReadError, describe, is_refused, read_capped, redact};
+pub use answer::{ReadError, describe, is_refused, read_beginning, read_capped, redact};
 use leaving::Names;
+pub use trouble::Trouble;
 
 /// Name, TCP and TLS together. Long enough for three lost SYN packets (sent again after 1, 3 and
 /// 7 s); shorter than the usual total timeouts, so that "never connected", which is safe to
@@ -279,7 +281,10 @@ impl Resolve for Guard {
         let lookup = Arc::clone(&self.lookup);
         let reach = self.reach;
         Box::pin(async move {
-            let found = lookup.addresses(name.as_str()).await?;
+            let found = lookup.addresses(name.as_str()).await.map_err(Unresolved)?;
+            if found.is_empty() {
+                return Err(Unresolved(io::ErrorKind::NotFound.into()).into());
+            }
             // One forbidden address condemns the name: a mix is how a guard is got around.
             if reach == Reach::Public && !found.iter().copied().all(address::is_public) {
                 return Err(Refused::Resolved.into());
@@ -290,6 +295,11 @@ impl Resolve for Guard {
         })
     }
 }
+
+/// A name that leads to no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to no address")]
+struct Unresolved(#[source] io::Error);
 
 struct SystemLookup;
 

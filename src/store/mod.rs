@@ -29,7 +29,7 @@ pub use self::{
 use crate::domain::{
     callback_address::{AddressRecord, Standing},
     delivery::Delivery,
-    event::Event,
+    event::{Event, NewEvent},
     ids::{DeliveryId, JobId},
     job::{Input, Job, JobStatus, Marks, Output},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
@@ -136,10 +136,10 @@ pub enum EngineAnswer {
     },
     /// It refused the job for good.
     Rejected { engine_status: u16, response: Option<Box<RawValue>> },
-    /// It certainly did not take the job. `reason` is a problem code.
-    Unsent { engine_status: Option<u16>, reason: &'static str },
-    /// Nobody knows whether it took the job. `reason` is a problem code.
-    Unconfirmed { engine_status: Option<u16>, reason: &'static str },
+    /// It certainly did not take the job. `reason` is a problem code, `detail` a sentence.
+    Unsent { engine_status: Option<u16>, reason: &'static str, detail: String },
+    /// Nobody knows whether it took the job. `reason` is a problem code, `detail` a sentence.
+    Unconfirmed { engine_status: Option<u16>, reason: &'static str, detail: String },
 }
 
 /// What follows from every result, in its own transaction.
@@ -376,6 +376,9 @@ pub trait Store: SessionStore {
         bytes: Option<u64>,
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError>;
+
+    /// Adds an event to its job's timeline; nothing else changes.
+    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError>;
 
     /// Records that the Engine was told of these inputs.
     async fn record_notified(

@@ -99,7 +99,7 @@ impl Reconciler {
                 }
                 Ok(Polled::Running) => {}
                 Err(error) => {
-                    tracing::warn!(job.id = %job.id, cause = error.cause(), "a look failed");
+                    tracing::warn!(job.id = %job.id, %error, "a look failed");
                 }
             }
         }

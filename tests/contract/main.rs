@@ -24,4 +24,5 @@ mod scopes;
 mod submitting;
 #[path = "../support/mod.rs"]
 mod support;
+mod tokens;
 mod validation;

@@ -249,7 +249,11 @@ async fn one_idempotency_key_is_one_job(subject: &Subject) {
         let begun = taken!(subject.begin_submission(with_key(other(), api_key, key, 2)));
         assert!(matches!(begun, Begun::New(job) if job.id != id), "another key is another job");
     }
-    let unsent = || EngineAnswer::Unsent { engine_status: None, reason: "engine-busy" };
+    let unsent = || EngineAnswer::Unsent {
+        engine_status: None,
+        reason: "engine-busy",
+        detail: "why".into(),
+    };
     found(taken!(subject.record_answer(id, unsent(), now(3))));
     let again = taken!(subject.begin_submission(with_key(other(), "a", 1, 1)));
     assert!(
@@ -275,8 +279,16 @@ async fn one_idempotency_key_is_one_job(subject: &Subject) {
 
 async fn the_engine_s_answer_is_recorded_with_its_event(subject: &Subject) {
     let refused = || RawValue::from_string(r#""no""#.into()).ok();
-    let unsent = EngineAnswer::Unsent { engine_status: Some(429), reason: "engine-busy" };
-    let lost = EngineAnswer::Unconfirmed { engine_status: None, reason: "engine-timeout" };
+    let unsent = EngineAnswer::Unsent {
+        engine_status: Some(429),
+        reason: "engine-busy",
+        detail: "why".into(),
+    };
+    let lost = EngineAnswer::Unconfirmed {
+        engine_status: None,
+        reason: "engine-timeout",
+        detail: "why".into(),
+    };
     let rejected = EngineAnswer::Rejected { engine_status: 400, response: refused() };
     for (answer, status, event, engine_status) in [
         (accepted("engine-1"), JobStatus::Submitted, "job.submitted", Some(202)),
@@ -305,7 +317,11 @@ async fn the_engine_s_answer_is_recorded_with_its_event(subject: &Subject) {
 }
 
 async fn an_answer_after_the_result_leaves_the_status(subject: &Subject) {
-    let lost = || EngineAnswer::Unconfirmed { engine_status: None, reason: "engine-timeout" };
+    let lost = || EngineAnswer::Unconfirmed {
+        engine_status: None,
+        reason: "engine-timeout",
+        detail: "why".into(),
+    };
     for (answer, events) in [
         (accepted("engine-1"), vec!["job.finished", "job.submitted"]),
         (lost(), vec!["job.finished"]),

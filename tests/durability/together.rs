@@ -44,8 +44,16 @@ fn varied(number: u64) -> NewSubmission {
 
 fn answer(number: u64) -> EngineAnswer {
     match (number % 5, accepted(&format!("engine-{number}"))) {
-        (0, _) => EngineAnswer::Unsent { engine_status: Some(429), reason: "engine-busy" },
-        (1, _) => EngineAnswer::Unconfirmed { engine_status: None, reason: "engine-timeout" },
+        (0, _) => EngineAnswer::Unsent {
+            engine_status: Some(429),
+            reason: "engine-busy",
+            detail: "why".into(),
+        },
+        (1, _) => EngineAnswer::Unconfirmed {
+            engine_status: None,
+            reason: "engine-timeout",
+            detail: "why".into(),
+        },
         (2, EngineAnswer::Accepted { response, .. }) => {
             EngineAnswer::Rejected { engine_status: 400, response }
         }

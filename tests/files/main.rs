@@ -10,6 +10,7 @@ mod privacy;
 mod s3;
 mod serving;
 mod slow;
+mod storages;
 #[path = "../support/mod.rs"]
 mod support;
 mod uploads;

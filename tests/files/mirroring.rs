@@ -109,6 +109,21 @@ async fn links_that_expire_together_ask_the_engine_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_is_no_expiry_asks_for_no_fresh_link_and_is_told() {
+    let mirroring = Mirroring::start(&[]).await;
+    let engine = &mirroring.service.engine;
+    engine.set(|options| {
+        options.download_answer = Some(403);
+        options.download_answer_rate = FaultRate::FirstOfEach(1);
+    });
+    let job = mirroring.secured(&mirroring.submitted(1).await).await;
+    assert_eq!(engine.requests().polls, 0, "its link is as good as ever");
+    let failed = mirroring.events(&job, "output.mirror_failed").await.remove(0);
+    let reason = text(&failed["data"]["reason"]);
+    assert!(reason.contains("403") && reason.contains("told to answer"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_beyond_the_limit_is_refused_whether_its_length_is_told_or_not() {
     let mirroring = Mirroring::start(&[("MIRROR__MAX_FILE", "64KiB")]).await;
     let engine = &mirroring.service.engine;

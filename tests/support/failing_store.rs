@@ -20,7 +20,7 @@ use finishline::{
     domain::{
         callback_address::{AddressRecord, Standing},
         delivery::Delivery,
-        event::Event,
+        event::{Event, NewEvent},
         ids::{DeliveryId, JobId},
         job::{Job, Marks},
         mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
@@ -229,6 +229,10 @@ impl Store for FailingStore {
         now: Timestamp,
     ) -> Result<Lookup<Job>, StoreError> {
         self.pass("record_upload", self.inner.record_upload(id, input, bytes, now)).await
+    }
+
+    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError> {
+        self.pass("note", self.inner.note(event)).await
     }
 
     async fn record_notified(

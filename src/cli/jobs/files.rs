@@ -104,7 +104,7 @@ pub(super) async fn upload(
     arguments: Upload,
 ) -> Result<(), Failure> {
     let id = arguments.job.id;
-    let files = inputs::readable(&arguments.inputs.files).map_err(Failure::usage)?;
+    let files = arguments.inputs.readable().map_err(Failure::usage)?;
     let progress = Progress::new(&arguments.progress, screen, format!("finishline jobs show {id}"));
     let work = async {
         let job: Answer<api::JobView> = client.get(&format!("/v1/jobs/{id}"), &[]).await?;

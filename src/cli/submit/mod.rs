@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api,
-    client::{Answer, Client},
+    client::{Answer, Client, ClientError},
     domain::{
         ids::JobId,
         job::InputState,
@@ -73,7 +73,21 @@ pub(super) async fn run(
     let progress = Progress::new(&arguments.progress, &screen, String::new());
     warnings.iter().for_each(|warning| progress.note(warning));
     let key = arguments.idempotency_key.as_deref();
-    let submitted = or_interrupted(async { Ok(client.submit_in_full(body, key).await?) }).await?;
+    let submit = async {
+        let submitted = client.submit_in_full(body, key).await;
+        submitted.map_err(|error| match (&error, key) {
+            // The job may have been paid for already.
+            (ClientError::Lost(_), None) => Failure {
+                exit: connection::exit_of(&error),
+                line: format!(
+                    "{error}; the job may be running all the same: look for it with `finishline \
+                     jobs list` before it is submitted again, or it may be paid twice"
+                ),
+            },
+            _ => Failure::from(error),
+        })
+    };
+    let submitted = or_interrupted(submit).await?;
     let id: JobId = submitted.value.id().parse().context("the service gave no id")?;
     progress.set_resume(jobs::wait_command(id, folder.as_ref()));
     if submitted.status == 200 {
@@ -105,7 +119,7 @@ struct Prepared {
 /// The body and the files, after all that can be checked here has been.
 fn prepared(arguments: &Arguments) -> anyhow::Result<Prepared> {
     let named = &arguments.inputs.files;
-    let files = inputs::readable(named)?;
+    let files = arguments.inputs.readable()?;
     let body = match &arguments.body {
         Some(path) => body::read(path)?,
         None => arguments.flags.body(named)?,

@@ -169,17 +169,21 @@ impl RecordAnswer {
     }
 
     fn event(&self) -> NewEvent {
-        let (kind, reason) = match &self.answer {
-            EngineAnswer::Accepted { .. } => (EventType::JobSubmitted, None),
-            EngineAnswer::Rejected { .. } => (EventType::JobRejected, Some("engine-rejected")),
-            EngineAnswer::Unsent { reason, .. } => (EventType::JobUnsent, Some(*reason)),
-            EngineAnswer::Unconfirmed { reason, .. } => (EventType::JobUnconfirmed, Some(*reason)),
-        };
-        let data = match (&self.answer, reason) {
-            (EngineAnswer::Accepted { engine_job_id, .. }, _) => {
-                json!({ "engineJobId": engine_job_id })
+        let engine_status = self.engine_status();
+        let told = |reason: &str, detail: Option<&str>| json!({ "reason": reason, "engineStatus": engine_status, "detail": detail });
+        let (kind, data) = match &self.answer {
+            EngineAnswer::Accepted { engine_job_id, .. } => {
+                (EventType::JobSubmitted, json!({ "engineJobId": engine_job_id }))
             }
-            _ => json!({ "reason": reason, "engineStatus": self.engine_status() }),
+            EngineAnswer::Rejected { .. } => {
+                (EventType::JobRejected, told("engine-rejected", JobStatus::Rejected.outlook()))
+            }
+            EngineAnswer::Unsent { reason, detail, .. } => {
+                (EventType::JobUnsent, told(reason, Some(detail)))
+            }
+            EngineAnswer::Unconfirmed { reason, detail, .. } => {
+                (EventType::JobUnconfirmed, told(reason, Some(detail)))
+            }
         };
         NewEvent::new(self.id, kind, self.now).with(data)
     }

@@ -16,6 +16,7 @@ use crate::{
         event::{EventType, NewEvent},
         ids::JobId,
         job::Output,
+        link,
         mirror::{
             self, AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, MirroredFile, StoredCopy,
         },
@@ -45,7 +46,7 @@ pub(super) async fn order(
             row.push_bind(job_seq)
                 .push_bind(position)
                 .push_bind("pending")
-                .push_bind(mirror::expiry(link).map(|end| end.as_millisecond()))
+                .push_bind(link::expiry(link).map(|end| end.as_millisecond()))
                 .push_bind(at.as_millisecond());
         });
         query.build().execute(&mut *connection).await?;
@@ -66,7 +67,7 @@ pub(super) async fn renew(
                      attempts = case state when 'failed' then 0 else attempts end, state = 'pending'
                  where job_seq = ? and position = ? and state <> 'stored'",
             )
-            .bind(mirror::expiry(link).map(|end| end.as_millisecond()))
+            .bind(link::expiry(link).map(|end| end.as_millisecond()))
             .bind(at.as_millisecond())
             .bind(job_seq)
             .bind(position)

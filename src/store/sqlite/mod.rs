@@ -57,7 +57,7 @@ use super::{
 use crate::domain::{
     callback_address::{AddressRecord, Standing},
     delivery::{Delivery, Outcome},
-    event::Event,
+    event::{Event, NewEvent},
     ids::{DeliveryId, JobId},
     job::{Job, Marks},
     mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
@@ -345,6 +345,10 @@ impl Store for SqliteStore {
     ) -> Result<Lookup<Job>, StoreError> {
         let input = input.to_owned();
         self.writer.commit(inputs::RecordUpload { id, input, bytes, now }).await
+    }
+
+    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError> {
+        self.writer.commit(notes::Note(event)).await
     }
 
     async fn record_notified(

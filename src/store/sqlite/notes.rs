@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::{keys, rows, writer::UseCase};
+use super::{keys, read, rows, writer::UseCase};
 use crate::{
     domain::{
         callback_address::Standing,
@@ -69,6 +69,26 @@ impl RecordOversize {
                 .await
             }
         }
+    }
+}
+
+/// An event that changes nothing else.
+pub(super) struct Note(pub NewEvent);
+
+#[async_trait]
+impl UseCase for Note {
+    type Output = Lookup<()>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<()>> {
+        let known: bool = sqlx::query_scalar("select exists (select 1 from jobs where id = ?)")
+            .bind(self.0.job_id.0)
+            .fetch_one(&mut *connection)
+            .await?;
+        if !known {
+            return read::missing(connection, self.0.job_id).await;
+        }
+        rows::insert_events(connection, std::slice::from_ref(&self.0)).await?;
+        Ok(Lookup::Found(()))
     }
 }
 

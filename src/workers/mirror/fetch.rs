@@ -19,12 +19,23 @@ use super::{answer::Head, hashing::Hashing};
 use crate::{
     blobs::{BlobError, BlobWriter, Blobs, FileKey},
     clock::{self, Clock, Stopwatch},
-    domain::{mirror::MirroredFile, pace::Pace},
+    domain::{
+        link,
+        mirror::MirroredFile,
+        pace::Pace,
+        storage::{MAX_REFUSAL_BYTES, StorageRefusal},
+    },
     outbound::{self, Outbound},
 };
 
 /// Without a head, or a piece, for so long, a connection is given up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// For the words of a refusal.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
+
+/// Where Azure's storage puts its code beside the body, or in place of one.
+const AZURE_ERROR_CODE: &str = "x-ms-error-code";
 
 /// Answers in a row that brought nothing new, until the attempt is given up.
 const MAX_BARREN: u32 = 3;
@@ -37,8 +48,8 @@ const TOO_SLOW: &str = "the server sends too slowly";
 /// Why there is no copy.
 #[derive(Debug)]
 pub enum Fault {
-    /// The link opens nothing any more.
-    Expired(&'static str),
+    /// The link has expired, as the storage says, or may have, since it says nothing at all.
+    Expired(String),
     /// It is larger than allowed.
     TooLarge,
     /// Our own file store does not take it.
@@ -162,7 +173,7 @@ impl Download<'_> {
             self.restart().await?;
             response = self.send().await?;
         }
-        self.check_status(&response)?;
+        response = self.opened(response).await?;
         let head = Head::read(&response).map_err(Fault::other)?;
         let announced = head.total.or(head.length.map(|length| head.start + length));
         if announced.is_some_and(|bytes| bytes > self.max_bytes) {
@@ -233,24 +244,24 @@ impl Download<'_> {
         noted.map_err(|_| Fault::other(TOO_SLOW))
     }
 
-    fn check_status(&self, response: &Response) -> Result<(), Fault> {
-        let status = response.status();
-        match status {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(()),
-            // Google says 400 of a link that has expired.
-            StatusCode::BAD_REQUEST
-            | StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
-            | StatusCode::GONE => Err(Fault::Expired("its link opens nothing (any more)")),
-            _ => {
-                let retry_after = response.headers().get(RETRY_AFTER);
-                let retry_after = retry_after.and_then(|value| {
-                    clock::retry_after(value.to_str().ok()?, self.fetcher.clock.now())
-                });
-                let reason = format!("the server answered {}", status.as_u16());
-                Err(Fault::Other { reason, retry_after })
-            }
+    /// The answer if it brings the file; else what the storage says, read as far as it is worth.
+    async fn opened(&mut self, response: Response) -> Result<Response, Fault> {
+        if matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return Ok(response);
+        }
+        let header = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
+        let retry_after = header(RETRY_AFTER.as_str());
+        let retry_after =
+            retry_after.and_then(|value| clock::retry_after(&value, self.fetcher.clock.now()));
+        let (status, code) = (response.status().as_u16(), header(AZURE_ERROR_CODE));
+        let body = outbound::read_beginning(response, MAX_REFUSAL_BYTES, REFUSAL_TIME).await;
+        let said = StorageRefusal::read(status, code.as_deref(), &body).without_link(&self.url);
+        let reason = format!("the storage answered {said}");
+        // A link that tells its own end is asked for anew when that has come, and not before.
+        let may_be_past = said.is_bare() && link::expiry(self.url.as_str()).is_none();
+        match said.is_expired || may_be_past {
+            true => Err(Fault::Expired(reason)),
+            false => Err(Fault::Other { reason, retry_after }),
         }
     }
 

@@ -28,7 +28,10 @@ use crate::{
     blobs::FileKey,
     clock,
     config::MirrorConfig,
-    domain::mirror::{self, AfterMirror, DueMirror, FreePlaces, MirroredFile},
+    domain::{
+        link,
+        mirror::{self, AfterMirror, DueMirror, FreePlaces, MirroredFile},
+    },
     store::{Lookup, Store, StoreError},
     telemetry::{MIRROR_ATTEMPTS, MIRRORED_BYTES},
 };
@@ -198,7 +201,7 @@ impl Mirrorer {
         let link = due.output.url.as_deref().ok_or(Fault::other("it has no link"))?;
         let fetch = |link| self.fetcher.fetch(link, key, self.config.max_file);
         let now = self.fetcher.clock.now();
-        if mirror::expiry(link).is_some_and(|end| end <= now)
+        if link::expiry(link).is_some_and(|end| end <= now)
             && let Some(fresh) = self.renewal.fresh_link(due, link).await
         {
             return fetch(&fresh).await;
@@ -223,7 +226,7 @@ impl Mirrorer {
                 ),
             },
             Fault::Store(error) => mirror::after_outage(attempts, error.to_string(), now),
-            Fault::Expired(reason) => mirror::after_failure(attempts, reason.to_owned(), now),
+            Fault::Expired(reason) => mirror::after_failure(attempts, reason, now),
             Fault::Other { reason, retry_after } => {
                 let mut after = mirror::after_failure(attempts, reason, now);
                 if let (AfterMirror::Retry { at, .. }, Some(wait)) = (&mut after, retry_after) {

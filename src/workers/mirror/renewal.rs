@@ -99,7 +99,7 @@ impl Renewal {
             }
             Ok(Polled::Running) => {}
             Err(error) => {
-                tracing::warn!(job.id = %job_id, cause = error.cause(), "no fresh links");
+                tracing::warn!(job.id = %job_id, %error, "no fresh links");
             }
         }
     }

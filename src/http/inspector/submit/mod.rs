@@ -166,7 +166,8 @@ fn job_of(problem: &Problem) -> Option<JobId> {
         Problem::EngineRejected { job_id, .. }
         | Problem::EngineAuth { job_id, .. }
         | Problem::EngineUnavailable { job_id, .. }
-        | Problem::EngineTimeout { job_id }
+        | Problem::EngineTimeout { job_id, .. }
+        | Problem::AnswerNotRecorded { job_id, .. }
         | Problem::EngineBusy { job_id, .. } => Some(*job_id),
         _ => None,
     }

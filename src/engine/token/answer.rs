@@ -1,0 +1,281 @@
+//! What a token endpoint answers, in the spelling of any issuer.
+//!
+//! Called by `token`. The invariants: any bytes are read without a panic and within bounds; a token
+//! that cannot stand in a header is no token; and no token, nor anything like one, is repeated.
+
+use std::{collections::BTreeMap, io::Read, time::Duration};
+
+use flate2::read::MultiGzDecoder;
+use jiff::Timestamp;
+use reqwest::header::HeaderValue;
+use url::form_urlencoded;
+
+use crate::domain::{
+    json::{self, Json},
+    quote::quote,
+};
+
+/// An answer with a token is a few kilobytes; one that is padded is still read.
+pub(super) const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Longer ones fit into no server's limit for a head.
+const MAX_TOKEN_BYTES: usize = 32 * 1024;
+
+/// What a token is given when the issuer names no life that can be.
+const UNNAMED_LIFE: Duration = Duration::from_secs(300);
+
+/// Beyond what an issuer means; far from where adding it to a time overflows.
+const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Below it a number is a span of seconds, above it an instant since 1970 (March 1973).
+const FIRST_EPOCH: f64 = 1e8;
+
+/// From it on an instant is in milliseconds.
+const FIRST_EPOCH_MILLIS: f64 = 1e11;
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Names of the token, as RFC 6749 spells it and as others do.
+const TOKEN: [&str; 2] = ["access_token", "accessToken"];
+
+/// Where a span of seconds stands. `ext_expires_in` is for outages and not looked at.
+const SPANS: [&str; 3] = ["expires_in", "expiresIn", "expires"];
+
+/// Where the instant of its end stands.
+const ENDS: [&str; 5] = ["expires_on", "expires_at", "expiresAt", "expires", "expires_in"];
+
+/// A token and how long it is good.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub value: String,
+    pub life: Duration,
+}
+
+/// What an answer of any status holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Token(Granted),
+    /// An error as RFC 6749 writes it.
+    Error(IssuerError),
+    /// A page for people.
+    Page,
+    /// A token that no header can carry.
+    Unsendable,
+    /// None of these.
+    Nothing,
+}
+
+/// `error` and `error_description` of RFC 6749, fit to be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IssuerError {
+    pub code: String,
+    pub description: Option<String>,
+}
+
+impl IssuerError {
+    /// The same without a secret that it may echo.
+    pub(super) fn without(self, secret: &str) -> Self {
+        let hide = |text: String| text.replace(secret, "[redacted]");
+        Self { code: hide(self.code), description: self.description.map(hide) }
+    }
+}
+
+/// Reads a body: JSON whatever its content type says, else a form; gzip is unpacked.
+pub(super) fn read(body: &[u8], now: Timestamp) -> Answer {
+    let mut unpacked = Vec::new();
+    let body = match body.starts_with(&GZIP_MAGIC) {
+        true => {
+            let limit = MAX_ANSWER_BYTES as u64;
+            // What came before a fault may be whole all the same.
+            let _ = MultiGzDecoder::new(body).take(limit).read_to_end(&mut unpacked);
+            unpacked.as_slice()
+        }
+        false => body,
+    };
+    let fields = fields(body);
+    let first = |names: &[&str]| names.iter().find_map(|name| fields.get(*name));
+    if let Some(token) = first(&TOKEN) {
+        let Some(value) = sendable(token) else { return Answer::Unsendable };
+        return Answer::Token(Granted { value, life: life(&fields, now) });
+    }
+    if let Some(code) = fields.get("error").and_then(|code| quote(code)) {
+        let description = first(&["error_description", "message"]);
+        return Answer::Error(IssuerError {
+            code,
+            description: description.and_then(|it| quote(it)),
+        });
+    }
+    match text_of(body).trim_start().starts_with('<') {
+        true => Answer::Page,
+        false => Answer::Nothing,
+    }
+}
+
+/// The texts and numbers of an answer, by name.
+fn fields(body: &[u8]) -> BTreeMap<String, String> {
+    let text = text_of(body);
+    if let Some(members) = json::parse(text.trim().as_bytes()).ok().and_then(Json::members) {
+        let scalar = |value: Json<'_>| {
+            value.text().or_else(|| {
+                let text = value.get();
+                text.starts_with(|one: char| one == '-' || one.is_ascii_digit())
+                    .then(|| text.to_owned())
+            })
+        };
+        return members
+            .filter_map(|(name, value)| Some((name.text().trim().to_owned(), scalar(value)?)))
+            .collect();
+    }
+    form_urlencoded::parse(text.trim().as_bytes())
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect()
+}
+
+fn text_of(body: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
+}
+
+/// A token without white space around it, nor the word that goes before it in a header.
+fn sendable(token: &str) -> Option<String> {
+    const SCHEME: &str = "bearer ";
+    let token = token.trim().trim_matches('\u{feff}').trim();
+    let token = match token.get(..SCHEME.len()) {
+        Some(start) if start.eq_ignore_ascii_case(SCHEME) => token[SCHEME.len()..].trim(),
+        _ => token,
+    };
+    let is_sendable = (1..=MAX_TOKEN_BYTES).contains(&token.len())
+        && token.bytes().all(|byte| byte.is_ascii_graphic())
+        && HeaderValue::from_str(token).is_ok();
+    is_sendable.then(|| token.to_owned())
+}
+
+/// How long the token is good: the issuer's word where it can be, else a short while, since the
+/// Engine says soon enough that it does not take a token any more.
+fn life(fields: &BTreeMap<String, String>, now: Timestamp) -> Duration {
+    let number = |name: &&str| {
+        let number: f64 = fields.get(*name)?.trim().parse().ok()?;
+        (number > 0.0).then_some(number)
+    };
+    let span = SPANS.iter().filter_map(number).find(|number| *number < FIRST_EPOCH);
+    let seconds = span.or_else(|| {
+        let since_1970 = now.as_millisecond() as f64 / 1000.0;
+        let ends = ENDS.iter().filter_map(|name| {
+            number(name).map(in_seconds).or_else(|| instant(fields.get(*name)?))
+        });
+        ends.map(|end| end - since_1970).find(|left| *left > 0.0)
+    });
+    match seconds.or_else(|| number(&"expires_in")) {
+        // In this order a number that is none falls to the longest.
+        Some(seconds) => Duration::from_secs_f64(LONGEST_LIFE.as_secs_f64().min(seconds)),
+        None => UNNAMED_LIFE,
+    }
+}
+
+fn in_seconds(epoch: f64) -> f64 {
+    if epoch >= FIRST_EPOCH_MILLIS { epoch / 1000.0 } else { epoch }
+}
+
+/// An instant as RFC 3339 or RFC 9110 writes it, in seconds since 1970.
+fn instant(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let at: Timestamp =
+        text.parse().ok().or_else(|| Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp()))?;
+    Some(at.as_millisecond() as f64 / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_772_366_400;
+
+    fn read_text(body: &str) -> Answer {
+        read(body.as_bytes(), Timestamp::from_second(NOW).expect("in range"))
+    }
+
+    fn life_of(rest: &str) -> u64 {
+        match read_text(&format!(r#"{{"access_token":"t"{rest}}}"#)) {
+            Answer::Token(Granted { life, .. }) => life.as_secs(),
+            other => panic!("{rest}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_life_is_read_in_every_spelling_and_one_that_cannot_be_is_a_short_while() {
+        let longest = LONGEST_LIFE.as_secs();
+        for (rest, seconds) in [
+            (r#","expires_in":3600"#, 3600),
+            (r#","expires_in":"3600""#, 3600),
+            (r#","expires_in":" 3599.9 ""#, 3599),
+            (r#","expires_in":3600.0"#, 3600),
+            (r#","expires_in":3.6e3"#, 3600),
+            (r#","expires_in":1"#, 1),
+            ("", 300),
+            (r#","expires_in":null"#, 300),
+            (r#","expires_in":0"#, 300),
+            (r#","expires_in":-1"#, 300),
+            (r#","expires_in":"soon""#, 300),
+            (r#","expires_in":"NaN""#, 300),
+            (r#","expires_in":[3600]"#, 300),
+            (r#","expires_in":99999999999999999999"#, longest),
+            (r#","expires_in":1e999"#, longest),
+            (
+                r#","expires_in":"3599","ext_expires_in":"9999","expires_on":"1772369999","not_before":"1""#,
+                3599,
+            ),
+            (r#","expires_on":"1772370000""#, 3600),
+            (r#","expires_at":1772370000123"#, 3600),
+            (r#","expires_at":"2026-03-01T13:00:00Z""#, 3600),
+            (r#","expires":3600"#, 3600),
+            (r#","expires":"Sun, 01 Mar 2026 13:00:00 GMT""#, 3600),
+            (r#","expires_on":"1772360000""#, 300),
+            (r#","expires_in":60,"not-before-policy":0,"x":{"y":[1e999]},"scope":"a b""#, 60),
+        ] {
+            assert_eq!(life_of(rest), seconds, "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_read_in_every_wrapping() {
+        let granted = |value: &str| {
+            let life = Duration::from_secs(60);
+            Answer::Token(Granted { value: value.into(), life })
+        };
+        for body in [
+            r#"{"access_token":"t-1","expires_in":60}"#,
+            "\u{feff}{\"access_token\":\" t-1\\n\",\"expires_in\":60,\"token_type\":\"BEARER \"}",
+            r#"{"token_type":"bearer","access_token":"Bearer t-1","expires_in":60}"#,
+            "access_token=t-1&expires_in=60&scope=",
+            "\r\naccess_token=t-1&token_type=bearer&expires_in=60\r\n",
+        ] {
+            assert_eq!(read_text(body), granted("t-1"), "{body}");
+        }
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, br#"{"access_token":"t-1","expires_in":60}"#)
+            .expect("memory");
+        let packed = packed.finish().expect("memory");
+        assert_eq!(read(&packed, Timestamp::UNIX_EPOCH), granted("t-1"));
+    }
+
+    #[test]
+    fn what_holds_no_token_is_told_apart() {
+        for token in ["", " ", r"a\nb", r"a\u0000b", "ä", "a b", &"x".repeat(40_000)] {
+            let body = format!(r#"{{"access_token":"{token}"}}"#);
+            assert_eq!(read_text(&body), Answer::Unsendable, "{token:.20}");
+        }
+        for body in ["", "{}", "[]", "null", "{\"access_token\":{}}", "ok", "{\"access_token\":"] {
+            assert_eq!(read_text(body), Answer::Nothing, "{body}");
+        }
+        assert_eq!(read_text("\n<!doctype html>access_token=no"), Answer::Page);
+        let error = r#"{"error":"invalid_client","error_description":"AADSTS7000215:\r\nwrong"}"#;
+        let expected = IssuerError {
+            code: "invalid_client".into(),
+            description: Some("AADSTS7000215: wrong".into()),
+        };
+        assert_eq!(read_text(error), Answer::Error(expected.clone()));
+        assert_eq!(
+            read_text("error=invalid_client&error_description=AADSTS7000215%3A+wrong"),
+            Answer::Error(expected)
+        );
+    }
+}
