@@ -104,7 +104,7 @@ impl Caller {
     }
 
     /// Whoever calls where no keys are set.
-    pub(super) fn of_this_machine() -> Self {
+    pub fn of_this_machine() -> Self {
         Self { name: String::new(), scopes: Scope::ALL.to_vec(), session: None }
     }
 
@@ -202,10 +202,7 @@ fn of_bearer(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Bearer {
 }
 
 /// The key with this text.
-pub(super) fn find_key<'a>(
-    text: impl AsRef<[u8]>,
-    keys: &'a [ApiKeyConfig],
-) -> Option<&'a ApiKeyConfig> {
+pub(super) fn find_key(text: impl AsRef<[u8]>, keys: &[ApiKeyConfig]) -> Option<&ApiKeyConfig> {
     let digest: [u8; 32] = Sha256::digest(text).into();
     // All are compared, whichever fits, so the time tells nothing.
     let mut found = None;

@@ -19,7 +19,7 @@ const FINISH_WEBHOOK: &str = "finishWebhook";
 
 impl Caller {
     /// The job as this caller may see it.
-    pub(super) fn view(&self, job: Job) -> JobView {
+    pub fn view(&self, job: Job) -> JobView {
         if self.may(Scope::Read) {
             return self.whole(job).into();
         }
