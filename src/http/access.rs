@@ -126,7 +126,7 @@ impl Caller {
         }
     }
 
-    fn of_key(key: &ApiKeyConfig) -> Self {
+    pub(super) fn of_key(key: &ApiKeyConfig) -> Self {
         Self { name: key.name.clone(), scopes: key.scopes.clone(), session: None }
     }
 }
