@@ -14,6 +14,7 @@ use finishline::{
         result::{self, Reading},
         signature,
     },
+    http::access::Caller,
 };
 use jiff::Timestamp;
 use serde_json::{json, value::RawValue};
@@ -114,10 +115,10 @@ fn check_a_signature(bencher: Bencher<'_, '_>) {
 /// From a job on record to the bytes of an answer.
 #[divan::bench(args = OUTPUTS)]
 fn render_a_job(bencher: Bencher<'_, '_>, outputs: usize) {
-    let job = job(outputs);
+    let (job, caller) = (job(outputs), Caller::of_this_machine());
     bencher
         .with_inputs(|| job.clone())
-        .bench_local_values(|job| serde_json::to_vec(&api::Job::from(job)).expect("JSON"));
+        .bench_local_values(|job| serde_json::to_vec(&caller.view(job)).expect("JSON"));
 }
 
 /// From a caller's bytes to what is stored and what the Engine is sent.

@@ -328,7 +328,7 @@ form!(
                 .map_err(|_| Self::PROBLEM)?;
         }
         let is_of = |text: &&str| <[u8; 32]>::from(Sha256::digest(text)) == digest;
-        if NO_KEYS.iter().any(|text| is_of(&text)) {
+        if NO_KEYS.iter().any(is_of) {
             return Err("is the digest of nothing, or of a word that is no key: `finishline key new` \
                         prints a key with its digest");
         }

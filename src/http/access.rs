@@ -99,7 +99,7 @@ impl Caller {
     }
 
     /// Whoever calls where the API is open.
-    pub(super) fn of_this_machine() -> Self {
+    pub fn of_this_machine() -> Self {
         Self { name: String::new(), scopes: Scope::ALL.to_vec(), session: None }
     }
 
@@ -121,7 +121,7 @@ impl Caller {
         }
     }
 
-    fn of_key(key: &ApiKeyConfig) -> Self {
+    pub(super) fn of_key(key: &ApiKeyConfig) -> Self {
         Self { name: key.name.clone(), scopes: key.scopes.clone(), session: None }
     }
 }
@@ -197,10 +197,7 @@ fn of_bearer(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Bearer {
 }
 
 /// The key with this text.
-pub(super) fn find_key<'a>(
-    text: impl AsRef<[u8]>,
-    keys: &'a [ApiKeyConfig],
-) -> Option<&'a ApiKeyConfig> {
+pub(super) fn find_key(text: impl AsRef<[u8]>, keys: &[ApiKeyConfig]) -> Option<&ApiKeyConfig> {
     let digest: [u8; 32] = Sha256::digest(text).into();
     // All are compared, whichever fits, so the time tells nothing.
     let mut found = None;

@@ -23,7 +23,7 @@ const FINISH_WEBHOOK: &str = "finishWebhook";
 
 impl Caller {
     /// The job as this caller may see it.
-    pub(super) fn view(&self, job: Job) -> JobView {
+    pub fn view(&self, job: Job) -> JobView {
         if self.may(Scope::Read) {
             return self.whole(job).into();
         }
@@ -139,6 +139,22 @@ fn shortened(value: Json<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::ApiKeyConfig, domain::ids::JobId};
+
+    #[test]
+    fn what_the_engine_said_of_a_body_is_for_its_submitter_and_its_readers() {
+        for scope in Scope::ALL {
+            let key = ApiKeyConfig { name: "a".into(), digest: [1; 32], scopes: vec![scope] };
+            let problem = Problem::EngineRejected {
+                job_id: JobId(uuid::Uuid::from_u128(7)),
+                engine_status: Some(422),
+                engine_body: Some(RawValue::NULL.to_owned()),
+            };
+            let shown = Caller::of_key(&key).view_problem(problem);
+            let is_shown = matches!(shown, Problem::EngineRejected { engine_body: Some(_), .. });
+            assert_eq!(is_shown, matches!(scope, Scope::Submit | Scope::Read), "{scope:?}");
+        }
+    }
 
     fn shown(body: &str) -> String {
         let body = RawValue::from_string(body.to_owned()).expect("JSON");

@@ -214,7 +214,7 @@ async fn the_key_of_an_erased_job_stays_used() {
 
 #[tokio::test]
 async fn each_api_key_has_its_own_idempotency_keys() {
-    let (one, two) = ("first-key-of-a-test", "second-key-of-a-test");
+    let (one, two) = ("the-first-key-of-a-test", "the-second-key-of-a-test");
     let keys = json!([{"name": "one", "key": one}, {"name": "two", "key": two}]);
     let service = Setup::new().set("API__KEYS", keys).start().await;
     let mut ids = Vec::new();

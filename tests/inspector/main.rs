@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
 mod actions;
+#[path = "../support/failing_store.rs"]
+mod failing_store;
 mod list;
 mod meshes;
 mod overview;

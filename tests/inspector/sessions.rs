@@ -1,13 +1,21 @@
 //! Signing in and out, and what a session is good for.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use finishline::clock::Clock;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use sqlx::ConnectOptions;
 
-use super::{cookie_of, form_token, post_form, sign_in, support::*};
+use super::{
+    cookie_of,
+    failing_store::{FailingStore, Failure, Plan},
+    form_token, post_form, sign_in,
+    support::*,
+};
 
 const KEY: &str = "key-of-the-support-team";
 const READER: &str = "key-of-someone-who-reads";
@@ -131,9 +139,8 @@ async fn a_sign_in_form_is_good_in_the_browser_it_was_shown_to_only() {
     }
     let page = get(&service, "/jobs", &session).await.expect(200).text();
     let of_session = form_token(&page);
-    let answer =
-        post_form(&service, "/sign-in", &[("formToken", &of_session), ("key", KEY)], &our_cookie);
-    answer.await.expect(403);
+    let of_session = [("formToken", of_session.as_str()), ("key", KEY)];
+    post_form(&service, "/sign-in", &of_session, &our_cookie).await.expect(403);
     let again = get(&service, "/sign-in", &our_cookie).await.expect(200);
     assert_eq!(form_token(&again.text()), token, "a second tab is the same browser");
     post_form(&service, "/sign-in", &fields, &our_cookie).await.expect(303);
@@ -237,6 +244,25 @@ async fn a_restart_keeps_who_is_signed_in_and_who_has_signed_out() {
     let (_, last) = sign_in(&service, KEY, "/jobs").await;
     sign_out(&service, &last).await.expect(303);
     assert_eq!(rows().await, 1);
+}
+
+#[tokio::test]
+async fn a_sign_out_that_cannot_be_stored_is_said_and_holds_all_the_same() {
+    let failing = Arc::new(OnceLock::new());
+    let kept = failing.clone();
+    let keys = json!([{"name": "support", "key": KEY}]);
+    let setup = Setup::new()
+        .set("API__KEYS", keys)
+        .wrap(Arc::new(move |store| kept.get_or_init(|| FailingStore::around(store)).clone()));
+    let service = setup.start().await;
+    let (_, cookie) = sign_in(&service, KEY, "/jobs").await;
+    let store = failing.get().expect("the service has it");
+    store.fail(Plan::always(Failure::Unavailable).only("sign_out"));
+    let answer = sign_out(&service, &cookie).await;
+    assert!(answer.expect(503).text().contains("storage-unavailable"));
+    assert_eq!(store.failures(), 1);
+    get(&service, "/jobs", &cookie).await.expect(303);
+    get(&service, "/v1/jobs", &cookie).await.problem(401, "unauthorized");
 }
 
 #[tokio::test]

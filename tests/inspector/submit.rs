@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{form_token, post_form, support::*};
+use super::{form_token, post_form, sign_in, support::*};
 
 async fn page(service: &Service) -> String {
     service.get("/submit").await.expect(200).text()

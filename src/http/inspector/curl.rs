@@ -25,8 +25,10 @@ impl Api {
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
         let scheme = if is_https { "https" } else { "http" };
+        let asked = || format!("{scheme}://{}", host.unwrap_or("localhost:8086"));
+        let said = context.config.api.public_url.as_ref();
         Self {
-            origin: format!("{scheme}://{}", host.unwrap_or("localhost:8086")),
+            origin: said.map_or_else(asked, |url| url.as_str().trim_end_matches('/').to_owned()),
             has_keys: !context.config.api.is_open(),
             callbacks: context.config.callbacks.listen.to_string(),
         }

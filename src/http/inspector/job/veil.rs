@@ -71,6 +71,9 @@ fn cut_at_end(text: &str, signature: &str) -> usize {
 
 /// Cuts each link in a text before its query; what follows the link stays.
 fn without_queries(text: &str) -> String {
+    if !text.contains("://") {
+        return text.to_owned();
+    }
     let mut shown = String::with_capacity(text.len());
     // Schemes are links in any case of their letters; the places are the same in both texts.
     let lower = text.to_ascii_lowercase();
