@@ -150,7 +150,7 @@ async fn deep_nesting(target: Arc<Target>) {
 
 async fn gzip_bombs(target: Arc<Target>) {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    for _ in 0..1024 {
+    for _ in 0..256 {
         packed.write_all(&[b' '; MIB]).expect("memory");
     }
     let body = packed.finish().expect("memory");
