@@ -11,8 +11,8 @@ WORKDIR /build
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 # Cargo wants every target of the manifest to be there, the benches included.
-RUN mkdir -p src benches/speed \
-    && echo 'fn main() {}' | tee src/main.rs benches/files.rs benches/parts.rs benches/speed/main.rs > benches/chaos.rs \
+RUN mkdir -p src benches/hostile benches/speed \
+    && echo 'fn main() {}' | tee src/main.rs benches/files.rs benches/hostile/main.rs benches/parts.rs benches/speed/main.rs > benches/chaos.rs \
     && touch src/lib.rs \
     && cargo build --release --locked \
     && rm -r src

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,8 +26,13 @@ use super::{
 };
 use crate::support::{Program, http_client, text};
 
-/// Unless `SPEED_FOLLOWERS` says otherwise.
-const FOLLOWERS: usize = 10_000;
+/// Unless `SPEED_FOLLOWERS` says otherwise: as many as the service has places for, but one each for
+/// the witness and for whatever else a key asks for.
+const FOLLOWERS: usize = KEYS * PLACES_OF_A_KEY;
+
+/// A key has 32 places, and all keys together 256.
+const KEYS: usize = 8;
+const PLACES_OF_A_KEY: usize = 31;
 
 /// Opened at a time.
 const OPENING: usize = 64;
@@ -69,8 +74,12 @@ pub async fn measure() {
     let folder = tempfile::tempdir().expect("a folder");
     let seeded = database_of(folder.path(), EVENTS, false, &[]).await;
     // The witness and those who ask for something else need room, too.
-    let connections = (followers + OPENING).to_string();
-    let settings = [("SERVICE__MAX_CONNECTIONS", connections.as_str())];
+    let connections = (followers + OPENING).max(4096).to_string();
+    let keys: Vec<Value> = (0..KEYS)
+        .map(|number| json!({"name": format!("key{number}"), "key": key(number)}))
+        .collect();
+    let keys = json!(keys).to_string();
+    let settings = [("SERVICE__MAX_CONNECTIONS", connections.as_str()), ("API__KEYS", &keys)];
     let ours = service(folder.path(), &engine().await, &settings).await;
 
     let before = memory_of(ours.id(), "VmRSS");
@@ -81,7 +90,7 @@ pub async fn measure() {
 
     let events = (0..EVENTS).map(|_| Default::default()).collect();
     let arrivals = Arc::new(Arrivals { followers, events });
-    let witness = tokio::spawn(witness(follow(host_of(&ours.api)).await));
+    let witness = tokio::spawn(witness(follow(host_of(&ours.api), 0).await));
     let mut reading = JoinSet::new();
     for stream in streams {
         reading.spawn(read(stream, arrivals.clone()));
@@ -113,22 +122,30 @@ pub async fn measure() {
 /// Opens streams until there are so many.
 async fn open(host: &str, followers: usize) -> Vec<TcpStream> {
     let (mut opening, mut streams) = (JoinSet::new(), Vec::with_capacity(followers));
-    for _ in 0..followers {
+    for number in 0..followers {
         if opening.len() >= OPENING {
             streams.push(opening.join_next().await.expect("one").expect("no panic"));
         }
         let host = host.to_owned();
-        opening.spawn(async move { follow(&host).await });
+        opening.spawn(async move { follow(&host, number).await });
     }
     streams.extend(opening.join_all().await);
     streams
 }
 
+/// The key with this number.
+fn key(number: usize) -> String {
+    format!("a-key-for-followers-{number}-of-many")
+}
+
 /// A stream that has caught up: what happens from now on will come.
-async fn follow(host: &str) -> TcpStream {
+async fn follow(host: &str, number: usize) -> TcpStream {
     let mut stream = TcpStream::connect(host).await.expect("it listens");
-    let request =
-        format!("GET /v1/events HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n");
+    let request = format!(
+        "GET /v1/events HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\
+         authorization: Bearer {}\r\n\r\n",
+        key(number % KEYS)
+    );
     stream.write_all(request.as_bytes()).await.expect("it is sent");
     let (mut head, mut buffer) = (Vec::new(), [0; 1024]);
     while !head.windows(10).any(|some| some == b"caught up ") || !head.ends_with(b"\n\n\r\n") {

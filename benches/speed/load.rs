@@ -135,7 +135,11 @@ impl Load {
 }
 
 /// Sends a request; answers the status once the answer is read to its end.
-async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> io::Result<u16> {
+pub async fn exchange(
+    stream: &mut TcpStream,
+    request: &[u8],
+    buffer: &mut [u8],
+) -> io::Result<u16> {
     stream.write_all(request).await?;
     let mut filled = 0;
     let end = loop {

@@ -161,9 +161,8 @@ impl Said {
         }
         let error = value.member("error").or_else(|| value.member("Error"));
         let holder = error.filter(|error| error.members().is_some()).unwrap_or(value);
-        let first = |names: &[&str]| {
-            names.iter().find_map(|name| holder.member(name).and_then(Json::text))
-        };
+        let first =
+            |names: &[&str]| names.iter().find_map(|name| holder.member(name).and_then(Json::text));
         let words = first(&["message", "Message", "error_description", "detail"]);
         let short = error.and_then(Json::text);
         // `error` beside a message is a code; alone it is the message.

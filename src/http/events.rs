@@ -91,7 +91,7 @@ pub async fn timeline(
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]

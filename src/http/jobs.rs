@@ -204,7 +204,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
         (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left for a stream, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -278,7 +278,7 @@ fn lines(context: &Context, caller: Caller, query: ListQuery) -> Response {
         (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left to wait, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]

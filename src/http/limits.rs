@@ -13,7 +13,10 @@ use super::{
     error::Problem,
     places::{self, Places},
 };
-use crate::{config::Config, domain::{ids::JobId, pace::Pace}};
+use crate::{
+    config::Config,
+    domain::{ids::JobId, pace::Pace},
+};
 
 /// Submissions on their way to the Engine: each holds its body and a connection there.
 const MAX_SUBMISSIONS: usize = 512;

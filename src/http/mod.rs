@@ -5,8 +5,8 @@
 //! the settings merge the doors, and then only with a key.
 
 pub mod access;
-mod answers;
 mod address_places;
+mod answers;
 mod authority;
 mod bundle;
 mod callbacks;

@@ -47,7 +47,7 @@ const SMALL_FILE_BYTES: u64 = 1024 * 1024;
         (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`; of a bundle also: the job has no mirrored files"),
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
         (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left for an archive, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]
@@ -104,7 +104,7 @@ fn is_bundle(query: &str) -> Result<bool, Problem> {
         (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
         (status = 416, body = api::Problem, content_type = "application/problem+json", description = "`range-not-satisfiable`"),
         (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`url-refused`: the Engine's link leads where none may, such as a private address"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`file-store-unavailable`, `storage-unavailable`"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left for a large file, `file-store-unavailable`, `storage-unavailable`"),
     ),
     security(("key" = [])),
 )]

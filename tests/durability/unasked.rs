@@ -198,7 +198,11 @@ async fn a_spooled_arrival_is_taken_in_if_it_came_within_the_seven_days() {
     let late = subject.store.receive_spooled(spool(2, WEEK + 1)).await.expect("taken");
     assert_eq!(late, Some(Receipt::Ended));
     assert_eq!(found(taken!(subject.deliveries(job.id, None, MAX_LIMIT))).rows.len(), 2);
-    assert_eq!(found(taken!(subject.events(job.id, None, MAX_LIMIT))).rows.len(), events, "not even an event");
+    assert_eq!(
+        found(taken!(subject.events(job.id, None, MAX_LIMIT))).rows.len(),
+        events,
+        "not even an event"
+    );
 }
 
 #[tokio::test]

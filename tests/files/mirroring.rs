@@ -96,7 +96,8 @@ fn is_half(path: &std::path::Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_that_expire_together_ask_the_engine_once() {
-    let mirroring = Mirroring::start(&[("MIRROR__CONCURRENCY", "4")]).await;
+    // One host has half of the places.
+    let mirroring = Mirroring::start(&[("MIRROR__CONCURRENCY", "8")]).await;
     let engine = &mirroring.service.engine;
     engine.set(|options| {
         (options.expire_downloads, options.resign_polls) = (FaultRate::FirstOfEach(1), true);
