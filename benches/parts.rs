@@ -126,7 +126,8 @@ fn read_a_submission(bencher: Bencher<'_, '_>) {
     let body = api::example_job_body().to_string();
     let callback = "https://hooks.example/callbacks/id/signature";
     bencher.bench_local(|| {
-        let request = JobRequest::parse(body.as_bytes(), &Defaults::default()).expect("a job");
-        (request.stored_body(), request.engine_body(callback))
+        let mut request = JobRequest::parse(body.as_bytes(), &Defaults::default()).expect("a job");
+        let sent = request.engine_body(callback);
+        (request.take_stored_body(), sent)
     });
 }

@@ -13,6 +13,7 @@ pub mod job;
 pub mod json;
 pub mod link;
 pub mod mirror;
+pub mod names;
 pub mod page;
 pub mod reconcile;
 pub mod relay;

@@ -19,7 +19,6 @@ use finishline::{
         Receipt, Store, StoreError, sqlite::SqliteStore,
     },
 };
-use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -118,7 +117,7 @@ pub fn submission(id: JobId, seconds: u64) -> NewSubmission {
         kind: "meshes".into(),
         index: Some(index),
         extension: Some(".stl".into()),
-        structures: vec![structure.into()],
+        structures: [structure].iter().collect(),
         status: None,
         url: None,
         file: None,

@@ -72,7 +72,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ROW_BUFFER: usize = 1_000;
 
 /// Prepared statements kept by the writer: each batch size has its own text.
-const WRITER_STATEMENTS: usize = 1_024;
+const WRITER_STATEMENTS: usize = 512;
 
 /// See the module. Dropping it without [`Store::close`] loses nothing that was answered.
 pub struct SqliteStore {
