@@ -52,7 +52,7 @@ fn output(index: u32) -> Output {
         kind: "meshes".into(),
         index: Some(index),
         extension: Some(".stl".into()),
-        structures: vec!["mandible".into()],
+        structures: ["mandible".to_owned()].into_iter().collect(),
         status: Some("Available".into()),
         url: Some("https://store.example/mesh.stl".into()),
         file: None,
@@ -127,7 +127,8 @@ fn read_a_submission(bencher: Bencher<'_, '_>) {
     let body = api::example_job_body().to_string();
     let callback = "https://hooks.example/callbacks/id/signature";
     bencher.bench_local(|| {
-        let request = JobRequest::parse(body.as_bytes(), &Defaults::default()).expect("a job");
-        (request.stored_body(), request.engine_body(callback))
+        let mut request = JobRequest::parse(body.as_bytes(), &Defaults::default()).expect("a job");
+        let sent = request.engine_body(callback);
+        (request.take_stored_body(), sent)
     });
 }

@@ -13,7 +13,7 @@ use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
 pub use self::view::{BriefJob, BriefRelay, JobView, RelayView};
-use crate::domain::{self, digest::hex, time};
+use crate::domain::{self, digest::hex, names::Names, time};
 
 /// A job: what was asked, where it stands, what came of it.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -91,7 +91,8 @@ pub struct Output {
     pub index: Option<u32>,
     #[schema(example = ".stl")]
     pub extension: Option<String>,
-    pub structures: Vec<String>,
+    #[schema(value_type = Vec<String>)]
+    pub structures: Names,
     /// As the Engine spelled it: `Available`, `Missing`, `Failed`; `null` before the result.
     pub status: Option<String>,
     /// The Engine's pre-signed link; it expires. `null` for one that nobody should follow.

@@ -36,7 +36,7 @@ listen = "127.0.0.1:8085"
 public_url = "ngrok"
 ngrok_api = "http://127.0.0.1:4040"
 max_body = "16MiB"
-memory = "64MiB"
+memory = "48MiB"
 inbox_secret = ""
 inbox_secret_file = ""
 [api]
@@ -147,7 +147,7 @@ fn the_example_alone_gives_the_defaults() {
     assert_eq!(config.callbacks.public_url, PublicUrlSetting::Ngrok);
     assert_eq!(config.callbacks.ngrok_api.as_str(), "http://127.0.0.1:4040/");
     assert_eq!(config.callbacks.max_body, 16 * 1024 * 1024);
-    assert_eq!(config.callbacks.memory, 64 * 1024 * 1024);
+    assert_eq!(config.callbacks.memory, 48 * 1024 * 1024);
     assert!(config.callbacks.inbox_secret.is_none());
     assert_eq!(config.api.listen, ApiListen::Address(address("127.0.0.1:8086")));
     assert!(config.api.keys.is_empty() && config.api.public_url.is_none());
@@ -162,7 +162,7 @@ fn the_example_alone_gives_the_defaults() {
     assert!(config.engine.auth.client_secret.is_none());
     assert_eq!(config.database.path, Path::new("finishline.db"));
     assert_eq!(config.spool.path, None);
-    assert_eq!(config.spool.size, 64 * 1024 * 1024);
+    assert_eq!(config.spool.size, 48 * 1024 * 1024);
     assert!(!config.outbound.allow_private && !config.outbound.allow_http);
     assert_eq!(config.reconcile.give_up, Duration::from_secs(48 * 60 * 60));
     assert_eq!(config.relay.concurrency, 4);

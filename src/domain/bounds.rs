@@ -5,7 +5,10 @@
 //! bound is a violation; in a reply or a result the entry is left unmatched with a warning, and the
 //! bytes are kept as they came.
 
-use super::json::{Json, Name};
+use super::{
+    json::{Json, Name},
+    names::Names,
+};
 
 /// Inputs of a job. A case has some scans and photographs.
 pub const MAX_INPUTS: usize = 100;
@@ -158,7 +161,7 @@ pub fn link(value: Json<'_>) -> Result<Option<String>, Bound> {
 ///
 /// # Errors
 /// The bound that they are beyond.
-pub fn structures(value: Json<'_>) -> Result<Option<Vec<String>>, Bound> {
+pub fn structures(value: Json<'_>) -> Result<Option<Names>, Bound> {
     let Some(elements) = value.elements() else { return Ok(None) };
     let mut structures = Vec::new();
     for element in elements {
@@ -169,7 +172,7 @@ pub fn structures(value: Json<'_>) -> Result<Option<Vec<String>>, Bound> {
             structures.push(structure);
         }
     }
-    Ok(Some(structures))
+    Ok(Some(structures.into_iter().collect()))
 }
 
 /// What a member's name says.

@@ -121,7 +121,7 @@ mod tests {
             kind: "meshes".into(),
             index: Some(0),
             extension: extension.map(str::to_owned),
-            structures: structures.iter().map(|one| (*one).to_owned()).collect(),
+            structures: structures.iter().collect(),
             status: None,
             url: None,
             file: None,

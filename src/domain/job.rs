@@ -13,6 +13,7 @@ use super::{
     ids::JobId,
     link,
     mirror::MirroredFile,
+    names::Names,
 };
 
 /// Where a job stands.
@@ -187,7 +188,7 @@ pub struct Output {
     /// Position among the requested files of its kind; `None` if it matches none of them.
     pub index: Option<u32>,
     pub extension: Option<String>,
-    pub structures: Vec<String>,
+    pub structures: Names,
     /// As the Engine spelled it; `None` before the result, and where the result is silent.
     pub status: Option<String>,
     /// Pre-signed link of the Engine's, short-lived.

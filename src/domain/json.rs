@@ -124,11 +124,15 @@ pub struct Name<'a>(&'a str);
 impl<'a> Name<'a> {
     /// Whether it says `text`.
     pub fn is(self, text: &str) -> bool {
-        let written = self.0.get(1..self.0.len().saturating_sub(1)).unwrap_or_default();
-        if !written.contains('\\') {
-            return written == text;
+        let (written, needed) = (self.0.as_bytes(), text.len() + 2);
+        if written.len() == needed {
+            return written[1..needed - 1] == *text.as_bytes() && !text.contains('\\');
         }
-        written.len() <= text.len() * ESCAPE_BYTES && self.text() == text
+        // A name that is longer than what it says is written with escapes.
+        written.len() > needed
+            && written.len() <= text.len() * ESCAPE_BYTES + 2
+            && written.contains(&b'\\')
+            && self.text() == text
     }
 
     /// What it says.
@@ -181,35 +185,45 @@ impl<'a> Iterator for Elements<'a> {
 
 /// The value, or the name, that comes next at or behind `at`, which is moved to its end; `None` at
 /// the end of the object or array. The text is known to be JSON, so nothing is checked.
+///
+/// Plain loops, here and below: every byte of every body passes through them.
 fn next_value<'a>(text: &'a str, at: &mut usize) -> Option<&'a str> {
     let bytes = text.as_bytes();
-    let is_between = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':');
-    let start = *at + bytes.get(*at..)?.iter().position(|byte| !is_between(*byte))?;
-    let end = match bytes[start] {
+    let mut start = *at;
+    while start < bytes.len() && is_between(bytes[start]) {
+        start += 1;
+    }
+    let end = match *bytes.get(start)? {
         b']' | b'}' => return None,
         b'"' => end_of_string(bytes, start),
         b'{' | b'[' => end_of_group(bytes, start),
         _ => {
-            let is_end = |byte: u8| is_between(byte) || matches!(byte, b']' | b'}');
-            let rest = &bytes[start..];
-            start + rest.iter().position(|byte| is_end(*byte)).unwrap_or(rest.len())
+            let mut end = start;
+            while end < bytes.len() && !is_between(bytes[end]) && !matches!(bytes[end], b']' | b'}')
+            {
+                end += 1;
+            }
+            end
         }
     };
     *at = end;
     text.get(start..end)
 }
 
+/// Whether it stands between values.
+fn is_between(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':')
+}
+
 /// Behind the string that begins at `start`.
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
-    while let Some(found) =
-        bytes.get(at..).and_then(|rest| rest.iter().position(|byte| matches!(byte, b'"' | b'\\')))
-    {
-        at += found;
-        if bytes[at] == b'"' {
-            return at + 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
         }
-        at += 2;
     }
     bytes.len()
 }
@@ -217,20 +231,22 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 /// Behind the object or array that begins at `start`.
 fn end_of_group(bytes: &[u8], start: usize) -> usize {
     let (mut at, mut depth) = (start, 0_usize);
-    while let Some(byte) = bytes.get(at) {
-        match byte {
+    while at < bytes.len() {
+        match bytes[at] {
             b'"' => {
                 at = end_of_string(bytes, at);
                 continue;
             }
             b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
+            b'}' | b']' => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
             _ => {}
         }
         at += 1;
-        if depth == 0 {
-            return at;
-        }
     }
     bytes.len()
 }

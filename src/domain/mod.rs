@@ -16,6 +16,7 @@ pub mod json;
 pub mod link;
 pub mod media_type;
 pub mod mirror;
+pub mod names;
 pub mod pace;
 pub mod page;
 pub mod quote;

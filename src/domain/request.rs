@@ -142,9 +142,10 @@ impl JobRequest {
         object(body).into_bytes()
     }
 
-    /// The body to keep: as [`Self::engine_body`], but with the caller's own `finishWebhook`.
-    pub fn stored_body(&self) -> Box<RawValue> {
-        let mut body = self.members.clone();
+    /// The body to keep: as [`Self::engine_body`], but with the caller's own `finishWebhook`. It is
+    /// taken out of the request.
+    pub fn take_stored_body(&mut self) -> Box<RawValue> {
+        let mut body = std::mem::take(&mut self.members);
         if let Some(url) = &self.finish_webhook {
             push_member(&mut body, "\"finishWebhook\"", raw(url.as_str()).get());
         }
@@ -153,7 +154,9 @@ impl JobRequest {
 
     /// Bytes that it holds, roughly.
     pub fn held_bytes(&self) -> usize {
-        self.members.len() + (self.inputs.len() + self.outputs.len()) * super::result::OUTPUT_BYTES
+        // The names in it take a part of its own length once more, and four bytes each.
+        self.members.len() * 3
+            + (self.inputs.len() + self.outputs.len()) * super::result::OUTPUT_BYTES
     }
 
     fn fill(&mut self, name: &str, given: Option<Json<'_>>, default: &Option<String>) {
@@ -166,7 +169,7 @@ impl JobRequest {
     }
 }
 
-/// The Engine's body for a request that was stored earlier ([`JobRequest::stored_body`]).
+/// The Engine's body for a request that was stored earlier ([`JobRequest::take_stored_body`]).
 pub fn engine_body_of_stored(stored: &RawValue, callback_url: &str) -> Vec<u8> {
     let mut body = String::with_capacity(stored.get().len());
     for (name, value) in Json::from(stored).members().into_iter().flatten() {
@@ -386,14 +389,14 @@ mod tests {
         let body = r#"{"zzz":{"n":1.10,"big":123456789012345678901234567890,"x":1e999},"inputFiles":
             {"future":{"extension":".xyz","k":[null]}},"outputFiles":{"report":{"a":true}},
             "finishline":{"reference":"case-42"},"finishWebhook":"https://app.example/hook"}"#;
-        let request = JobRequest::parse(body.as_bytes(), &Defaults::default()).expect("valid");
+        let mut request = JobRequest::parse(body.as_bytes(), &Defaults::default()).expect("valid");
         let sent = String::from_utf8(request.engine_body("https://us.example/cb")).expect("UTF-8");
         assert!(sent.starts_with(
             r#"{"zzz":{"n":1.10,"big":123456789012345678901234567890,"x":1e999},"inputFiles":"#
         ));
         assert!(sent.ends_with(r#","finishWebhook":"https://us.example/cb"}"#));
         assert!(!sent.contains("case-42") && !sent.contains("app.example"));
-        let again = engine_body_of_stored(&request.stored_body(), "https://us.example/cb");
+        let again = engine_body_of_stored(&request.take_stored_body(), "https://us.example/cb");
         assert_eq!(again, sent.into_bytes());
     }
 
@@ -402,10 +405,10 @@ mod tests {
         let defaults =
             Defaults { cloud_package: Some("prod".into()), end_user_id: Some("u".into()) };
         let body = MINIMAL.replacen('{', r#"{"endUserId":"mine","#, 1);
-        let request = JobRequest::parse(body.as_bytes(), &defaults).expect("valid");
+        let mut request = JobRequest::parse(body.as_bytes(), &defaults).expect("valid");
         assert_eq!(request.end_user_id.as_deref(), Some("mine"));
         assert_eq!(request.cloud_package.as_deref(), Some("prod"));
-        assert!(request.stored_body().get().contains(r#""cloudPackage":"prod""#));
+        assert!(request.take_stored_body().get().contains(r#""cloudPackage":"prod""#));
     }
 
     #[test]

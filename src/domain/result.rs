@@ -14,6 +14,7 @@ pub use self::reading::{Reading, engine_job_id, read};
 use super::{
     bounds::{Bound, MAX_OUTPUTS},
     job::{JobStatus, Output},
+    names::Names,
 };
 
 /// Bytes that an output holds beside its texts, on its way into a row.
@@ -39,7 +40,7 @@ pub struct ReportedOutput {
     pub kind: Option<String>,
     pub extension: Option<String>,
     /// `None` if the Engine did not echo them.
-    pub structures: Option<Vec<String>>,
+    pub structures: Option<Names>,
     pub status: Option<String>,
     pub url: Option<String>,
 }
@@ -189,8 +190,8 @@ struct Set<'a> {
 }
 
 impl<'a> Set<'a> {
-    fn of(names: &'a [String]) -> Self {
-        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    fn of(names: &'a Names) -> Self {
+        let mut names: Vec<&str> = names.iter().collect();
         names.sort_unstable();
         names.dedup();
         let mut hasher = DefaultHasher::new();
@@ -202,8 +203,8 @@ impl<'a> Set<'a> {
 impl ReportedOutput {
     fn text_bytes(&self) -> usize {
         let texts = [&self.kind, &self.extension, &self.status, &self.url];
-        let structures = self.structures.iter().flatten();
-        texts.into_iter().flatten().chain(structures).map(String::len).sum()
+        let structures = self.structures.as_ref().map_or(0, |names| names.bytes() + names.len());
+        structures + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
     /// Whether the extension, as far as echoed, is that of `output`.
@@ -255,7 +256,7 @@ mod tests {
             kind: "meshes".into(),
             index: Some(index),
             extension: Some(extension.into()),
-            structures: structures.iter().map(|name| (*name).to_owned()).collect(),
+            structures: structures.iter().collect(),
             status: None,
             url: None,
             file: None,

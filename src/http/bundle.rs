@@ -19,7 +19,7 @@ use futures_util::{
 use super::{Context, download, error::Problem, zip::Archive};
 use crate::{
     blobs::{BlobError, Blobs, FileKey},
-    domain::{file_name, job::Job, mirror::StoredCopy},
+    domain::{file_name, job::Job, mirror::StoredCopy, names::Names},
 };
 
 /// A bundle on its way.
@@ -54,7 +54,7 @@ pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem>
     drop(job);
     for copy in &mut copies {
         // A bundle may be on its way for hours, and needs no more than the files.
-        copy.output.structures = Vec::new();
+        copy.output.structures = Names::default();
         copy.output.url = None;
     }
     let packing = Packing {

@@ -21,9 +21,9 @@ use crate::{
 /// Submissions on their way to the Engine: each holds its body and a connection there.
 const MAX_SUBMISSIONS: usize = 512;
 
-/// What a submission holds on its way, in copies of its body: for the record, for the Engine, for
-/// its caller, and the Engine's reply.
-const SUBMISSION_COPIES: usize = 8;
+/// What a submission holds on its way, in copies of its body: for the record, for the Engine, and
+/// for its caller.
+const SUBMISSION_COPIES: usize = 3;
 
 /// A job that is sent again; how large it is shows only when it is read.
 const RESUBMISSION_BYTES: usize = 8 * 1024 * 1024;
@@ -38,9 +38,14 @@ const MAX_READINGS: usize = 4;
 /// finds room however many large ones are on their way.
 const FREE_BYTES: usize = 16 * 1024;
 
-/// A body's memory is doubled from the first to the second of these, and then grows by the second.
+/// Room for a body is taken in steps: as much again as it has, between the first and the second of
+/// these.
 const SMALLEST_STEP: usize = 4 * 1024;
 const LARGEST_STEP: usize = 1024 * 1024;
+
+/// A body's memory grows by this factor: it takes none before it is written to, so what is not filled
+/// yet costs nothing.
+const GROWTH: usize = 4;
 
 /// There is no room; the sender may come again.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +91,7 @@ impl Limits {
             answers: Budget::new(config.callbacks.memory),
             idle_timeout: config.service.idle_timeout,
             body_timeout: config.service.body_timeout,
-            submitted: Budget::new(config.callbacks.memory.max(RESUBMISSION_BYTES)),
+            submitted: Budget::new((config.callbacks.memory / 2).max(RESUBMISSION_BYTES)),
             places: Places::new(places::MOST, places::MOST_PER_KEY),
             pace: Pace::new(least_rate.bytes_per_second, least_rate.patience),
             submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
@@ -106,7 +111,8 @@ impl Limits {
     /// Leave for a submission whose request holds so many bytes, to be kept until the Engine's
     /// answer is on record.
     pub(super) fn submission(&self, bytes: usize) -> Result<(Permit, Permit), Full> {
-        let room = self.submitted.take(bytes.saturating_mul(SUBMISSION_COPIES))?;
+        let bytes = bytes.saturating_mul(SUBMISSION_COPIES).min(self.submitted.most);
+        let room = self.submitted.take(bytes)?;
         let permit = self.submissions.clone().try_acquire_owned().map_err(|_| Full)?;
         Ok((permit, room))
     }
@@ -163,7 +169,7 @@ impl Budget {
 
     /// An empty body of at most `most` bytes.
     pub(super) fn body(&self, most: usize) -> Held {
-        Held { bytes: Vec::new(), most, budget: self.clone(), room: None }
+        Held { bytes: Vec::new(), most, budget: self.clone(), allowed: 0, room: None }
     }
 
     /// Room for bytes beyond the free ones; `None` where there are none.
@@ -204,6 +210,8 @@ pub(super) struct Held {
     bytes: Vec<u8>,
     most: usize,
     budget: Budget,
+    /// How many bytes it may have with the room that it has.
+    allowed: usize,
     /// What was taken for the bytes beyond the free ones.
     room: Option<Room>,
 }
@@ -216,18 +224,22 @@ impl Held {
     /// Adds a piece, if there is room.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Full> {
         let needed = self.bytes.len() + piece.len();
+        if needed > self.allowed {
+            let step = self.allowed.clamp(SMALLEST_STEP, LARGEST_STEP);
+            self.allow(needed.max((self.allowed + step).min(self.most)))?;
+        }
         let capacity = self.bytes.capacity();
         if needed > capacity {
-            let step = capacity.clamp(SMALLEST_STEP, LARGEST_STEP);
-            self.grow(needed.max((capacity + step).min(self.most)))?;
+            let wanted = needed.max((capacity * GROWTH).max(SMALLEST_STEP).min(self.most));
+            self.bytes.reserve_exact(wanted - self.bytes.len());
         }
         self.bytes.extend_from_slice(piece);
         Ok(())
     }
 
-    fn grow(&mut self, capacity: usize) -> Result<(), Full> {
+    fn allow(&mut self, bytes: usize) -> Result<(), Full> {
         let has = self.room.as_ref().map_or(0, Room::num_permits);
-        let more = capacity.saturating_sub(FREE_BYTES).saturating_sub(has);
+        let more = bytes.saturating_sub(FREE_BYTES).saturating_sub(has);
         if more > 0 {
             let room = self.budget.take(more)?;
             match &mut self.room {
@@ -235,7 +247,7 @@ impl Held {
                 None => self.room = Some(room),
             }
         }
-        self.bytes.reserve_exact(capacity - self.bytes.len());
+        self.allowed = bytes;
         Ok(())
     }
 

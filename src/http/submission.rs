@@ -47,7 +47,7 @@ pub(super) async fn submit(
     let tasks = context.tasks.clone();
     let submitted = tasks.spawn(async move {
         let _until_recorded = place;
-        let outcome = carry_out(&context, &request, idempotency).await;
+        let outcome = carry_out(&context, request, idempotency).await;
         let answer = match &outcome {
             Ok(Submitted::Now(_)) => "submitted",
             Ok(Submitted::Replay(_)) => "replayed",
@@ -72,7 +72,7 @@ pub(super) async fn resubmit(
         let callback_base = public_url(&context).await?;
         let begun = context.store.begin_resubmission(id, is_confirmed, &callback_base).await?;
         match found(begun)? {
-            BegunAgain::Again(job) => send_stored(&context, &job, &callback_base).await,
+            BegunAgain::Again(job) => send_stored(&context, job, &callback_base).await,
             BegunAgain::InFlight => Err(Problem::IdempotencyInFlight),
             BegunAgain::NeedsConfirmation => Err(Problem::invalid(
                 "/confirm",
@@ -112,33 +112,36 @@ fn check_relay_target(context: &Context, request: &JobRequest) -> Result<(), Pro
 
 async fn carry_out(
     context: &Context,
-    request: &JobRequest,
+    mut request: JobRequest,
     idempotency: Option<Idempotency>,
 ) -> Result<Submitted, Problem> {
     let callback_base = public_url(context).await?;
     let now = context.clock.now();
     let id = JobId::new(now);
+    let address = CallbackAddress::of(context, &callback_base, id);
+    // Of what may be large, nothing but this is held while the Engine is called.
+    let engine_body = request.engine_body(&address.url);
     let begun = context.store.begin_submission(NewSubmission {
         id,
         now,
-        reference: request.reference.clone(),
-        end_user_id: request.end_user_id.clone(),
-        cloud_package: request.cloud_package.clone(),
-        external_job_id: request.external_job_id.clone(),
-        request: request.stored_body(),
-        inputs: request.inputs.clone(),
-        outputs: request.outputs.clone(),
-        warnings: request.warnings.clone(),
+        request: request.take_stored_body(),
+        reference: request.reference,
+        end_user_id: request.end_user_id,
+        cloud_package: request.cloud_package,
+        external_job_id: request.external_job_id,
+        inputs: request.inputs,
+        outputs: request.outputs,
+        warnings: request.warnings,
         callback_base: callback_base.clone(),
         relay_url: request.finish_webhook.as_ref().map(ToString::to_string),
         idempotency,
     });
     match begun.await? {
         Begun::New(job) => {
-            let address = CallbackAddress::of(context, &callback_base, job.id);
-            send(context, job.id, request.engine_body(&address.url), &address).await
+            drop(job);
+            send(context, id, engine_body, &address).await
         }
-        Begun::Again(job) => send_stored(context, &job, &callback_base).await,
+        Begun::Again(job) => send_stored(context, job, &callback_base).await,
         Begun::Replay(job) if job.status == JobStatus::Rejected => Err(Problem::EngineRejected {
             job_id: job.id,
             engine_status: job.engine_status,
@@ -158,12 +161,15 @@ async fn public_url(context: &Context) -> Result<String, Problem> {
 
 async fn send_stored(
     context: &Context,
-    job: &Job,
+    job: Box<Job>,
     callback_base: &str,
 ) -> Result<Submitted, Problem> {
-    let address = CallbackAddress::of(context, callback_base, job.id);
+    let id = job.id;
+    let address = CallbackAddress::of(context, callback_base, id);
     let stored = job.request.as_deref().ok_or(Problem::Internal)?;
-    send(context, job.id, engine_body_of_stored(stored, &address.url), &address).await
+    let engine_body = engine_body_of_stored(stored, &address.url);
+    drop(job);
+    send(context, id, engine_body, &address).await
 }
 
 /// Where the Engine is to call back for one job.

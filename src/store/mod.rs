@@ -68,7 +68,7 @@ pub struct NewSubmission {
     pub end_user_id: Option<String>,
     pub cloud_package: Option<String>,
     pub external_job_id: Option<String>,
-    /// The caller's body, see `JobRequest::stored_body`.
+    /// The caller's body, see `JobRequest::take_stored_body`.
     pub request: Box<RawValue>,
     pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,

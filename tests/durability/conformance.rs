@@ -117,7 +117,7 @@ pub fn submission(id: JobId, seconds: u64) -> NewSubmission {
         kind: "meshes".into(),
         index: Some(index),
         extension: Some(".stl".into()),
-        structures: vec![structure.into()],
+        structures: [structure].iter().collect(),
         status: None,
         url: None,
         file: None,

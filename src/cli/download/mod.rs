@@ -20,7 +20,12 @@ use super::{
     Failure,
     progress::{Progress, shell_word},
 };
-use crate::{api, client::Client, domain::ids::JobId, private_files};
+use crate::{
+    api,
+    client::Client,
+    domain::{ids::JobId, names::Names},
+    private_files,
+};
 
 /// Files that come at a time: meshes are small, so most of the time goes into asking.
 const AT_A_TIME: usize = 4;
@@ -68,7 +73,7 @@ pub(super) struct Folder {
 pub(super) struct Downloaded {
     output: String,
     status: Option<String>,
-    structures: Vec<String>,
+    structures: Names,
     outcome: Outcome,
 }
 

@@ -44,6 +44,7 @@ fn safe(text: &str, limit: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::names::Names;
 
     fn names(outputs: &[(&str, Option<&str>)]) -> Vec<String> {
         let output = |(name, extension): &(&str, Option<&str>)| api::Output {
@@ -51,7 +52,7 @@ mod tests {
             kind: "meshes".into(),
             index: None,
             extension: extension.map(str::to_owned),
-            structures: Vec::new(),
+            structures: Names::default(),
             status: None,
             url: None,
             file: None,

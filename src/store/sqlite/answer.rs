@@ -100,7 +100,7 @@ async fn update_inputs(
     uploads: &[(i64, &InputLinks)],
 ) -> sqlx::Result<()> {
     for chunk in uploads.chunks(rows::ROWS_PER_STATEMENT) {
-        let query = pipeline.next().await?;
+        let query = pipeline.next_of_any_length().await?;
         query.push(
             "update job_inputs set upload_url = fresh.column3, notify_url = fresh.column4 from (",
         );

@@ -49,7 +49,8 @@ pub(super) async fn order(
                 .push_bind(link::expiry(link).map(|end| end.as_millisecond()))
                 .push_bind(at.as_millisecond());
         });
-        query.build().execute(&mut *connection).await?;
+        // As many rows as the Engine likes: it would hardly come again.
+        query.build().persistent(false).execute(&mut *connection).await?;
     }
     set_secured(connection, &open, 0).await?;
     set_secured(connection, &complete, 1).await

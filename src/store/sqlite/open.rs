@@ -33,7 +33,7 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const ROW_BUFFER: usize = 1_000;
 
 /// Prepared statements kept by the writer: each batch size has its own text.
-const WRITER_STATEMENTS: usize = 1_024;
+const WRITER_STATEMENTS: usize = 512;
 
 /// Why a database cannot be opened; each is one line for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -15,22 +15,30 @@ use super::rows;
 /// on several numbers of rows, it would hardly come again.
 const LONG: usize = 2_000;
 
+/// Longer texts are not kept: a prepared statement takes some forty times its text, and a text of
+/// this length serves a full batch.
+const LONGEST_KEPT: usize = 8_000;
+
 /// See the module.
 pub(super) struct Pipeline<'a> {
     connection: &'a mut SqliteConnection,
     waiting: QueryBuilder<Sqlite>,
+    /// Whether the text depends on what callers send, so that it would hardly come again.
+    is_of_any_length: bool,
     has_begun: bool,
 }
 
 impl<'a> Pipeline<'a> {
     /// A transaction that writes. It begins with what is carried out first.
     pub(super) fn begin(connection: &'a mut SqliteConnection) -> Self {
-        Self { connection, waiting: QueryBuilder::new("begin immediate;"), has_begun: false }
+        let waiting = QueryBuilder::new("begin immediate;");
+        Self { connection, waiting, is_of_any_length: false, has_begun: false }
     }
 
     /// Within a transaction that somebody else began, and ends.
     pub(super) fn within(connection: &'a mut SqliteConnection) -> Self {
-        Self { connection, waiting: QueryBuilder::default(), has_begun: true }
+        let waiting = QueryBuilder::default();
+        Self { connection, waiting, is_of_any_length: false, has_begun: true }
     }
 
     /// Whether any statement was carried out.
@@ -43,6 +51,15 @@ impl<'a> Pipeline<'a> {
         if self.waiting.sql().as_str().len() > LONG {
             self.flush().await?;
         }
+        Ok(&mut self.waiting)
+    }
+
+    /// The same for a statement with as many rows as callers like: where it is long, it is not kept.
+    pub(super) async fn next_of_any_length(&mut self) -> sqlx::Result<&mut QueryBuilder<Sqlite>> {
+        if self.waiting.sql().as_str().len() > LONG {
+            self.flush().await?;
+        }
+        self.is_of_any_length = true;
         Ok(&mut self.waiting)
     }
 
@@ -77,8 +94,10 @@ impl<'a> Pipeline<'a> {
 
     async fn carry_out(&mut self) -> sqlx::Result<Vec<Vec<SqliteRow>>> {
         let mut answers = Vec::new();
-        let outcome =
-            rows::fetch_into(self.connection, mem::take(&mut self.waiting), &mut answers).await;
+        let text = mem::take(&mut self.waiting);
+        let longest = if mem::take(&mut self.is_of_any_length) { LONG } else { LONGEST_KEPT };
+        let is_kept = text.sql().as_str().len() <= longest;
+        let outcome = rows::fetch_into(self.connection, text, is_kept, &mut answers).await;
         self.has_begun |= !answers.is_empty();
         outcome.map(|()| answers)
     }

@@ -16,6 +16,7 @@ use crate::{
         ids::JobId,
         job::{Input, InputState, Job, Origin, Output},
         mirror::MirroredFile,
+        names::Names,
         time::from_millis,
     },
     store::StoredResult,
@@ -76,7 +77,7 @@ pub(super) fn output(row: &SqliteRow) -> sqlx::Result<Output> {
         kind: row.try_get("kind")?,
         index: row.try_get("kind_index")?,
         extension: row.try_get("extension")?,
-        structures: texts(row, "structures")?,
+        structures: names(row)?,
         status: row.try_get("status")?,
         url: row.try_get("url")?,
         file: None,
@@ -120,7 +121,7 @@ pub(super) async fn upsert_outputs(
     outputs: &[(i64, i64, &Output)],
 ) -> sqlx::Result<()> {
     for chunk in outputs.chunks(ROWS_PER_STATEMENT) {
-        let query = pipeline.next().await?;
+        let query = pipeline.next_of_any_length().await?;
         query.push(
             "insert into job_outputs
                  (job_seq, position, name, kind, kind_index, extension, structures, status, url) ",
@@ -132,7 +133,7 @@ pub(super) async fn upsert_outputs(
                 .push_bind(&output.kind)
                 .push_bind(output.index)
                 .push_bind(&output.extension)
-                .push_bind(json_texts(&output.structures))
+                .push_bind(serde_json::to_string(&output.structures).expect("texts are JSON"))
                 .push_bind(&output.status)
                 .push_bind(&output.url);
         });
@@ -174,18 +175,20 @@ pub(super) async fn fetch_each<const STATEMENTS: usize>(
     query: QueryBuilder<Sqlite>,
 ) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
     let mut answers = Vec::with_capacity(STATEMENTS);
-    fetch_into(connection, query, &mut answers).await?;
+    fetch_into(connection, query, true, &mut answers).await?;
     each(answers)
 }
 
-/// Adds the rows of each statement, up to the one that fails.
+/// Adds the rows of each statement, up to the one that fails. `is_kept` says whether the statements
+/// stay prepared for the next time.
 pub(super) async fn fetch_into(
     connection: &mut SqliteConnection,
     mut query: QueryBuilder<Sqlite>,
+    is_kept: bool,
     answers: &mut Vec<Vec<SqliteRow>>,
 ) -> sqlx::Result<()> {
     let mut rows = Vec::new();
-    let mut found = connection.fetch_many(query.build());
+    let mut found = connection.fetch_many(query.build().persistent(is_kept));
     while let Some(one) = found.try_next().await? {
         match one {
             Either::Right(row) => rows.push(row),
@@ -234,6 +237,13 @@ pub(super) fn optional_digest(row: &SqliteRow, column: &str) -> sqlx::Result<Opt
 pub(super) fn texts(row: &SqliteRow, column: &str) -> sqlx::Result<Vec<String>> {
     serde_json::from_str(row.try_get(column)?)
         .map_err(|error| undecodable(column, error.to_string()))
+}
+
+/// The structures of an output: a JSON array of texts.
+fn names(row: &SqliteRow) -> sqlx::Result<Names> {
+    const COLUMN: &str = "structures";
+    serde_json::from_str(row.try_get(COLUMN)?)
+        .map_err(|error| undecodable(COLUMN, error.to_string()))
 }
 
 /// As [`texts`] reads it.

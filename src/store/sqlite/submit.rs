@@ -125,7 +125,7 @@ async fn insert(
     query.push(";");
     let inputs: Vec<(i64, i64, &Input)> = parts(submissions, |job| &job.inputs);
     for chunk in inputs.chunks(rows::ROWS_PER_STATEMENT) {
-        let query = pipeline.next().await?;
+        let query = pipeline.next_of_any_length().await?;
         query.push("insert into job_inputs (job_seq, position, name, extension, state) ");
         query.push_values(chunk, |mut row, (job_seq, position, input)| {
             row.push_bind(job_seq)

@@ -76,7 +76,7 @@ pub(super) fn outputs(job: &Job) -> Markup {
 /// Its structures, as far as a cell holds them.
 fn structures(output: &Output) -> String {
     let mut text = String::new();
-    for structure in &output.structures {
+    for structure in output.structures.iter() {
         if text.len() + structure.len() > MAX_CELL_CHARS && !text.is_empty() {
             text.push_str(", …");
             break;
@@ -127,8 +127,8 @@ fn mesh_format(output: &Output) -> Option<&'static str> {
 }
 
 fn mesh_name(output: &Output) -> String {
-    match output.structures.as_slice() {
-        [] => output.name.clone(),
-        _ => format!("{}: {}", output.name, structures(output)),
+    match output.structures.is_empty() {
+        true => output.name.clone(),
+        false => format!("{}: {}", output.name, structures(output)),
     }
 }
