@@ -142,7 +142,7 @@ mod tests {
 
     type Pairs<'a> = &'a [(&'static str, &'a str)];
 
-    fn parts(method: Method, pairs: Pairs) -> Parts {
+    fn parts(method: Method, pairs: Pairs<'_>) -> Parts {
         let mut request = Request::builder().method(method).uri("/v1/jobs");
         for (name, value) in pairs {
             request = request.header(*name, value.as_bytes());
@@ -150,11 +150,11 @@ mod tests {
         request.body(()).expect("a request").into_parts().0
     }
 
-    fn may_change(pairs: Pairs) -> bool {
+    fn may_change(pairs: Pairs<'_>) -> bool {
         is_from_no_other_page(&parts(Method::POST, pairs)).is_ok()
     }
 
-    fn is_here(pairs: Pairs) -> bool {
+    fn is_here(pairs: Pairs<'_>) -> bool {
         is_from_this_machine(&parts(Method::GET, pairs)).is_ok()
     }
 
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_browser_s_own_word_on_the_site_outweighs_the_origin() {
-        let of = |pairs: Pairs| origin(&parts(Method::POST, pairs).headers);
+        let of = |pairs: Pairs<'_>| origin(&parts(Method::POST, pairs).headers);
         let ours = ("origin", "https://finishline.example");
         let (host, site) = (("host", "finishline.example"), "sec-fetch-site");
         assert_eq!(of(&[host, ours]), Site::Same);
