@@ -2,8 +2,8 @@
 #
 #   docker build -t finishline .
 #
-# The API listens on all interfaces here, so the service does not start without an API key, and it
-# needs to be told its public URL: see "Docker" in README.md.
+# The API listens on all interfaces here, by plain http. Without API keys the service makes one in the
+# volume (finishline.key). It needs to be told its public URL: see "Docker" in README.md.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
@@ -22,7 +22,7 @@ COPY src src
 # A copied file keeps its time, which may be older than the stub's build.
 RUN touch src/main.rs src/lib.rs build.rs \
     && cargo build --release --locked \
-    && mkdir /data
+    && mkdir -m 0700 /data
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/finishline /usr/local/bin/finishline

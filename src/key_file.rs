@@ -204,7 +204,7 @@ mod tests {
             " 0123456789abcdef0123456789",
             "0123456789abcdef0123456789 ",
             "0123456789abcdef\n0123456789abcdef",
-            "0123456789abcdef\0123456789abcdef",
+            "0123456789abcdef\x00123456789abcdef",
             "0123456789abcdefghijklmné",
             &long,
         ] {

@@ -19,6 +19,10 @@ pub const FOLDER_MODE: u32 = 0o700;
 /// What the group and all others may do.
 const OTHERS: u32 = 0o077;
 
+/// What lets them make and delete files in a folder, and what takes others' files out of that.
+const OTHERS_WRITE: u32 = 0o022;
+const STICKY: u32 = 0o1000;
+
 /// The process's files and folders are its owner's from now on, whatever creates them. To be called
 /// before any is made and before threads run.
 pub fn set_mask() {
@@ -61,5 +65,15 @@ pub fn tighten(path: &Path) {
     match tightened {
         Ok(()) => tracing::warn!(%path, "other users could read it: it is its owner's alone now"),
         Err(error) => tracing::warn!(%path, %error, "other users of this machine can read it"),
+    }
+}
+
+/// Warns of a folder in which other users could replace files, whatever those files' own modes.
+pub fn warn_of_writers(folder: &Path) {
+    let Ok(found) = fs::metadata(folder) else { return };
+    let mode = found.permissions().mode();
+    if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+        let folder = folder.display();
+        tracing::warn!(%folder, "other users of this machine can replace the files in this folder");
     }
 }

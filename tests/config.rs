@@ -699,7 +699,7 @@ fn what_may_be_meant_is_a_warning() {
     );
     warned("[api]\nlisten = \"0.0.0.0:8086\"", "the api listens on 0.0.0.0:8086, which other");
     warned(
-        "[callbacks]\nlisten = \"[::]:80\"\n[api]\nlisten = \"same\"",
+        "[callbacks]\nlisten = \"[::]:80\"\npublic_url = \"http://a\"\n[api]\nlisten = \"same\"",
         "the api listens on [::]:80, which other machines reach by plain http",
     );
     warned("", "engine.auth.client_id or engine.auth.client_secret is empty");
@@ -720,7 +720,15 @@ fn what_may_be_meant_is_a_warning() {
     ))
     .unwrap();
     assert!(quiet.warnings().is_empty(), "{:?}", quiet.warnings());
-    assert!(from_file("[engine.auth]\ntoken_url = \"\"").unwrap().warnings().is_empty());
+    for fine in [
+        "",
+        "[callbacks]\nlisten = \"0.0.0.0:80\"",
+        "[callbacks]\nlisten = \"0.0.0.0:80\"\n[api]\nlisten = \"same\"",
+        "[callbacks]\nlisten = \"[::]:80\"\npublic_url = \"https://a\"\n[api]\nlisten = \"same\"",
+    ] {
+        let config = from_file(format!("[engine.auth]\ntoken_url = \"\"\n{fine}")).unwrap();
+        assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+    }
 }
 
 #[test]

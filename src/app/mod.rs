@@ -389,9 +389,8 @@ pub fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::
     if config.spool.size == 0 {
         return Ok(intake);
     }
-    state::make_folder(config)?;
-    let spool =
-        Spool::open(&config.spool_file(), config.spool.size, store.spool_mark(), clock.now())?;
+    let path = state::spool_file(config)?;
+    let spool = Spool::open(&path, config.spool.size, store.spool_mark(), clock.now())?;
     let id_pointers = config.engine.job_id_pointers.clone();
     Ok(intake.with_spool(spool, config.spool.wait, id_pointers))
 }

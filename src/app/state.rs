@@ -12,12 +12,13 @@ use crate::{
     key_file, private_files,
 };
 
-/// Makes the service's own key where the settings name none; answers its file.
+/// Makes the folder, and the service's own key where the settings name none; answers its file.
 pub(super) fn make_key(config: &mut Config) -> anyhow::Result<Option<PathBuf>> {
+    make_folder(config)?;
+    private_files::warn_of_writers(config.state_dir());
     if !config.api.needs_key_file() {
         return Ok(None);
     }
-    make_folder(config)?;
     let file = config.key_file();
     let key = key_file::read_or_make(&file)?;
     config.api.keys.push(ApiKeyConfig::of_key_file(key.expose()));
@@ -25,21 +26,26 @@ pub(super) fn make_key(config: &mut Config) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// Makes the folder that the settings name. One that is there keeps its mode: it may be a home.
-pub(super) fn make_folder(config: &Config) -> anyhow::Result<()> {
+fn make_folder(config: &Config) -> anyhow::Result<()> {
     let Some(folder) = &config.service.state_dir else { return Ok(()) };
     private_files::create_folder(folder)
-        .with_context(|| format!("service.state_dir = {folder:?} cannot be made"))?;
-    let mut earlier = config.database.path.clone().into_os_string();
-    earlier.push("-spool");
-    let earlier = PathBuf::from(earlier);
+        .with_context(|| format!("service.state_dir = {folder:?} cannot be made"))
+}
+
+/// Where the spool is, with its folder made.
+pub(super) fn spool_file(config: &Config) -> anyhow::Result<PathBuf> {
+    make_folder(config)?;
     let spool = config.spool_file();
-    if earlier != spool && !spool.exists() && earlier.exists() {
+    let mut beside = config.database.path.clone().into_os_string();
+    beside.push("-spool");
+    let beside = PathBuf::from(beside);
+    if config.service.state_dir.is_some() && beside.exists() && !spool.exists() {
         tracing::warn!(
-            earlier = %earlier.display(),
+            earlier = %beside.display(),
             spool = %spool.display(),
-            "the spool begins anew in service.state_dir; callbacks in the earlier one stay there: \
-             name it in spool.path, or move it, to take them in"
+            "a spool stands beside the database, but another one is begun: move it there, or name \
+             it in spool.path, so that callbacks in it are taken in"
         );
     }
-    Ok(())
+    Ok(spool)
 }

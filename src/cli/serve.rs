@@ -33,6 +33,12 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let signals = StopSignals::listen().context("signals cannot be received")?;
     let listeners = Listeners::inherit_or_bind(&config).await?;
     let (callbacks, api) = (listeners.callbacks()?, listeners.api()?);
+    // A socket that was handed over need not listen where the settings say.
+    if config.api.listen.is_elsewhere(api)
+        && let Some(warning) = config.warning_of_listener(api)
+    {
+        tracing::warn!("{warning}");
+    }
     let is_ngrok = config.callbacks.public_url == PublicUrlSetting::Ngrok;
     let app = App::build(config, listeners, Clock::system()).await?;
     app.prove_files().await?;

@@ -93,21 +93,21 @@ fn open_to_this_machine_only(config: &Config) -> Result<(), ConfigError> {
     )))
 }
 
-/// Where the api listens beyond this machine; the service itself speaks plain http.
-fn plain_api_address(config: &Config) -> Option<SocketAddr> {
-    let address = match config.api.listen {
-        ApiListen::Same => config.callbacks.listen,
-        ApiListen::Address(address) => address,
-    };
-    (!address.ip().to_canonical().is_loopback()).then_some(address)
-}
-
-/// The warning about an api that other machines reach at `address`.
-pub(super) fn plain_listener(address: SocketAddr) -> String {
-    format!(
+/// The warning about an api that listens on `address`, where other machines reach it and nothing
+/// says that TLS stands in front; the service itself speaks plain http.
+pub(super) fn plain_listener(config: &Config, address: SocketAddr) -> Option<String> {
+    let has_tls_in_front = config.merged()
+        && match &config.callbacks.public_url {
+            PublicUrlSetting::Ngrok => true,
+            PublicUrlSetting::Fixed(url) => url.scheme() == "https",
+        };
+    if has_tls_in_front || address.ip().to_canonical().is_loopback() {
+        return None;
+    }
+    Some(format!(
         "the api listens on {address}, which other machines reach by plain http: keys and results \
          can be read on their way unless a proxy with TLS stands in front"
-    )
+    ))
 }
 
 /// What may be meant, but should be known; one line each.
@@ -137,8 +137,12 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
-    if let Some(listen) = plain_api_address(config) {
-        warn(plain_listener(listen));
+    let listen = match api.listen {
+        ApiListen::Same => config.callbacks.listen,
+        ApiListen::Address(address) => address,
+    };
+    if let Some(line) = plain_listener(config, listen) {
+        warn(line);
     }
     let auth = &config.engine.auth;
     if auth.token_url.is_some() && (auth.client_id.is_empty() || auth.client_secret.is_none()) {

@@ -106,6 +106,12 @@ impl Config {
         self.state_dir().join(name)
     }
 
+    /// A warning if the api is reached from other machines at `address` without TLS, as far as the
+    /// settings say. [`Self::warnings`] has the one for the address that stands in them.
+    pub fn warning_of_listener(&self, address: SocketAddr) -> Option<String> {
+        check::plain_listener(self, address)
+    }
+
     /// What may be meant, but an operator should know; one line each, without secrets.
     pub fn warnings(&self) -> Vec<String> {
         check::warnings(self)

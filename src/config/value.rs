@@ -44,6 +44,13 @@ pub enum ApiListen {
     Address(SocketAddr),
 }
 
+impl ApiListen {
+    /// Whether a listener is on another interface than these settings say.
+    pub fn is_elsewhere(self, listener: SocketAddr) -> bool {
+        matches!(self, Self::Address(address) if address.ip() != listener.ip())
+    }
+}
+
 /// Where the internet reaches the callbacks listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicUrlSetting {

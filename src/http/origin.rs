@@ -96,6 +96,8 @@ pub(super) fn is_from_no_other_page(parts: &Parts) -> Result<(), &'static str> {
     // No proxy stands before us, so it came by http.
     let is_own_origin = match (one(headers, &ORIGIN), one(headers, &HOST)) {
         (One::Absent, _) => true,
+        // A page of ours that hides its referrer.
+        (One::Text("null"), _) => matches!(fetched, One::Text("same-origin")),
         (One::Text(origin), One::Text(host)) => {
             let (origin, host) = (Origin::parse(origin), Authority::parse(host));
             let origin = origin.filter(|origin| origin.scheme == Scheme::Http);
@@ -386,6 +388,9 @@ mod tests {
         }
         assert!(may_change(&[host, ours, site("same-origin")]));
         assert!(may_change(&[host, site("none")]));
+        assert!(may_change(&[host, ("origin", "null"), site("same-origin")]));
+        assert!(!may_change(&[host, ("origin", "null"), site("none")]));
+        assert!(!may_change(&[host, ("origin", "null"), site("cross-site")]));
         assert!(!may_change(&[host, ("origin", "http://evil.example"), site("same-origin")]));
         for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE] {
             let request = parts(method, &[host, site("cross-site")]);

@@ -111,7 +111,7 @@ async fn whatever_work_was_done_its_files_are_the_owners_alone() {
     })
     .await;
     let names = expect_private(&folder, "a copy");
-    assert!(names.iter().any(|name| *name == id), "the copy's folder is there: {names:?}");
+    assert!(names.contains(&id), "the copy's folder is there: {names:?}");
 
     // A callback that goes to the spool, while somebody else holds the database.
     let database = SqliteConnectOptions::new().filename(folder.join("finishline.db"));
