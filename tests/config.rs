@@ -162,7 +162,7 @@ fn the_example_alone_gives_the_defaults() {
     assert!(config.engine.auth.client_secret.is_none());
     assert_eq!(config.database.path, Path::new("finishline.db"));
     assert_eq!(config.spool.path, None);
-    assert_eq!(config.spool.size, 48 * 1024 * 1024);
+    assert_eq!(config.spool.size, 64 * 1024 * 1024);
     assert!(!config.outbound.allow_private && !config.outbound.allow_http);
     assert_eq!(config.reconcile.give_up, Duration::from_secs(48 * 60 * 60));
     assert_eq!(config.relay.concurrency, 4);

@@ -206,3 +206,27 @@ async fn a_job_is_looked_up_and_sent_again() {
     let look = ask(&service, &["jobs", "refresh", &id, "--json"]).await;
     assert_eq!(json(&look), service.job(&id).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeline_and_the_deliveries_are_shown_to_their_end_however_many_pages_they_have() {
+    let service = Service::start().await;
+    let job = service.submitted(&ready_job()).await;
+    let id = text(&job["id"]);
+    let callback = service.callback_url(id);
+    for number in 0..210 {
+        service.post_to(&callback, format!(r#"{{"number":{number}}}"#)).await.expect(200);
+    }
+    let first = service.get(&format!("/v1/jobs/{id}/events?limit=200")).await.json();
+    assert!(first["nextCursor"].is_string(), "they need more than one page");
+    for list in ["events", "deliveries"] {
+        let all = json(&ask(&service, &["jobs", list, id, "--json"]).await);
+        let rows = all[list].as_array().expect("a list");
+        assert!(rows.len() >= 100 && all["nextCursor"].is_null(), "{list}: {}", rows.len());
+        let lines = ask(&service, &["jobs", list, id]).await;
+        let heading = usize::from(list == "deliveries");
+        assert_eq!(shown(&lines).lines().count(), rows.len() + heading);
+        if list == "events" {
+            assert!(rows.len() > 200, "{}", rows.len());
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests read the real time for their deadlines")]
 
+mod bounds;
 mod clock_jumps;
 mod command_line;
 mod doors;

@@ -219,6 +219,8 @@ async fn no_submission_result_or_list_takes_the_process_beyond_its_bound() {
     assert!(statuses[&200] > 10, "{statuses:?}");
     peak("after the lists of everything");
     service.honest_callback().await;
-    let (ready, state) = service.get("/readyz").await;
-    assert_eq!(ready, 200, "{}", String::from_utf8_lossy(&state));
+    // Nothing answers at the public URL of this test, so it says no more of itself than that.
+    let (_, state) = service.get("/readyz").await;
+    let checks = &json(&state)["checks"];
+    assert_eq!((&checks["database"]["ok"], &checks["spool"]["ok"]), (&true.into(), &true.into()));
 }
