@@ -89,7 +89,7 @@ pub fn read_or_make(path: &Path) -> Result<LocalKey, KeyFileError> {
             private_files::tighten(path);
             return Ok(key);
         }
-        if path.symlink_metadata().is_ok() {
+        if path.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
             return Err(KeyFileError::Invalid(path.to_owned(), "is a link that leads nowhere"));
         }
         let key = fresh();

@@ -5,7 +5,11 @@
 
 use serde_json::json;
 
-use super::{Failure, backup::settle_spool};
+use super::{
+    Failure,
+    backup::settle_spool,
+    screen::{Form, Screen, say},
+};
 use crate::{clock::Clock, config::Config, store::sqlite::keys};
 
 #[derive(Debug, clap::Args)]
@@ -22,16 +26,17 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Fail
     let rotated = keys::rotate(path, Clock::system().now()).await?;
     let number = rotated.number.0;
     let retired: Vec<i64> = rotated.retired.iter().map(|key| key.0).collect();
-    if arguments.json {
-        println!("{}", json!({ "key": number, "earlierKeys": retired }));
-        return Ok(());
+    let mut screen = Screen::new(Form::of_flag(arguments.json));
+    if screen.is_json() {
+        screen.json(&json!({ "key": number, "earlierKeys": retired }))?;
+        return Ok(screen.flush()?);
     }
     let earlier = match retired.len() {
         0 => "no job needs an earlier one".to_owned(),
         1 => "1 earlier key is honoured for jobs that were submitted under it".to_owned(),
         more => format!("{more} earlier keys are honoured for jobs that were submitted under them"),
     };
-    println!("key {number} signs from the next start on; {earlier}");
-    eprintln!("finishline: make a backup now: those made before do not have the new key");
+    screen.line_at_once(&format!("key {number} signs from the next start on; {earlier}"))?;
+    say("finishline: make a backup now: those made before do not have the new key");
     Ok(())
 }

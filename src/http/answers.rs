@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{self, Poll},
 };
 
@@ -37,15 +38,28 @@ pub(super) fn counted(context: &Context, response: Response) -> Result<Response,
     let bytes = response.body().size_hint().exact().unwrap_or_default();
     let bytes = usize::try_from(bytes).map_err(|_| Full)?;
     Ok(match context.limits.answers.room(bytes)? {
-        Some(room) => response.map(|body| Body::new(Counted { body, _room: room })),
+        Some(room) => response.map(|body| Body::new(Counted { body, room: Arc::new(room) })),
         None => response,
     })
 }
 
-/// A body that holds its room.
+/// A body that holds its room. Its pieces do too, since the connection keeps them after the body is
+/// dropped, until the reader has taken them.
 struct Counted {
     body: Body,
-    _room: Room,
+    room: Arc<Room>,
+}
+
+/// A piece of such a body.
+struct Piece {
+    bytes: Bytes,
+    _room: Arc<Room>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for Counted {
@@ -56,7 +70,10 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         context: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        polled.map_ok(|frame| {
+            frame.map_data(|bytes| Bytes::from_owner(Piece { bytes, _room: self.room.clone() }))
+        })
     }
 
     fn is_end_stream(&self) -> bool {

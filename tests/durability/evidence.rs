@@ -115,7 +115,7 @@ impl Service {
     }
 
     pub async fn events(&self, id: &str) -> Vec<Value> {
-        let found = self.get(&format!("/v1/jobs/{id}/events")).await.expect(200).json();
+        let found = self.get(&format!("/v1/jobs/{id}/events?limit=200")).await.expect(200).json();
         found["events"].as_array().expect("a list").clone()
     }
 

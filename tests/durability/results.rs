@@ -2,7 +2,10 @@
 //!
 //! The invariant: nothing is guessed; what cannot be matched is shown as such.
 
-use finishline::simulator::{Echo, FaultRate, Options, OutputStatus, ResultShape, UrlField};
+use finishline::{
+    domain::bounds::{MAX_INPUTS, MAX_OUTPUTS},
+    simulator::{Echo, FaultRate, Options, OutputStatus, ResultShape, UrlField},
+};
 use serde_json::{Value, json};
 
 use crate::{evidence::*, support::*};
@@ -230,16 +233,16 @@ async fn echoed_outputs_are_matched_whatever_their_order() {
 }
 
 #[tokio::test]
-async fn a_job_with_thousands_of_files_is_taken_and_finished() {
+async fn a_job_with_as_many_files_as_one_may_have_is_taken_and_finished() {
     let service = Service::start().await;
-    let meshes = vec![json!({"extension": ".stl", "structures": ["skull"]}); 4_000];
+    let meshes = vec![json!({"extension": ".stl", "structures": ["skull"]}); MAX_OUTPUTS];
     let input = json!({"extension": ".dcm", "downloadUrl": "https://store.example/scan.dcm"});
     let inputs: serde_json::Map<_, _> =
-        (0..7_000).map(|number| (format!("scan{number}"), input.clone())).collect();
+        (0..MAX_INPUTS).map(|number| (format!("scan{number}"), input.clone())).collect();
     let body = ready_job_with(json!({"inputFiles": inputs, "outputFiles": {"meshes": meshes}}));
     let job = service.submitted(&body).await;
-    assert_eq!(job["outputs"].as_array().map(Vec::len), Some(4_000));
-    assert_eq!(job["inputs"].as_array().map(Vec::len), Some(7_000));
+    assert_eq!(job["outputs"].as_array().map(Vec::len), Some(MAX_OUTPUTS));
+    assert_eq!(job["inputs"].as_array().map(Vec::len), Some(MAX_INPUTS));
     let id = text(&job["id"]);
     let url = service.callback_url(id);
     assert_eq!(

@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use finishline::simulator::{FaultRate, Options};
+use finishline::{
+    domain::bounds::MAX_NAME_CHARS,
+    simulator::{FaultRate, Options},
+};
 use serde_json::json;
 
 use super::copies::{Mirroring, expect_copies, files_below};
@@ -148,7 +151,7 @@ async fn a_file_beyond_the_limit_is_refused_whether_its_length_is_told_or_not() 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_name_of_an_output_leads_out_of_its_job_s_folder() {
     let mirroring = Mirroring::start(&[]).await;
-    let long = "x".repeat(2_000);
+    let long = "x".repeat(MAX_NAME_CHARS);
     let mesh = json!([{"extension": ".stl", "structures": ["mandible"]}]);
     let hostile = json!([{"extension": "./../../../x#1", "structures": ["mandible"]}]);
     let job = json!({

@@ -138,7 +138,12 @@ async fn what_senders_make_up_adds_no_series_at_two_doors_with_keys() {
 #[tokio::test]
 async fn what_senders_make_up_adds_no_series_at_a_merged_door() {
     let keys = format!("[{{\"name\": \"all\", \"key\": \"{KEY}\"}}]");
-    made_up_words_add_no_series(&[("API__KEYS", &keys), ("API__LISTEN", "same")]).await;
+    made_up_words_add_no_series(&[
+        ("API__KEYS", &keys),
+        ("API__LISTEN", "same"),
+        ("API__OPEN_ON_LOOPBACK", "false"),
+    ])
+    .await;
 }
 
 #[tokio::test]
