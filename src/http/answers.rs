@@ -5,6 +5,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{self, Poll},
 };
 
@@ -37,15 +38,26 @@ pub(super) fn counted(context: &Context, response: Response) -> Result<Response,
     let bytes = response.body().size_hint().exact().unwrap_or_default();
     let bytes = usize::try_from(bytes).map_err(|_| Full)?;
     Ok(match context.limits.answers.room(bytes)? {
-        Some(room) => response.map(|body| Body::new(Counted { body, _room: room })),
+        Some(room) => response.map(|body| Body::new(Counted { body, room: Arc::new(room) })),
         None => response,
     })
 }
 
-/// A body that holds its room.
+/// A body whose pieces hold its room, until the last of them is sent.
 struct Counted {
     body: Body,
-    _room: Room,
+    room: Arc<Room>,
+}
+
+struct Piece {
+    bytes: Bytes,
+    _room: Arc<Room>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for Counted {
@@ -56,7 +68,10 @@ impl HttpBody for Counted {
         mut self: Pin<&mut Self>,
         context: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let room = &self.room;
+        let held = |bytes| Bytes::from_owner(Piece { bytes, _room: room.clone() });
+        frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(held))))
     }
 
     fn is_end_stream(&self) -> bool {

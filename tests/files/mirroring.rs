@@ -132,7 +132,7 @@ async fn a_file_beyond_the_limit_is_refused_whether_its_length_is_told_or_not() 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_name_of_an_output_leads_out_of_its_job_s_folder() {
     let mirroring = Mirroring::start(&[]).await;
-    let long = "x".repeat(2_000);
+    let long = "x".repeat(256);
     let mesh = json!([{"extension": ".stl", "structures": ["mandible"]}]);
     let hostile = json!([{"extension": "./../../../x#1", "structures": ["mandible"]}]);
     let job = json!({
