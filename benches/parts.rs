@@ -51,7 +51,7 @@ fn output(index: u32) -> Output {
         kind: "meshes".into(),
         index: Some(index),
         extension: Some(".stl".into()),
-        structures: vec!["mandible".into()],
+        structures: ["mandible"].iter().collect(),
         status: Some("Available".into()),
         url: Some("https://store.example/mesh.stl".into()),
         file: None,
