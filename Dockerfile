@@ -27,14 +27,12 @@ RUN touch src/main.rs src/lib.rs build.rs \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /build/target/release/finishline /usr/local/bin/finishline
 COPY --from=build --chown=65532:65532 /data /var/lib/finishline
-# The last setting of the environment below is glibc's: large bodies go back to the system at once.
 # A finishline.toml mounted here is found by every command, the health check included.
 WORKDIR /etc/finishline
 ENV FINISHLINE__DATABASE__URL=sqlite:///var/lib/finishline/finishline.db \
     FINISHLINE__CALLBACKS__LISTEN=0.0.0.0:8085 \
     FINISHLINE__API__LISTEN=0.0.0.0:8086 \
-    FINISHLINE__LOG__FORMAT=json \
-    MALLOC_MMAP_THRESHOLD_=262144
+    FINISHLINE__LOG__FORMAT=json
 USER 65532:65532
 VOLUME /var/lib/finishline
 # Callbacks (for the internet), API (for your software alone).

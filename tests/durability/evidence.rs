@@ -110,13 +110,25 @@ impl Service {
     }
 
     pub async fn deliveries(&self, id: &str) -> Vec<Value> {
-        let found = self.get(&format!("/v1/jobs/{id}/deliveries")).await.expect(200).json();
-        found["deliveries"].as_array().expect("a list").clone()
+        self.rows(id, "deliveries").await
     }
 
     pub async fn events(&self, id: &str) -> Vec<Value> {
-        let found = self.get(&format!("/v1/jobs/{id}/events?limit=200")).await.expect(200).json();
-        found["events"].as_array().expect("a list").clone()
+        self.rows(id, "events").await
+    }
+
+    /// The rows of every page.
+    async fn rows(&self, id: &str, list: &str) -> Vec<Value> {
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/v1/jobs/{id}/{list}?limit=200{cursor}");
+            let page = self.get(&path).await.expect(200).json();
+            rows.extend(page[list].as_array().expect("a list").iter().cloned());
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
     }
 
     pub async fn event_types(&self, id: &str) -> Vec<String> {

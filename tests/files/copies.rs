@@ -51,7 +51,7 @@ impl Mirroring {
 
     /// Events of this type.
     pub async fn events(&self, job: &Value, kind: &str) -> Vec<Value> {
-        let path = format!("/v1/jobs/{}/events", text(&job["id"]));
+        let path = format!("/v1/jobs/{}/events?limit=200", text(&job["id"]));
         let events = self.service.get(&path).await.expect(200).json();
         let events = events["events"].as_array().expect("events").clone();
         events.into_iter().filter(|event| event["type"] == kind).collect()

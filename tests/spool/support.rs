@@ -197,13 +197,13 @@ impl Doors {
     }
 
     pub async fn deliveries(&self, job: JobId) -> Vec<Value> {
-        let answer = self.get(&format!("/v1/jobs/{job}/deliveries")).await;
+        let answer = self.get(&format!("/v1/jobs/{job}/deliveries?limit=200")).await;
         answer.body["deliveries"].as_array().cloned().unwrap_or_else(|| panic!("{answer:?}"))
     }
 
     /// The types of a job's events.
     pub async fn events(&self, job: JobId) -> Vec<String> {
-        let events = self.get(&format!("/v1/jobs/{job}/events")).await.body;
+        let events = self.get(&format!("/v1/jobs/{job}/events?limit=200")).await.body;
         let kind = |event: &Value| event["type"].as_str().unwrap_or_default().to_owned();
         events["events"].as_array().expect("events").iter().map(kind).collect()
     }
