@@ -59,6 +59,10 @@ pub use crate::http::LINK_LIFETIME;
 /// How long a file store may take at start to show that it can be written.
 const FILES_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Each sample of a histogram is held until the samples are summed up, so that is done this often
+/// whether anyone asks for the figures or not.
+const SUMMING_PAUSE: Duration = Duration::from_secs(5);
+
 /// The service's open doors.
 pub struct Listeners {
     callbacks: Listener,
@@ -328,6 +332,7 @@ impl App {
         workers.spawn(turn(&context, relayer, Some(context.wake.commits())));
         workers.spawn(turn(&context, purger(&context), None));
         workers.spawn(context.feed.clone().run(context.wake.clone(), stopping.clone()));
+        workers.spawn(sum_figures_up(context.clone()));
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
         workers.spawn(context.readiness.clone().run(context.clone(), stopping.clone()));
@@ -362,6 +367,14 @@ impl App {
         context.intake.close(deadline.as_mut()).await;
         context.store.close().await;
         writer.await.context("the database writer died while closing")
+    }
+}
+
+/// Keeps the samples of the figures few, until the service stops.
+async fn sum_figures_up(context: Context) {
+    let pause = || context.clock.sleep(SUMMING_PAUSE);
+    while context.stopping.run_until_cancelled(pause()).await.is_some() {
+        context.metrics.run_upkeep();
     }
 }
 
