@@ -3,6 +3,7 @@
 //! Production and tests take the same door. The invariants: what was answered 2xx is on disk when
 //! `run` returns, and a worker or a listener that dies ends the process with failure.
 
+mod probe_door;
 mod state;
 
 use std::{
@@ -20,10 +21,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     blobs::{BlobError, Blobs, Verified},
@@ -54,6 +52,7 @@ use crate::{
     },
 };
 
+pub use self::probe_door::ProbeDoor;
 pub use crate::http::LINK_LIFETIME;
 
 /// How long a file store may take at start to show that it can be written.
@@ -469,36 +468,6 @@ async fn remove_leftovers(blobs: &Blobs) {
         Ok(0) => {}
         Ok(files) => tracing::info!(files, "half-written files of the last run were removed"),
         Err(error) => tracing::warn!(%error, "half-written files could not be looked for"),
-    }
-}
-
-/// The callbacks' door while the service is not running: it answers probes and takes nothing, so
-/// that the public URL can be examined. Dropping it closes it.
-pub struct ProbeDoor {
-    address: SocketAddr,
-    _closing: DropGuard,
-}
-
-impl ProbeDoor {
-    /// Opens `callbacks.listen`; must not be called beside a running service.
-    pub async fn open(config: &Config, signing_key: [u8; 32]) -> anyhow::Result<Self> {
-        let address = config.callbacks.listen;
-        let bound = tokio::net::TcpListener::bind(address).await;
-        let listener = bound
-            .with_context(|| format!("callbacks.listen = \"{address}\" cannot be listened on"))?;
-        let address = listener.local_addr()?;
-        let router = http::probe::door(signing_key, config);
-        let closing = CancellationToken::new();
-        let closed = closing.clone().cancelled_owned();
-        tokio::spawn(
-            async move { axum::serve(listener, router).with_graceful_shutdown(closed).await },
-        );
-        Ok(Self { address, _closing: closing.drop_guard() })
-    }
-
-    /// Where it is really listened for.
-    pub fn address(&self) -> SocketAddr {
-        self.address
     }
 }
 
