@@ -72,7 +72,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Makes the request with this number.
 type Make = Arc<dyn Fn(usize) -> Vec<u8> + Send + Sync>;
 
-/// Sends request after request over so many connections, each as soon as the one before is answered.
+/// Sends requests over this many connections, each as soon as the one before is answered.
 async fn flood(target: Arc<Target>, door: SocketAddr, connections: usize, make: Make) {
     let mut flooding = JoinSet::new();
     for connection in 0..connections {
@@ -224,7 +224,7 @@ async fn submissions_and_lists(target: Arc<Target>) {
     flood(target.clone(), target.api, HEAVY, make).await;
 }
 
-/// Keeps so many connections open, half of them at each door; each does what `live` says until it
+/// Keeps this many connections open, half of them at each door; each does what `live` says until it
 /// ends, and is opened again.
 async fn crowd<F>(target: Arc<Target>, count: usize, live: impl Fn(usize, TcpStream) -> F)
 where

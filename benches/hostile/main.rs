@@ -262,7 +262,7 @@ async fn service(folder: &Path, engine: &str) -> Program {
     Program::serve(folder, &settings).await
 }
 
-/// A database in `folder` with so many jobs, all of which wait for their callback.
+/// A database in `folder` with this many jobs, each waiting for its callback.
 async fn database(folder: &Path, engine: &str, jobs: usize) -> Seeded {
     fs::create_dir_all(folder).expect("a folder");
     let service = service(folder, engine).await;

@@ -138,7 +138,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
             return Self::silent(Exit::Done);
         }
-        // A file store or a key that cannot be used is for whoever wrote it to mend.
+        // A file store or a key that cannot be used is a wrong setting.
         let is_setting = error.downcast_ref::<BlobError>().is_some()
             || matches!(error.downcast_ref::<KeyFileError>(), Some(KeyFileError::Invalid(..)));
         let exit = if is_setting { Exit::Usage } else { Exit::Failed };

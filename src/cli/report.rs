@@ -48,7 +48,7 @@ impl Report {
         let detail = detail.into();
         if !self.screen.is_json() {
             let line = format!("{:<MARK_WIDTH$} {name:<NAME_WIDTH$} {detail}", mark.as_str());
-            // The exit code says it too, whoever reads.
+            // The exit code says it too.
             let _ = self.screen.line_at_once(&line);
         }
         self.findings.push((mark, name, detail));

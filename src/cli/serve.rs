@@ -54,7 +54,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
         );
     }
     let line = format!("finishline ready callbacks=http://{callbacks} api=http://{api}");
-    // A service without a standard output serves all the same.
+    // The service runs even if its standard output is closed.
     let _ = Screen::new(Form::People).line_at_once(&line);
     app.run(signals.first()).await?;
     Ok(())

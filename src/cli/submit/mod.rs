@@ -80,7 +80,7 @@ pub(super) async fn run(
             (ClientError::Lost(_), None) => Failure {
                 exit: connection::exit_of(&error),
                 line: format!(
-                    "{error}; the job may be running all the same: look for it with `finishline \
+                    "{error}; the job may still be running: look for it with `finishline \
                      jobs list` before it is submitted again, or it may be paid twice"
                 ),
             },
