@@ -14,18 +14,18 @@ COPY Cargo.toml Cargo.lock build.rs ./
 RUN mkdir -p src benches/hostile benches/speed \
     && echo 'fn main() {}' | tee src/main.rs benches/files.rs benches/hostile/main.rs benches/parts.rs benches/speed/main.rs > benches/chaos.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked \
+    && cargo build --profile dist --locked \
     && rm -r src
 COPY config.example.toml ./
 COPY migrations migrations
 COPY src src
 # A copied file keeps its time, which may be older than the stub's build.
 RUN touch src/main.rs src/lib.rs build.rs \
-    && cargo build --release --locked \
+    && cargo build --profile dist --locked \
     && mkdir -m 0700 /data
 
 FROM gcr.io/distroless/cc-debian12:nonroot
-COPY --from=build /build/target/release/finishline /usr/local/bin/finishline
+COPY --from=build /build/target/dist/finishline /usr/local/bin/finishline
 COPY --from=build --chown=65532:65532 /data /var/lib/finishline
 # A finishline.toml mounted here is found by every command, the health check included.
 WORKDIR /etc/finishline
