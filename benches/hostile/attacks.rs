@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use finishline::domain::ids::JobId;
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
@@ -69,8 +70,8 @@ const UNREAD: Duration = Duration::from_secs(60);
 /// Room for an answer.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Makes the request with this number.
-type Make = Arc<dyn Fn(usize) -> Vec<u8> + Send + Sync>;
+/// Makes the request with this number: its head, and a body that may be shared.
+type Make = Arc<dyn Fn(usize) -> (Vec<u8>, Bytes) + Send + Sync>;
 
 /// Sends requests over this many connections, each as soon as the one before is answered.
 async fn flood(target: Arc<Target>, door: SocketAddr, connections: usize, make: Make) {
@@ -86,11 +87,16 @@ async fn flood(target: Arc<Target>, door: SocketAddr, connections: usize, make: 
                     sleep(PAUSE).await;
                     continue;
                 };
+                // Head and body are written one after the other.
+                let _ = stream.set_nodelay(true);
                 loop {
-                    let request = make(number);
+                    let (head, body) = make(number);
                     number += connections;
                     target.begun.fetch_add(1, Ordering::Relaxed);
-                    let answer = exchange(&mut stream, &request, &mut buffer);
+                    let answer = async {
+                        stream.write_all(&head).await?;
+                        exchange(&mut stream, &body, &mut buffer).await
+                    };
                     match timeout(PATIENCE, answer).await {
                         Ok(Ok(status)) => target.note(status),
                         Ok(Err(_)) | Err(_) => break,
@@ -102,12 +108,17 @@ async fn flood(target: Arc<Target>, door: SocketAddr, connections: usize, make: 
     flooding.join_all().await;
 }
 
-fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+fn post(path: &str, headers: &str, body: Bytes) -> (Vec<u8>, Bytes) {
     let length = body.len();
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}content-length: {length}\r\n\r\n"
     );
-    [head.as_bytes(), body].concat()
+    (head.into_bytes(), body)
+}
+
+/// A request without a body.
+fn get(head: String) -> (Vec<u8>, Bytes) {
+    (head.into_bytes(), Bytes::new())
 }
 
 async fn made_up(target: Arc<Target>) {
@@ -115,12 +126,11 @@ async fn made_up(target: Arc<Target>) {
         // Short ones, usual ones, and ones that fill the head.
         let method = format!("M{}", "ABCDEFGHIJKLMNOPQRSTUVWXYZ".repeat(number % 3));
         let method = format!("{method}{number}");
-        format!(
+        get(format!(
             "{method} /{number}/{} HTTP/1.1\r\nhost: h{number}.example\r\nx-request-id: r{number}\r\n\
              user-agent: a{number}\r\ncontent-length: 0\r\n\r\n",
             "p".repeat(number % 200)
-        )
-        .into_bytes()
+        ))
     });
     tokio::join!(
         flood(target.clone(), target.callbacks, FLOOD / 2, make.clone()),
@@ -130,8 +140,9 @@ async fn made_up(target: Arc<Target>) {
 
 /// Posts one body to every genuine address that is known.
 async fn genuine(target: Arc<Target>, headers: &'static str, body: Vec<u8>) {
-    let known = target.known.clone();
-    let make: Make = Arc::new(move |number| post(&known[number % known.len()], headers, &body));
+    let (known, body) = (target.known.clone(), Bytes::from(body));
+    let make: Make =
+        Arc::new(move |number| post(&known[number % known.len()], headers, body.clone()));
     flood(target.clone(), target.callbacks, HEAVY, make).await;
 }
 
@@ -171,17 +182,21 @@ async fn one_address(target: Arc<Target>) {
         let body = format!(
             r#"{{"success":true,"outputFiles":{{"meshes":[{{"url":"https://x.example/{number}"}}]}}}}"#
         );
-        post(&path, "", body.as_bytes())
+        post(&path, "", body.into())
     });
     flood(target.clone(), target.callbacks, FLOOD, make).await;
 }
 
 async fn forged(target: Arc<Target>) {
     let make: Make = Arc::new(|number| match number % 3 {
-        0 => b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".to_vec(),
+        0 => get("GET /readyz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".to_owned()),
         _ => {
             let id = JobId::new(Timestamp::now());
-            post(&format!("/callbacks/{id}/{number:043}"), "", br#"{"success":true}"#)
+            post(
+                &format!("/callbacks/{id}/{number:043}"),
+                "",
+                Bytes::from_static(br#"{"success":true}"#),
+            )
         }
     });
     tokio::join!(
@@ -192,10 +207,9 @@ async fn forged(target: Arc<Target>) {
 
 async fn wrong_keys(target: Arc<Target>) {
     let make: Make = Arc::new(|number| {
-        format!(
+        get(format!(
             "GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer wrong-key-{number:016}\r\n\r\n"
-        )
-        .into_bytes()
+        ))
     });
     flood(target.clone(), target.api, FLOOD, make).await;
 }
@@ -209,16 +223,15 @@ async fn submissions_and_lists(target: Arc<Target>) {
     );
     let headers =
         format!("content-type: application/json\r\nauthorization: Bearer {SUBMIT_KEY}\r\n");
-    let submission = post("/v1/jobs", &headers, body.as_bytes());
+    let submission = post("/v1/jobs", &headers, body.into());
     let make: Make = Arc::new(move |number| match number % 4 {
         0 => submission.clone(),
         other => {
             let more = if other == 1 { "accept: application/x-ndjson\r\n" } else { "" };
-            format!(
+            get(format!(
                 "GET /v1/jobs?limit=200 HTTP/1.1\r\nhost: 127.0.0.1\r\n{more}\
                  authorization: Bearer {SUBMIT_KEY}\r\n\r\n"
-            )
-            .into_bytes()
+            ))
         }
     });
     flood(target.clone(), target.api, HEAVY, make).await;

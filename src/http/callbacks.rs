@@ -262,6 +262,10 @@ async fn keep(
             Reading::Malformed(reason) => Some(reason.clone()),
             _ => None,
         };
+        let _turn = match arrival.body.len() {
+            SLOW_BYTES.. => context.limits.recording(arrival.body.len()).await,
+            _ => None,
+        };
         match context.intake.receive(arrival).await? {
             Taken::Stored(receipt) => answer(receipt, reading),
             Taken::Spooled => {

@@ -53,6 +53,10 @@ enum End {
 pub(super) async fn live(stream: TcpStream, peer: SocketAddr, opened: &Opened) {
     let Opened { door, crowd, connections } = opened;
     let progress = Arc::new(Progress::new(connections.timeouts, crowd.clone()));
+    if !has_begun(&stream, &progress, opened).await {
+        telemetry::HTTP_CUT.of([door.name.into(), "slow".into()]).increment(1);
+        return;
+    }
     let answers = Answers { router: door.router.clone(), peer, progress: progress.clone() };
     let socket = TokioIo::new(Socket::new(stream, progress.clone()));
     let mut connection = http1::Builder::new()
@@ -83,6 +87,28 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, opened: &Opened) {
         progress.answers_itself();
         let socket = connection.into_parts().io.into_inner();
         let _ = timeout(REFUSAL_TIME, refuse(socket, answer)).await;
+    }
+}
+
+/// Waits for the first byte, or for the end of the connection or the service. False if it must end
+/// without one. A silent connection costs little more than its socket.
+async fn has_begun(stream: &TcpStream, progress: &Progress, opened: &Opened) -> bool {
+    let silent = opened.crowd.note_silent();
+    let had_its_time = async {
+        while let Some(deadline) = progress.deadline() {
+            let (Deadline::End(at) | Deadline::Look(at)) = deadline;
+            tokio::time::sleep_until(at).await;
+            if let Deadline::End(_) = deadline {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stream.readable() => true,
+        () = opened.connections.stopping.cancelled() => true,
+        () = silent.must_end() => false,
+        () = had_its_time => false,
     }
 }
 

@@ -1,13 +1,17 @@
 //! Whether a door's connections run out.
 //!
-//! Told by the accept loop, asked by each connection about its own deadline.
+//! Told by the accept loop, asked by each connection about its own deadline. When all connections are
+//! taken, the one that has been silent longest since it was accepted ends to make room for the next.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Once fewer than this part of the connections is free, they run out.
 const LAST_PART: usize = 8;
@@ -19,11 +23,66 @@ pub(super) struct Crowd {
     most: usize,
     /// The system had nothing left for the connection that was to be accepted last.
     is_system_out: Arc<AtomicBool>,
+    silent: Arc<Mutex<SilentConnections>>,
+}
+
+/// Connections that have not sent a byte, in the order in which they were accepted.
+#[derive(Debug, Default)]
+struct SilentConnections {
+    last_number: u64,
+    by_number: BTreeMap<u64, Arc<Notify>>,
+}
+
+/// A connection that has not sent a byte yet, until it is dropped.
+pub(super) struct Silent {
+    number: u64,
+    must_end: Arc<Notify>,
+    crowd: Crowd,
+}
+
+impl Silent {
+    /// Waits until its place is needed.
+    pub(super) async fn must_end(&self) {
+        self.must_end.notified().await;
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.crowd.silent().by_number.remove(&self.number);
+    }
 }
 
 impl Crowd {
     pub(super) fn new(most: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(most)), most, is_system_out: Arc::default() }
+        Self {
+            free: Arc::new(Semaphore::new(most)),
+            most,
+            is_system_out: Arc::default(),
+            silent: Arc::default(),
+        }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, SilentConnections> {
+        // Each change is one call, so a panic elsewhere leaves nothing half done.
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a connection that has not sent a byte yet.
+    pub(super) fn note_silent(&self) -> Silent {
+        let must_end = Arc::new(Notify::new());
+        let mut silent = self.silent();
+        silent.last_number += 1;
+        let number = silent.last_number;
+        silent.by_number.insert(number, must_end.clone());
+        Silent { number, must_end, crowd: self.clone() }
+    }
+
+    /// Ends the connection that has been silent longest, if there is one.
+    pub(super) fn end_longest_silent(&self) {
+        if let Some((_, must_end)) = self.silent().by_number.pop_first() {
+            must_end.notify_one();
+        }
     }
 
     /// Waits for a free connection; `None` never comes, since the semaphore is not closed.
@@ -34,6 +93,11 @@ impl Crowd {
     /// The same without waiting; `None` if all are taken.
     pub(super) fn try_join(&self) -> Option<OwnedSemaphorePermit> {
         self.free.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether all connections are taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.free.available_permits() == 0
     }
 
     /// Notes whether the system had an open file for the last connection.
@@ -51,6 +115,19 @@ impl Crowd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_connection_that_was_silent_longest_ends_first() {
+        let crowd = Crowd::new(3);
+        let [first, second, third] = std::array::from_fn(|_| crowd.note_silent());
+        drop(second);
+        crowd.end_longest_silent();
+        first.must_end().await;
+        crowd.end_longest_silent();
+        third.must_end().await;
+        crowd.end_longest_silent();
+        assert!(crowd.silent().by_number.is_empty());
+    }
 
     #[test]
     fn connections_run_out_before_the_last_is_taken() {

@@ -31,7 +31,8 @@ const RESUBMISSION_BYTES: usize = 8 * 1024 * 1024;
 /// Pages of one job that are put together at once: each holds the job and bodies of it.
 const MAX_PAGES: usize = 4;
 
-/// Large bodies that are unpacked and read at once: it takes a thread and several times the body.
+/// Large bodies that are unpacked and read at once, at most: it takes a thread and several times the
+/// body. Half of the processors are left for everything else.
 const MAX_READINGS: usize = 4;
 
 /// Of every body this much is free, since the cap on connections bounds it: so a usual callback
@@ -77,6 +78,8 @@ pub struct Limits {
     submissions: Arc<Semaphore>,
     pages: Arc<Semaphore>,
     readings: Arc<Semaphore>,
+    /// Bytes of large bodies that are being put on record.
+    recordings: Budget,
     addresses: AddressPlaces,
 }
 
@@ -96,7 +99,8 @@ impl Limits {
             pace: Pace::new(least_rate.bytes_per_second, least_rate.patience),
             submissions: Arc::new(Semaphore::new(MAX_SUBMISSIONS)),
             pages: Arc::new(Semaphore::new(MAX_PAGES)),
-            readings: Arc::new(Semaphore::new(MAX_READINGS)),
+            readings: Arc::new(Semaphore::new(readings())),
+            recordings: Budget::new(config.callbacks.max_body),
             addresses: AddressPlaces::default(),
         }
     }
@@ -137,6 +141,18 @@ impl Limits {
     pub(super) async fn reading(&self) -> Option<Permit> {
         self.readings.clone().acquire_owned().await.ok()
     }
+
+    /// Leave to put a large body on record. The database writes one change after the other: of large
+    /// bodies no more wait there than one of the largest size, so that small ones are soon written.
+    pub(super) async fn recording(&self, bytes: usize) -> Option<Permit> {
+        self.recordings.wait_for_room(bytes).await
+    }
+}
+
+/// How many large bodies are read at once on this machine.
+fn readings() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, MAX_READINGS)
 }
 
 /// Bytes that may be held. Cheap to clone; clones share them.

@@ -67,7 +67,10 @@ pub async fn serve(listener: Listener, door: Door, connections: Connections) -> 
     let opened = Opened { door, crowd, connections };
     let mut last_told: Option<Stopwatch> = None;
     loop {
-        // With all places taken, others wait in the system's queue.
+        // With all places taken, a silent connection makes room, or others wait in the system's queue.
+        if opened.crowd.is_full() {
+            opened.crowd.end_longest_silent();
+        }
         let place = tokio::select! {
             place = opened.crowd.join() => place.ok_or_else(|| io::Error::other("no places"))?,
             () = opened.connections.stopping.cancelled() => break,
