@@ -235,32 +235,21 @@ async fn when_no_tunnel_fits_those_that_were_seen_are_named_with_the_reason() {
 
 #[tokio::test]
 async fn what_answers_in_an_agent_s_place_is_told_as_what_it_is() {
-    use axum::{http::header, response::IntoResponse};
-    let of = |status: u16, kind: &'static str, body: &'static str| {
+    let page = "<html></html>";
+    for (status, kind, body, said) in [
+        (302, "text/plain", "", "a redirect (status 302)"),
+        (200, "text/html; charset=utf-8", page, "a web page (HTML, status 200)"),
+        (404, "text/html", page, "a web page (HTML, status 404)"),
+        (200, "application/json", "null", "JSON without a list of tunnels"),
+        (200, "application/json", r#"{"tunnels":null}"#, "JSON without a list of tunnels"),
+        (200, "application/json", "[]", "JSON without a list of tunnels"),
+        (200, "application/json", "", "an empty body"),
+        (200, "application/json", r#"{"tunnels": ["#, "what is not JSON"),
+        (403, "text/plain", "no", "status 403"),
+    ] {
         let status = StatusCode::from_u16(status).expect("a status");
-        (status, [(header::CONTENT_TYPE, kind)], body).into_response()
-    };
-    let answers: [(
-        fn(
-            &dyn Fn(u16, &'static str, &'static str) -> axum::response::Response,
-        ) -> axum::response::Response,
-        &str,
-    ); 9] = [
-        (|of| of(302, "text/plain", ""), "a redirect (status 302)"),
-        (
-            |of| of(200, "text/html; charset=utf-8", "<html></html>"),
-            "a web page (HTML, status 200)",
-        ),
-        (|of| of(404, "text/html", "<html></html>"), "a web page (HTML, status 404)"),
-        (|of| of(200, "application/json", "null"), "JSON without a list of tunnels"),
-        (|of| of(200, "application/json", r#"{"tunnels":null}"#), "JSON without a list of tunnels"),
-        (|of| of(200, "application/json", "[]"), "JSON without a list of tunnels"),
-        (|of| of(200, "application/json", ""), "an empty body"),
-        (|of| of(200, "application/json", "{\"tunnels\": ["), "what is not JSON"),
-        (|of| of(403, "text/plain", "no"), "status 403"),
-    ];
-    for (answer, said) in answers {
-        let router = Router::new().fallback(move || async move { answer(&of) });
+        let answer = (status, [(axum::http::header::CONTENT_TYPE, kind)], body);
+        let router = Router::new().fallback(async move || answer);
         let service = with_agent(&serve(router).await).await;
         let problem = service.submit(&ready_job()).await.problem(503, "public-url-unknown");
         let detail = text(&problem["detail"]);

@@ -291,7 +291,7 @@ async fn a_relay_that_a_person_orders_again_goes_at_once_though_its_target_is_pa
     order(&paused[1]).await;
     // Many at once are one probe, and the others wait for what it finds.
     let before = receiver.received().len();
-    let all = service.post("/v1/relays/resend", r#"{"state":"paused"}"#).await.expect(200);
+    let all = service.post("/v1/relays/resend", r#"{"state":"paused"}"#).await.expect(202);
     assert_eq!(all.json()["relays"], 30);
     wait_for("the probe", async || (receiver.received().len() > before).then_some(())).await;
     wait_for("the pause", async || {
