@@ -30,6 +30,7 @@ shutdown_grace = "10s"
 max_connections = 4096
 header_timeout = "10s"
 idle_timeout = "15s"
+keep_alive = "75s"
 body_timeout = "60s"
 [callbacks]
 listen = "127.0.0.1:8085"
@@ -142,6 +143,8 @@ fn the_example_alone_gives_the_defaults() {
     assert_eq!(config.service.max_connections, 4096);
     assert_eq!(config.service.header_timeout, Duration::from_secs(10));
     assert_eq!(config.service.idle_timeout, Duration::from_secs(15));
+    // Load balancers keep connections for 60 s, and answer 502 when theirs is cut before.
+    assert_eq!(config.service.keep_alive, Duration::from_secs(75));
     assert_eq!(config.service.body_timeout, Duration::from_secs(60));
     assert_eq!(config.callbacks.listen, address("127.0.0.1:8085"));
     assert_eq!(config.callbacks.public_url, PublicUrlSetting::Ngrok);

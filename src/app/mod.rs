@@ -189,12 +189,13 @@ impl App {
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
         let intake = Arc::new(intake(&config, &clock, store.clone())?);
-        let public_url = PublicUrl::new(&config.callbacks, port, outbound.clone());
         let prober = Prober {
             outbound: outbound.clone(),
             signing_key: store.signing_key(),
             max_body: config.callbacks.max_body,
         };
+        let (callbacks, proof) = (&config.callbacks, Arc::new(prober.clone()));
+        let public_url = PublicUrl::proved_by(callbacks, port, outbound.clone(), proof);
         let blobs = config.mirror.store.as_deref().map(open_files).transpose()?;
         let eraser = Eraser {
             store: store.clone(),
@@ -248,11 +249,6 @@ impl App {
         let api = listen::reached_from_here(self.listeners.api()?);
         let path = self.context.sign_in_link.make(self.context.clock.now());
         Ok(format!("http://{api}{path}"))
-    }
-
-    /// The address that the Engine calls back on, or why there is none.
-    pub fn public_url(&self) -> &PublicUrl {
-        &self.context.public_url
     }
 
     /// Every route that the doors serve.

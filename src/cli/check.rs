@@ -3,7 +3,7 @@
 //! It works beside the running service and without it. The invariants: no job is posted, no token
 //! shown, no schema changed; what fails is told in one line with what to do.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use url::Url;
@@ -222,21 +222,34 @@ async fn check_public_url(
         },
     };
     let listen = door.as_ref().map_or(config.callbacks.listen, ProbeDoor::address);
-    let public_url = PublicUrl::new(&config.callbacks, listen.port(), outbound.clone());
     let max_body = config.callbacks.max_body;
     let prober = Prober { outbound: outbound.clone(), signing_key, max_body };
-    let finding = Doctor::new(prober, public_url, Clock::system()).examine().await;
+    let (port, proof) = (listen.port(), Arc::new(prober.clone()));
+    let public_url = PublicUrl::proved_by(&config.callbacks, port, outbound.clone(), proof);
+    let finding = Doctor::new(prober, public_url, Clock::system()).examine_in_full().await;
     let to = if is_running { "the running service" } else { "callbacks.listen" };
     let url = finding.url.as_deref().map(outbound::redact);
     let url = url.map(|url| url.trim_end_matches('/').to_owned());
     match (url, finding.fault) {
         (Some(url), None) => {
-            report.add(Mark::Ok, NAME, format!("{url} leads to {to}, large bodies too"));
+            let bytes = shown_size(finding.bytes);
+            report.add(Mark::Ok, NAME, format!("{url} leads to {to}, bodies up to {bytes}"));
         }
         (Some(url), Some(fault)) => report.add(Mark::Failed, NAME, format!("{url}: {fault}")),
         (None, fault) => {
             let fault = fault.map(|fault| fault.to_string()).unwrap_or_default();
             report.add(Mark::Failed, NAME, fault);
         }
+    }
+}
+
+/// Bytes as the settings write them, where they are a whole number of something.
+fn shown_size(bytes: usize) -> String {
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+    match bytes {
+        _ if bytes >= MIB && bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
+        _ if bytes >= KIB && bytes.is_multiple_of(KIB) => format!("{} KiB", bytes / KIB),
+        _ => format!("{bytes} bytes"),
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     app::{App, LINK_LIFETIME, Listeners},
     clock::Clock,
-    config::{Config, PublicUrlSetting},
+    config::Config,
     telemetry,
 };
 
@@ -39,12 +39,8 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     {
         tracing::warn!("{warning}");
     }
-    let is_ngrok = config.callbacks.public_url == PublicUrlSetting::Ngrok;
     let app = App::build(config, listeners, Clock::system()).await?;
     app.prove_files().await?;
-    if is_ngrok && let Err(unknown) = app.public_url().current().await {
-        tracing::warn!("{unknown}; until then submissions are refused");
-    }
     if let Some(file) = app.key_file() {
         let link = app.sign_in_link()?;
         let minutes = LINK_LIFETIME.as_secs() / 60;

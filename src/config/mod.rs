@@ -135,9 +135,12 @@ pub struct ServiceConfig {
     /// For the head of a request.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub header_timeout: Duration,
-    /// Between two requests of a connection, and between two pieces of a body.
+    /// Between two pieces of a body.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub idle_timeout: Duration,
+    /// Between two requests of a connection.
+    #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
+    pub keep_alive: Duration,
     /// For a body as a whole, and for the next piece of an answer to be taken.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub body_timeout: Duration,

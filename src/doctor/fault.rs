@@ -45,8 +45,8 @@ pub enum Fault {
     )]
     Login { status: u16 },
     #[error(
-        "a body of {bytes} bytes is refused on the way (413): raise the proxy's limit to \
-         callbacks.max_body (nginx: client_max_body_size)"
+        "a body of {bytes} bytes is refused on the way (413), though smaller ones may pass: raise \
+         the proxy's limit to callbacks.max_body (nginx: client_max_body_size)"
     )]
     TooLarge { bytes: usize },
     #[error(

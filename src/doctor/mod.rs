@@ -16,13 +16,18 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 pub use self::{
     connection::{Trouble, reach},
     fault::Fault,
     probe::Prober,
 };
-use crate::{clock::Clock, outbound, public_url::PublicUrl};
+use crate::{
+    clock::{self, Clock},
+    outbound,
+    public_url::PublicUrl,
+};
 
 /// Between two examinations while all is well.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -30,12 +35,18 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// While it is not: results are being lost on their way, and someone may be mending it.
 const SHORT_PAUSE: Duration = Duration::from_secs(10);
 
+/// Between two probes with a body of the largest size, which costs more; and while one is lost.
+const LARGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+const LARGEST_SHORT_PAUSE: Duration = Duration::from_secs(10 * 60);
+
 /// What one examination found.
 #[derive(Clone, Debug)]
 pub struct Finding {
     /// `None` while it is unknown.
     pub url: Option<String>,
     pub checked_at: Timestamp,
+    /// Bodies up to this many bytes arrive here, as far as it was proved; 0 if none does.
+    pub bytes: usize,
     /// `None`: what is sent to the public URL arrives here.
     pub fault: Option<Fault>,
 }
@@ -48,54 +59,128 @@ struct Shared {
     prober: Prober,
     public_url: PublicUrl,
     clock: Clock,
+    last: watch::Sender<Option<Finding>>,
     memory: Mutex<Memory>,
 }
 
 #[derive(Default)]
 struct Memory {
-    last: Option<Finding>,
     /// The last URL that was known: an agent that is restarted names none in between.
     url: Option<String>,
+    /// What became of the last body of the largest size.
+    largest: Option<Finding>,
 }
 
 impl Doctor {
     pub fn new(prober: Prober, public_url: PublicUrl, clock: Clock) -> Self {
-        let memory = Mutex::default();
-        Self(Arc::new(Shared { prober, public_url, clock, memory }))
+        let (last, memory) = (watch::Sender::new(None), Mutex::default());
+        Self(Arc::new(Shared { prober, public_url, clock, last, memory }))
     }
 
     /// What the last examination found; `None` before the first.
     pub fn last(&self) -> Option<Finding> {
-        self.memory().last.clone()
+        self.0.last.borrow().clone()
+    }
+
+    /// What was found of this URL; one that was not examined yet is waited for up to `patience`,
+    /// and then `None`.
+    pub async fn found(&self, url: &str, patience: Duration) -> Option<Finding> {
+        let is_of_url = |finding: &Option<Finding>| {
+            finding.as_ref().is_some_and(|finding| finding.url.as_deref() == Some(url))
+        };
+        let mut last = self.0.last.subscribe();
+        let found = tokio::time::timeout(patience, last.wait_for(is_of_url)).await;
+        found.ok()?.ok()?.clone()
     }
 
     /// Examines the public URL once, keeps what it finds, and logs what is new about it.
     pub async fn examine(&self) -> Finding {
-        let (url, fault) = match self.0.public_url.current().await {
-            Ok(url) => {
-                let fault = self.0.prober.probe(&url).await.err();
-                (Some(url), fault)
-            }
-            Err(unknown) => (None, Some(Fault::Unknown(unknown.to_string()))),
-        };
-        let finding = Finding { url, checked_at: self.0.clock.now(), fault };
+        let finding = self.probe().await;
         self.remember(finding.clone());
         finding
     }
 
-    /// Examines again and again, for ever; the first time at once.
+    /// The same with a body of the largest size too.
+    pub async fn examine_in_full(&self) -> Finding {
+        let finding = self.probe_largest(self.probe().await).await;
+        self.remember(finding.clone());
+        finding
+    }
+
+    /// Examines again and again, for ever: at once, after each pause, and when the URL is another.
     pub async fn run(&self) {
+        let mut known = self.0.public_url.watch();
         loop {
-            let finding = self.examine().await;
+            let finding = self.turn().await;
+            if *known.borrow_and_update() != finding.url {
+                continue;
+            }
             let pause = if finding.fault.is_none() { PAUSE } else { SHORT_PAUSE };
-            self.0.clock.sleep(pause).await;
+            tokio::select! {
+                () = self.0.clock.sleep(pause) => {}
+                _ = known.changed() => {}
+            }
         }
     }
 
+    /// Examines once, now and then with a body of the largest size. One that was lost counts until
+    /// another one arrives.
+    async fn turn(&self) -> Finding {
+        let mut finding = self.probe().await;
+        if finding.fault.is_none() {
+            let largest = self.memory().largest.clone().filter(|last| last.url == finding.url);
+            let is_due = match &largest {
+                Some(last) => {
+                    let pause = match last.fault {
+                        None => LARGEST_PAUSE,
+                        Some(_) => LARGEST_SHORT_PAUSE,
+                    };
+                    finding.checked_at >= clock::add(last.checked_at, pause)
+                }
+                // A service that has just started is not kept waiting for it.
+                None => self.last().is_some_and(|last| last.url == finding.url),
+            };
+            finding = match largest {
+                _ if is_due => self.probe_largest(finding).await,
+                Some(last) => Finding { bytes: last.bytes, fault: last.fault, ..finding },
+                None => finding,
+            };
+        }
+        self.remember(finding.clone());
+        finding
+    }
+
+    async fn probe(&self) -> Finding {
+        let (url, proved) = match self.0.public_url.current().await {
+            Ok(url) => {
+                let proved = self.0.prober.probe(&url).await;
+                (Some(url), proved)
+            }
+            Err(unknown) => (None, Err(Fault::Unknown(unknown.to_string()))),
+        };
+        let checked_at = self.0.clock.now();
+        match proved {
+            Ok(bytes) => Finding { url, checked_at, bytes, fault: None },
+            Err(fault) => Finding { url, checked_at, bytes: 0, fault: Some(fault) },
+        }
+    }
+
+    /// Goes on from a finding without a fault.
+    async fn probe_largest(&self, finding: Finding) -> Finding {
+        let (Some(url), None) = (&finding.url, &finding.fault) else { return finding };
+        let largest = match self.0.prober.probe_largest(url).await {
+            Ok(bytes) => Finding { bytes, ..finding },
+            // Too much was received at that moment, as it is with any body.
+            Err(Fault::Problem { status: 503, .. }) => return finding,
+            Err(fault) => Finding { fault: Some(fault), ..finding },
+        };
+        self.memory().largest = Some(largest.clone());
+        largest
+    }
+
     fn remember(&self, finding: Finding) {
-        let mut memory = self.memory();
         if let Some(new) = &finding.url {
-            let old = memory.url.replace(new.clone()).filter(|old| old != new);
+            let old = self.memory().url.replace(new.clone()).filter(|old| old != new);
             if let Some(old) = old {
                 let (old, new) = (outbound::redact(&old), outbound::redact(new));
                 tracing::warn!(
@@ -105,14 +190,20 @@ impl Doctor {
                 );
             }
         }
-        let before = memory.last.replace(finding.clone()).and_then(|last| last.fault);
-        if before == finding.fault {
+        let last = self.0.last.send_replace(Some(finding.clone()));
+        if last.and_then(|last| last.fault) == finding.fault {
             return;
         }
         let url = finding.url.as_deref().map(outbound::redact).unwrap_or_default();
         match finding.fault {
+            Some(Fault::Unknown(why)) => {
+                tracing::warn!("{why}; until then submissions are refused");
+            }
             Some(fault) => tracing::warn!(url, "the public URL does not lead here: {fault}"),
-            None => tracing::info!(url, "the public URL leads here again"),
+            None => {
+                let bytes = finding.bytes;
+                tracing::info!(url, "the public URL leads here again, bodies up to {bytes} bytes");
+            }
         }
     }
 

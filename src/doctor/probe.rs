@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::{
     Response, StatusCode,
     header::{CONTENT_TYPE, LOCATION},
@@ -17,13 +19,18 @@ use super::{Fault, Trouble, connection};
 use crate::{
     domain::signature,
     outbound::{self, Outbound},
+    public_url::Prove,
 };
 
-/// For both bodies together. A callback's sender may give up no later.
+/// For the small and the large body together. A callback's sender may give up no later.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// Of the large body: the limit that proxies set by themselves (nginx: 1 MiB).
-const LARGE_BYTES: usize = 1024 * 1024;
+/// For a body of the largest size, which may have to leave through a narrow line.
+const LARGEST_TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Of the large body: above the limit that proxies set by themselves. nginx (`client_max_body_size
+/// 1m`) refuses what is larger than 1 MiB, and takes 1 MiB itself.
+const LARGE_BYTES: usize = 1024 * 1024 + 64 * 1024;
 
 /// Of the small one, at least: the nonce and what stands around it.
 const SMALL_BYTES: usize = 128;
@@ -49,6 +56,14 @@ pub struct Prober {
     pub max_body: usize,
 }
 
+#[async_trait]
+impl Prove for Prober {
+    async fn prove(&self, public_url: &str) -> Result<(), String> {
+        let sent = self.send_all(public_url, &[SMALL_BYTES], TIME_LIMIT).await;
+        sent.map(drop).map_err(|fault| fault.to_string())
+    }
+}
+
 /// The fields of any answer that could be a finishline's.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -60,38 +75,62 @@ struct Answer {
 }
 
 impl Prober {
-    /// Whether a small and a large body that are sent to this public URL arrive here.
+    /// Sends a small and a large body to this public URL; answers the size of the larger one, in
+    /// bytes, if both arrive here.
     ///
     /// # Errors
     /// What is wrong with the public URL.
-    pub async fn probe(&self, public_url: &str) -> Result<(), Fault> {
+    pub async fn probe(&self, public_url: &str) -> Result<usize, Fault> {
+        let large = LARGE_BYTES.min(self.max_body).max(SMALL_BYTES);
+        self.send_all(public_url, &[SMALL_BYTES, large], TIME_LIMIT).await
+    }
+
+    /// Sends a body of the largest size that this instance takes; answers that size, in bytes, if
+    /// it arrives here.
+    ///
+    /// # Errors
+    /// What is wrong with the public URL.
+    pub async fn probe_largest(&self, public_url: &str) -> Result<usize, Fault> {
+        let largest = self.max_body.max(SMALL_BYTES);
+        self.send_all(public_url, &[largest], LARGEST_TIME_LIMIT).await
+    }
+
+    async fn send_all(
+        &self,
+        public_url: &str,
+        sizes: &[usize],
+        limit: Duration,
+    ) -> Result<usize, Fault> {
         let mut bytes = SMALL_BYTES;
-        let both = async {
-            self.send(public_url, bytes).await?;
-            bytes = LARGE_BYTES.min(self.max_body).max(SMALL_BYTES);
-            self.send(public_url, bytes).await
+        let all = async {
+            for size in sizes {
+                bytes = *size;
+                self.send(public_url, bytes, limit).await?;
+            }
+            Ok(bytes)
         };
-        let in_time = tokio::time::timeout(TIME_LIMIT, both).await;
-        let slow = |_| Err(Fault::NoAnswer { trouble: Trouble::Slow(TIME_LIMIT), bytes });
+        let in_time = tokio::time::timeout(limit, all).await;
+        let slow = |_| Err(Fault::NoAnswer { trouble: Trouble::Slow(limit), bytes });
         in_time.unwrap_or_else(slow)
     }
 
-    async fn send(&self, public_url: &str, bytes: usize) -> Result<(), Fault> {
+    async fn send(&self, public_url: &str, bytes: usize, limit: Duration) -> Result<(), Fault> {
         let no_answer = |trouble| Fault::NoAnswer { trouble, bytes };
         let id = signature::PROBE_ID;
         let signature = signature::sign(&self.signing_key, id);
         let url = Url::parse(&format!("{public_url}/callbacks/{id}/{signature}"))
             .map_err(|_| no_answer(Trouble::Name))?;
         connection::resolve(&url).await.map_err(no_answer)?;
-        let body = body(bytes);
+        // Held once, however large: what is sent shares it.
+        let body = Bytes::from(body(bytes));
         let request = self.outbound.configured().post(url).body(body.clone());
         let response = request.header(CONTENT_TYPE, "application/json").send().await;
         let response =
-            response.map_err(|error| no_answer(Trouble::of(&error, &self.outbound, TIME_LIMIT)))?;
+            response.map_err(|error| no_answer(Trouble::of(&error, &self.outbound, limit)))?;
         self.judge(response, &body).await
     }
 
-    async fn judge(&self, response: Response, body: &str) -> Result<(), Fault> {
+    async fn judge(&self, response: Response, body: &[u8]) -> Result<(), Fault> {
         let code = response.status();
         let status = code.as_u16();
         let header = |name: &str| {
@@ -111,7 +150,7 @@ impl Prober {
         let text = outbound::read_capped(response, MAX_ANSWER_BYTES).await.unwrap_or_default();
         let answer: Answer = serde_json::from_slice(&text).unwrap_or_default();
         if answer.outcome == "probe" {
-            let is_ours = signature::is_proof(&self.signing_key, body.as_bytes(), &answer.proof);
+            let is_ours = signature::is_proof(&self.signing_key, body, &answer.proof);
             return if is_ours { Ok(()) } else { Err(Fault::OtherInstance) };
         }
         if let Some(code) = answer.kind.strip_prefix(PROBLEM_PREFIX) {

@@ -343,7 +343,7 @@ async fn read_arrival(
             Some(address) => (Addressee::Job(address.id), None),
             None => {
                 let id = engine_job_id(&body, &id_pointers);
-                (Addressee::Inbox(inbox_key(id.as_deref(), &sha256)), id)
+                (Addressee::of_inbox(id.as_deref(), &sha256), id)
             }
         };
         let arrival = Arrival {
@@ -368,7 +368,7 @@ async fn read_arrival(
         read()?
     };
     if let Some(engine_job_id) = engine_job_id {
-        // While the database refuses, it is taken for a job that was submitted elsewhere.
+        // While the database refuses, this is found out when the spool is taken in.
         let ours = context.store.job_of_engine(&engine_job_id).await.unwrap_or(None);
         arrival.addressee = ours.map_or(arrival.addressee, Addressee::Job);
     }
@@ -377,14 +377,6 @@ async fn read_arrival(
 
 fn engine_job_id(body: &[u8], id_pointers: &[String]) -> Option<String> {
     result::engine_job_id(json::parse(body).ok()?, id_pointers)
-}
-
-/// What an inbox job is found again by: the Engine's id where the body has one, else the body.
-fn inbox_key(engine_job_id: Option<&str>, sha256: &[u8; 32]) -> [u8; 32] {
-    match engine_job_id {
-        Some(id) => Sha256::digest(format!("engine-job:{id}")).into(),
-        None => *sha256,
-    }
 }
 
 /// What is taken out of headers: what would let somebody in at our doors.

@@ -64,11 +64,7 @@ use axum::{
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::{
-    catch_panic::CatchPanicLayer,
-    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
-    trace::TraceLayer,
-};
+use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use self::{error::Problem, feed::Feed, routes::Routes};
 pub use self::{
@@ -236,9 +232,7 @@ fn observed(routes: Routes, context: Context) -> Router {
         .layer(from_fn(observe::refuse_large_head))
         .layer(from_fn_with_state(labels, observe::measure))
         .layer(TraceLayer::new_for_http().make_span_with(observe::span).on_failure(()))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        .layer(from_fn(observe::drop_odd_request_id))
+        .layer(from_fn(observe::name_request))
         .layer(map_response(headers::completed))
         .with_state(context)
 }

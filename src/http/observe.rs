@@ -13,6 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tracing::Span;
+use uuid::Uuid;
 
 use super::{error::Problem, progress::MAX_HEAD_BYTES, routes::RouteLabels};
 use crate::{
@@ -34,15 +35,31 @@ const MAX_HEADERS: usize = 100;
 /// What a header has beside its name and value: colon, space and line break.
 const HEADER_SIGNS: usize = 4;
 
-pub(super) async fn drop_odd_request_id(mut request: Request, next: Next) -> Response {
-    let is_plain = |value: &HeaderValue| {
-        let bytes = value.as_bytes();
-        (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
-    };
-    if !request.headers().get(REQUEST_ID).is_some_and(is_plain) {
-        request.headers_mut().remove(REQUEST_ID);
+/// What a request is called in the log and in its answer.
+#[derive(Clone)]
+struct RequestId(HeaderValue);
+
+impl RequestId {
+    fn of(request: &Request) -> Self {
+        let is_plain = |value: &&HeaderValue| {
+            let bytes = value.as_bytes();
+            (1..=MAX_REQUEST_ID).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+        };
+        let given = request.headers().get(REQUEST_ID).filter(is_plain);
+        Self(given.cloned().unwrap_or_else(|| {
+            let new = Uuid::now_v7().to_string();
+            HeaderValue::from_str(&new).expect("letters, digits and hyphens")
+        }))
     }
-    next.run(request).await
+}
+
+/// Names the request. Its headers stay as they were sent, since deliveries show them.
+pub(super) async fn name_request(mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(&request);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id.0);
+    response
 }
 
 /// Nothing is kept or passed on of a head beyond what any honest sender needs.
@@ -61,7 +78,7 @@ pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response 
 }
 
 pub(super) fn span(request: &Request) -> Span {
-    let id = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.0.to_str().ok());
     tracing::info_span!(
         "request",
         method = method(request.method()).as_str(),

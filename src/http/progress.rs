@@ -39,7 +39,8 @@ const LAST_CALL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     head: Duration,
-    idle: Duration,
+    /// Between two requests.
+    keep_alive: Duration,
     /// For a body that is still sent after its answer, and for taking the next piece of an answer.
     body: Duration,
     /// For taking answers as a whole.
@@ -51,7 +52,7 @@ impl Timeouts {
         let least = config.least_rate;
         Self {
             head: config.header_timeout,
-            idle: config.idle_timeout,
+            keep_alive: config.keep_alive,
             body: config.body_timeout,
             reader: Pace::new(least.bytes_per_second, least.patience),
         }
@@ -174,7 +175,7 @@ impl Progress {
                 let own = state.since.when(self.timeouts.head);
                 Some(stop.map_or(own, |stop| own.min(stop)))
             }
-            (Phase::Idle, None) => Some(state.since.when(self.timeouts.idle)),
+            (Phase::Idle, None) => Some(state.since.when(self.timeouts.keep_alive)),
         }
     }
 

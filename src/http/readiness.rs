@@ -122,18 +122,25 @@ async fn probe(context: &Context) -> Finding {
     Finding { database, public_url: reachability(context).await }
 }
 
-/// The public URL as the doctor found it last; one that it has not examined yet counts as fine.
+/// The public URL as the doctor found it last. One that has just changed, or at the start, is
+/// examined at once; until it is proved it does not count as fine.
 async fn reachability(context: &Context) -> Value {
     let url = match context.public_url.current().await {
         Ok(url) => url,
         Err(unknown) => return json!({ "ok": false, "detail": unknown.to_string() }),
     };
-    match context.doctor.last().filter(|finding| finding.url.as_ref() == Some(&url)) {
-        None => json!({ "ok": true, "url": url, "checkedAt": null }),
+    match context.doctor.found(&url, PROBE_PATIENCE).await {
+        None => json!({
+            "ok": false,
+            "url": url,
+            "checkedAt": null,
+            "detail": "it is being examined, and not proved yet",
+        }),
         Some(finding) => json!({
             "ok": finding.fault.is_none(),
             "url": url,
             "checkedAt": time::render(finding.checked_at),
+            "bodiesUpTo": finding.bytes,
             "detail": finding.fault.map(|fault| fault.to_string()),
         }),
     }

@@ -25,6 +25,18 @@ pub enum Addressee {
     Inbox([u8; 32]),
 }
 
+impl Addressee {
+    /// The inbox job that a body is for: by the Engine's id where the body has one, else by itself.
+    pub fn of_inbox(engine_job_id: Option<&str>, sha256: &[u8; 32]) -> Self {
+        Self::Inbox(engine_job_id.map_or(*sha256, inbox_key))
+    }
+}
+
+/// What the inbox job with this id of the Engine's is found again by.
+pub fn inbox_key(engine_job_id: &str) -> [u8; 32] {
+    Sha256::digest(format!("engine-job:{engine_job_id}")).into()
+}
+
 /// A body that was received, read and digested, to be put on record.
 #[derive(Clone, Debug)]
 pub struct Arrival {

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use self::{
-    arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled},
+    arrival::{Addressee, Arrival, Receipt, SpoolMark, Spooled, inbox_key},
     sessions::{SessionStore, SignedOut},
 };
 use crate::domain::{

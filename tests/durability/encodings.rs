@@ -210,6 +210,50 @@ async fn headers_are_kept_and_credentials_only_by_name() {
     }
 }
 
+/// Ours name a request too: neither the name that we make nor that we leave one out may show.
+#[tokio::test]
+async fn a_delivery_shows_the_headers_that_were_sent_and_no_others() {
+    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", "a-long-inbox-secret-0123456789");
+    let service = setup.start().await;
+    let long = "y".repeat(200);
+    for (number, ids) in [
+        vec![],
+        vec!["engine-request-1"],
+        vec!["with spaces in it"],
+        vec![long.as_str()],
+        vec!["one", "two"],
+        vec!["caf\u{e9}"],
+        vec![""],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (id, url) = running_job(&service).await;
+        let inbox = format!("{}/inbox/a-long-inbox-secret-0123456789", service.callbacks);
+        let of_inbox = format!(r#"{{"jobId":"elsewhere-{number}","success":true}}"#);
+        for (url, body) in [(&url, r#"{"success":true}"#), (&inbox, &of_inbox)] {
+            let mut sent = vec![("host", "engine.example"), ("connection", "close")];
+            sent.extend(ids.iter().map(|id| ("x-request-id", *id)));
+            let length = body.len().to_string();
+            sent.extend([("zz-first", "1"), ("content-length", &length), ("aa-last", "2")]);
+            let lines: Vec<String> =
+                sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let path = url::Url::parse(url).expect("an address").path().to_owned();
+            let mut wire = Wire::to(url).await;
+            wire.send(format!("POST {path} HTTP/1.1\r\n{}\r\n{body}", lines.concat())).await;
+            let answer = wire.rest().await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            assert!(answer.to_lowercase().contains("\r\nx-request-id: "), "{answer}");
+            let job = match url == &inbox {
+                false => id.clone(),
+                true => text(&service.jobs().await[0]["id"]).to_owned(),
+            };
+            let delivery = &service.deliveries(&job).await[0];
+            assert_eq!(delivery["headers"], json!(sent), "{ids:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_source_address_and_the_arrival_are_kept() {
     let start = "2026-03-01T12:00:00.123Z".parse().expect("a time");

@@ -4,7 +4,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{evidence::*, support::*};
+use crate::{
+    evidence::*,
+    failing_store::{FailingStore, Failure, Plan},
+    support::*,
+};
 
 const SECRET: &str = "a-long-inbox-secret-0123456789";
 
@@ -184,4 +188,106 @@ async fn a_body_with_the_engine_s_id_of_a_submitted_job_belongs_to_that_job() {
     let job = service.job(id).await;
     assert_eq!((&job["status"], &job["deliveries"]), (&json!("succeeded"), &json!(2)));
     assert_eq!(service.get(&format!("/v1/jobs/{id}/result")).await.body, body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spooled_body_of_a_submitted_job_belongs_to_it_too() {
+    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", SECRET);
+    let (setup, store) = FailingStore::in_setup(setup);
+    let (service, store) = (setup.start().await, store());
+    let url = format!("{}/inbox/{SECRET}", service.callbacks);
+    let job = service.submitted(&ready_job()).await;
+    let id = text(&job["id"]);
+    let body = json!({"jobId": job["engineJobId"], "success": true}).to_string();
+    store.fail(Plan::always(Failure::Unavailable));
+    assert_eq!(service.outcome(&url, body.clone()).await, "spooled");
+    store.heal();
+    let job = service.job_with_status(id, "succeeded").await;
+    assert_eq!((&job["deliveries"], service.jobs().await.len()), (&json!(1), 1));
+    assert_eq!(service.get(&format!("/v1/jobs/{id}/result")).await.body, body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_after_the_result_of_a_submitted_job_is_evidence() {
+    let (service, url) = service_with_inbox().await;
+    let job = service.submitted(&ready_job()).await;
+    let id = text(&job["id"]);
+    let of = |success: bool| json!({"jobId": job["engineJobId"], "success": success}).to_string();
+    assert_eq!(service.outcome(&service.callback_url(id), of(true)).await, "stored");
+    assert_eq!(service.outcome(&url, of(true)).await, "duplicate");
+    assert_eq!(service.outcome(&url, of(false)).await, "conflict");
+    let shown = service.job(id).await;
+    assert_eq!((&shown["status"], &shown["deliveries"]), (&json!("succeeded"), &json!(2)));
+    assert_eq!(service.jobs().await.len(), 1);
+    // Erased, it is not made again by way of the inbox.
+    service.delete(&format!("/v1/jobs/{id}")).await.expect(200);
+    for body in [of(true), of(false)] {
+        service.post_to(&url, body).await.problem(410, "gone");
+    }
+    assert!(service.jobs().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_id_that_two_submitted_jobs_have_names_neither() {
+    let engine = axum::Router::new().fallback(async || r#"{"jobId":"the-same"}"#);
+    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", SECRET);
+    let setup = setup.set("ENGINE__BASE_URL", format!("{}/24.06", serve(engine).await));
+    let service = setup.set("ENGINE__AUTH__TOKEN_URL", "").start().await;
+    let url = format!("{}/inbox/{SECRET}", service.callbacks);
+    let (first, second) =
+        (service.submitted(&ready_job()).await, service.submitted(&ready_job()).await);
+    let body = r#"{"jobId":"the-same","success":true}"#;
+    assert_eq!(service.outcome(&url, body).await, "stored");
+    assert_eq!(service.outcome(&url, body).await, "duplicate");
+    for job in [first, second] {
+        assert_eq!(
+            service.job(text(&job["id"])).await["status"],
+            "submitted",
+            "nothing is guessed"
+        );
+    }
+    let jobs = service.jobs().await;
+    assert_eq!((jobs.len(), &jobs[0]["origin"]), (3, &json!("inbox")), "and nothing is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_is_faster_than_the_engine_s_reply_finishes_its_job_all_the_same() {
+    let replies = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let held = replies.clone();
+    let engine = axum::Router::new().fallback(async move || {
+        held.acquire().await.expect("not closed").forget();
+        r#"{"jobId":"engine-1"}"#
+    });
+    let setup = Setup::new().set("CALLBACKS__INBOX_SECRET", SECRET);
+    let setup = setup.set("ENGINE__BASE_URL", format!("{}/24.06", serve(engine).await));
+    let service = setup.set("ENGINE__AUTH__TOKEN_URL", "").start().await;
+    let url = format!("{}/inbox/{SECRET}", service.callbacks);
+    let result = r#"{"jobId":"engine-1","success":true}"#;
+    let body = ready_job();
+    let (submitted, made) = tokio::join!(service.submitted(&body), async {
+        wait_for("the job to be on record", async || service.jobs().await.pop()).await;
+        assert_eq!(
+            service.outcome(&url, r#"{"jobId":"engine-1","state":"running"}"#).await,
+            "unrecognised"
+        );
+        assert_eq!(service.outcome(&url, result).await, "stored");
+        let jobs = service.jobs().await;
+        assert_eq!(jobs.len(), 2, "nobody can know yet");
+        replies.add_permits(1);
+        text(&jobs[0]["id"]).to_owned()
+    });
+    let id = text(&submitted["id"]);
+    assert_eq!(
+        (&submitted["status"], &submitted["engineJobId"]),
+        (&json!("succeeded"), &json!("engine-1"))
+    );
+    let job = service.job(id).await;
+    assert_eq!((&job["status"], &job["deliveries"]), (&json!("succeeded"), &json!(2)));
+    assert_eq!(service.get(&format!("/v1/jobs/{id}/result")).await.body, result);
+    assert_eq!(service.jobs().await.len(), 1, "no second job is left");
+    service.get(&format!("/v1/jobs/{made}")).await.problem(410, "gone");
+    assert_eq!(service.outcome(&url, result).await, "duplicate");
+    let (mut database, leftover) =
+        (connect(&service.database).await, "select count(*) from deliveries");
+    assert_eq!(count(&mut database, leftover).await, 2);
 }

@@ -75,7 +75,7 @@ async fn beside_a_stopped_service_the_database_is_written_for_real() {
     let ended = check(folder.path(), &settings).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     expect(&ended, "database", "ok", "takes writes; no service is running on it");
-    expect(&ended, "public URL", "ok", "leads to callbacks.listen, large bodies too");
+    expect(&ended, "public URL", "ok", "leads to callbacks.listen, bodies up to 16 MiB");
     assert!(fs::read(database(folder.path())).unwrap() != before);
     simulator.stop().await;
 }

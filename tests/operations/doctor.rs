@@ -3,7 +3,10 @@
 use std::{
     io::Write as _,
     net::TcpListener as StdListener,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use super::support::{Service, client, free_address, serve, settings};
 
 const KEY: [u8; 32] = [7; 32];
-const LARGE_BYTES: usize = 1024 * 1024;
+const MIB: usize = 1024 * 1024;
 
 /// What the doctor of an instance with this key finds at `public_url`.
 async fn examine(public_url: &str, signing_key: [u8; 32]) -> Option<Fault> {
@@ -166,16 +169,110 @@ async fn a_door_of_the_api_is_not_taken_for_the_callbacks() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_large_bodies_is_found_though_small_ones_pass() {
-    let limited = |body: axum::body::Bytes| async move {
-        if body.len() >= LARGE_BYTES {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
-        }
-        Ok(json!({ "outcome": "probe", "proof": signature::prove(&KEY, &body) }).to_string())
+async fn a_proxy_that_refuses_what_is_larger_than_1_mib_is_found_though_small_ones_pass() {
+    // As nginx does by itself: a body of 1 MiB passes.
+    let proxy = Proxy::start(MIB).await;
+    proxy.pass_on_to(KEY);
+    let fault = examine(&proxy.url, KEY).await;
+    assert!(matches!(fault, Some(Fault::TooLarge { bytes }) if bytes > MIB), "{fault:?}");
+}
+
+/// What stands in front of a service: bodies above its limit are refused, as nginx does, and others
+/// are answered as the instance with the key would.
+#[derive(Clone)]
+struct Proxy {
+    url: String,
+    limit: Arc<AtomicUsize>,
+    key: Arc<Mutex<Option<[u8; 32]>>>,
+    /// Lengths of the bodies that came.
+    came: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Proxy {
+    async fn start(limit: usize) -> Self {
+        let limit = Arc::new(AtomicUsize::new(limit));
+        let proxy = Self { url: String::new(), limit, key: Arc::default(), came: Arc::default() };
+        let answering = proxy.clone();
+        let answer = move |body: axum::body::Bytes| {
+            answering.came.lock().unwrap().push(body.len());
+            let is_over = body.len() > answering.limit.load(Ordering::SeqCst);
+            let key = *answering.key.lock().unwrap();
+            async move {
+                match key {
+                    _ if is_over => Err(StatusCode::PAYLOAD_TOO_LARGE),
+                    None => Err(StatusCode::BAD_GATEWAY),
+                    Some(key) => {
+                        let proof = signature::prove(&key, &body);
+                        Ok(json!({ "outcome": "probe", "proof": proof }).to_string())
+                    }
+                }
+            }
+        };
+        let route = post(answer).layer(axum::extract::DefaultBodyLimit::disable());
+        Self { url: serve(Router::new().fallback_service(route)).await, ..proxy }
+    }
+
+    fn pass_on_to(&self, key: [u8; 32]) {
+        *self.key.lock().unwrap() = Some(key);
+    }
+
+    fn of_largest_size(&self) -> usize {
+        self.came.lock().unwrap().iter().filter(|length| **length == 16 * MIB).count()
+    }
+}
+
+#[tokio::test]
+async fn a_running_service_probes_with_the_largest_body_soon_and_then_once_a_day() {
+    let proxy = Proxy::start(10 * MIB).await;
+    let clock = Clock::manual("2026-11-23T20:15:00Z".parse().unwrap());
+    let service = Service::start_by(clock.clone(), |config, _| {
+        config.callbacks.public_url = PublicUrlSetting::Fixed(proxy.url.parse().unwrap());
+    })
+    .await;
+    proxy.pass_on_to(service.signing_key);
+    let turn = async |pause: u64, at: &str, shows: &dyn Fn(&Value) -> bool| {
+        clock.advance(Duration::from_secs(pause));
+        let at = json!(at);
+        let shown = |_: u16, body: &Value| body["checks"]["publicUrl"]["checkedAt"] == at;
+        let body = service.wait_until_ready_shows(shown).await;
+        assert!(shows(&body["checks"]["publicUrl"]), "{body}");
     };
-    let route = post(limited).layer(axum::extract::DefaultBodyLimit::disable());
-    let url = serve(Router::new().fallback_service(route)).await;
-    assert_eq!(examine(&url, KEY).await, Some(Fault::TooLarge { bytes: LARGE_BYTES }));
+    let passes_usual = |url: &Value| {
+        url["ok"] == true && url["bodiesUpTo"].as_u64().is_some_and(|bytes| bytes > MIB as u64)
+    };
+    let loses_largest = |url: &Value| {
+        url["ok"] == false && url["detail"].as_str().is_some_and(|text| text.contains("16777216"))
+    };
+    let passes_largest = |url: &Value| url["ok"] == true && url["bodiesUpTo"] == 16 * MIB;
+    // Its key is known by now; the first examination may have come before.
+    service
+        .wait_until_ready_shows(|_, body| body["checks"]["publicUrl"]["checkedAt"].is_string())
+        .await;
+    let mut turns = 0;
+    while proxy.of_largest_size() == 0 {
+        turns += 1;
+        assert!(turns <= 3, "at once, mended, and then with the largest body");
+        let next = clock.now().as_second() + 60;
+        let next = jiff::Timestamp::from_second(next).unwrap();
+        turn(60, &format!("{next:.3}"), &|url| passes_usual(url) || loses_largest(url)).await;
+    }
+    let refused = service.wait_until_ready_shows(|status, _| status == 503).await;
+    assert!(loses_largest(&refused["checks"]["publicUrl"]), "{refused}");
+    proxy.limit.store(20 * MIB, Ordering::SeqCst);
+    // Smaller ones say nothing of it: it counts until one of its size arrives.
+    let now = clock.now().as_second();
+    let rest = jiff::Timestamp::from_second(now + 20).unwrap();
+    turn(20, &format!("{rest:.3}"), &loses_largest).await;
+    let rest = jiff::Timestamp::from_second(now + 20 + 600).unwrap();
+    turn(600, &format!("{rest:.3}"), &passes_largest).await;
+    assert_eq!(proxy.of_largest_size(), 2);
+    let rest = jiff::Timestamp::from_second(now + 620 + 3_600).unwrap();
+    turn(3_600, &format!("{rest:.3}"), &passes_largest).await;
+    assert_eq!(proxy.of_largest_size(), 2, "not again within the day");
+    let rest = jiff::Timestamp::from_second(now + 620 + 86_400).unwrap();
+    turn(86_400 - 3_600, &format!("{rest:.3}"), &passes_largest).await;
+    assert_eq!(proxy.of_largest_size(), 3);
+    service.stop().await;
 }
 
 #[tokio::test]
@@ -275,7 +372,7 @@ async fn a_service_whose_public_url_leads_elsewhere_is_not_ready_and_says_why() 
 }
 
 #[tokio::test]
-async fn a_new_public_url_is_fine_until_it_is_examined_when_the_pause_is_over() {
+async fn a_new_public_url_counts_once_it_is_proved_and_is_examined_at_once() {
     // What the ngrok agent says: its tunnel's public URL, and the port it leads to.
     let tunnel = Arc::new(Mutex::new((format!("http://{}", free_address().await), 0)));
     let named = Arc::clone(&tunnel);
@@ -293,22 +390,27 @@ async fn a_new_public_url_is_fine_until_it_is_examined_when_the_pause_is_over() 
         tunnel.lock().unwrap().1 = callbacks.port();
     })
     .await;
-    let checked_at = |time: &str| {
-        let time = json!(time);
-        move |status, body: &Value| {
-            status == 200 && body["checks"]["publicUrl"]["checkedAt"] == time
-        }
-    };
     service.wait_until_ready_shows(|status, _| status == 503).await;
+    // One that keeps silent: for as long as it is examined, it is not ready.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let renamed = format!("http://{}", silent.local_addr().unwrap());
+    tunnel.lock().unwrap().0.clone_from(&renamed);
+    let shown = |_: u16, body: &Value| body["checks"]["publicUrl"]["url"] == renamed;
+    let body = service.wait_until_ready_shows(shown).await;
+    assert_eq!(body["status"], "not ready");
+    assert_eq!(body["checks"]["publicUrl"]["ok"], false);
+    assert_eq!(body["checks"]["publicUrl"]["checkedAt"], Value::Null);
+    // One that leads here: it is examined although the pause is not over.
     let renamed = format!("http://{}", service.callbacks);
     tunnel.lock().unwrap().0.clone_from(&renamed);
-    // The old finding is not held against the new address.
+    drop(silent);
     let body = service.wait_until_ready_shows(|status, _| status == 200).await;
     assert_eq!(body["checks"]["publicUrl"]["url"], renamed);
-    assert_eq!(body["checks"]["publicUrl"]["checkedAt"], Value::Null);
-    clock.advance(Duration::from_secs(10));
-    service.wait_until_ready_shows(checked_at("2026-11-23T20:15:10.000Z")).await;
+    assert_eq!(body["checks"]["publicUrl"]["checkedAt"], "2026-11-23T20:15:00.000Z");
     clock.advance(Duration::from_secs(60));
-    service.wait_until_ready_shows(checked_at("2026-11-23T20:16:10.000Z")).await;
+    let checked_again = |status, body: &Value| {
+        status == 200 && body["checks"]["publicUrl"]["checkedAt"] == "2026-11-23T20:16:00.000Z"
+    };
+    service.wait_until_ready_shows(checked_again).await;
     service.stop().await;
 }

@@ -250,6 +250,65 @@ async fn a_target_that_keeps_failing_is_left_alone_and_shown() {
     assert!((10..=13).contains(&attempts), "ten failures and what was under way: {attempts}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_a_person_orders_again_goes_at_once_though_its_target_is_paused() {
+    let receiver = Receiver::start().await;
+    receiver.answering(|_| StatusCode::BAD_GATEWAY.into_response());
+    let service = Setup::new()
+        .set("RELAY__TARGETS", targets(&receiver))
+        .set("RELAY__SCHEDULE", r#"["1h"]"#)
+        .finishing_at_once()
+        .start()
+        .await;
+    for _ in 0..30 {
+        service.submitted(&ready_job()).await;
+    }
+    let paused = wait_for("the pause", async || {
+        Some(relays(&service, "?state=paused").await).filter(|paused| paused.len() == 30)
+    })
+    .await;
+    // While the target is down, each order is one attempt, and those that nobody ordered wait. The
+    // newest came last: whatever is due stands before it.
+    let order = async |relay: &Value| {
+        let before = receiver.received().len();
+        let path = format!("/v1/relays/{}/resend", text(&relay["id"]));
+        assert_eq!(service.post(&path, "").await.expect(202).json()["state"], "pending");
+        wait_for("the attempt that was ordered", async || {
+            (receiver.received().len() > before).then_some(())
+        })
+        .await;
+        let attempted = receiver.received().split_off(before);
+        assert_eq!(attempted.len(), 1, "one order is one attempt");
+        assert_eq!(attempted[0].webhook_id, text(&relay["webhookId"]));
+        let attempts = relay["attempts"].as_u64().expect("a number") + 1;
+        wait_for("its record", async || {
+            let shown = service.get(&format!("/v1/relays/{}", text(&relay["id"]))).await;
+            (shown.expect(200).json()["attempts"] == attempts).then_some(())
+        })
+        .await;
+    };
+    order(&paused[0]).await;
+    order(&paused[1]).await;
+    // Many at once are one probe, and the others wait for what it finds.
+    let before = receiver.received().len();
+    let all = service.post("/v1/relays/resend", r#"{"state":"paused"}"#).await.expect(202);
+    assert_eq!(all.json()["relays"], 30);
+    wait_for("the probe", async || (receiver.received().len() > before).then_some(())).await;
+    wait_for("the pause", async || {
+        (relays(&service, "?state=paused").await.len() == 30).then_some(())
+    })
+    .await;
+    assert_eq!(receiver.received().len(), before + 1);
+    // The target is well again: the order that finds it so ends the pause for all that are due.
+    receiver.answering(|_| StatusCode::OK.into_response());
+    let path = format!("/v1/relays/{}/resend", text(&paused[7]["id"]));
+    service.post(&path, "").await.expect(202);
+    wait_for("all to be taken", async || Some(receiver.taken()).filter(|taken| taken.len() >= 29))
+        .await;
+    let first = receiver.received().into_iter().find(|one| one.status == 200).expect("one");
+    assert_eq!(first.webhook_id, text(&paused[7]["webhookId"]), "the one that was ordered");
+}
+
 /// The receiver fails at random, hangs and restarts, and the service is killed five times: each
 /// result arrives at least once, under one id. What is not signed well is not received.
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(6);
 
 async fn crowded() -> Program {
     let setup = Setup::new().set("SERVICE__MAX_CONNECTIONS", "16");
-    let setup = setup.set("SERVICE__HEADER_TIMEOUT", "60s").set("SERVICE__IDLE_TIMEOUT", "60s");
+    let setup = setup.set("SERVICE__HEADER_TIMEOUT", "60s").set("SERVICE__KEEP_ALIVE", "60s");
     setup.start().knowing_its_key().await
 }
 

@@ -131,8 +131,9 @@ async fn a_service_out_of_files_goes_on_when_there_are_some_again() {
 
 #[tokio::test]
 async fn silence_within_a_body_ends_it_and_silence_between_requests_the_connection() {
-    let service =
-        Setup::new().set("SERVICE__IDLE_TIMEOUT", "300ms").start().knowing_its_key().await;
+    let setup = Setup::new().set("SERVICE__IDLE_TIMEOUT", "300ms");
+    let setup = setup.set("SERVICE__KEEP_ALIVE", "300ms");
+    let service = setup.start().knowing_its_key().await;
     let (id, path) = service.fresh_callback();
     let mut sender = Sender::connect(service.callbacks).await;
     sender.send(head(&path, "content-length: 1000\r\n") + "{").await;
@@ -147,12 +148,41 @@ async fn silence_within_a_body_ends_it_and_silence_between_requests_the_connecti
     sender.assert_ended().await;
 }
 
+/// What a load balancer's pool does: it keeps a connection and sends the next callback much later.
+#[tokio::test]
+async fn a_pooled_connection_outlives_the_limits_on_heads_and_bodies_at_both_doors() {
+    const SHORT: Duration = Duration::from_millis(200);
+    let setup = ["HEADER", "IDLE", "BODY"]
+        .iter()
+        .fold(Setup::new(), |setup, part| setup.set(&format!("SERVICE__{part}_TIMEOUT"), "200ms"));
+    let service = setup.start().knowing_its_key().await;
+    let (id, path) = service.fresh_callback();
+    let look = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let kept = async |door| {
+        let mut sender = Sender::connect(door).await;
+        sender.send(look).await;
+        assert_eq!(sender.answer().await.expect("an answer").status, 200);
+        let ended = tokio::time::timeout(SHORT * 6, sender.assert_ended()).await;
+        assert!(ended.is_err(), "it was cut between two requests");
+        sender
+    };
+    let (mut pooled, mut asked) = (kept(service.callbacks).await, kept(service.api).await);
+    pooled.post(&path, BODY).await;
+    assert_eq!(pooled.answer().await.expect("an answer").status, 200);
+    assert_eq!(service.result(id).await, (200, BODY.into()));
+    asked.send(look).await;
+    assert_eq!(asked.answer().await.expect("an answer").status, 200);
+    // A head that has begun is held to its own limit, on a connection that was kept too.
+    asked.send("GET /heal").await;
+    asked.answer().await.expect("an answer").assert_problem(408, "request-timeout");
+}
+
 #[tokio::test]
 async fn a_sender_that_waits_for_its_answer_is_not_cut() {
     let setup = ["HEADER", "IDLE", "BODY"]
         .iter()
         .fold(Setup::new(), |setup, part| setup.set(&format!("SERVICE__{part}_TIMEOUT"), "200ms"));
-    let service = setup.start().knowing_its_key().await;
+    let service = setup.set("SERVICE__KEEP_ALIVE", "200ms").start().knowing_its_key().await;
     // A body that says nothing leaves the job open.
     let (id, path) = service.fresh_callback();
     let mut sender = Sender::connect(service.callbacks).await;

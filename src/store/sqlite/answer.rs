@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{json, value::RawValue};
 
-use super::{pipeline::Pipeline, read, rows};
+use super::{adopted, pipeline::Pipeline, read, rows};
 use crate::{
     domain::{
         event::{EventType, NewEvent},
@@ -14,7 +14,7 @@ use crate::{
         job::{Job, JobStatus},
         time::from_millis,
     },
-    store::{EngineAnswer, InputLinks, Lookup},
+    store::{EngineAnswer, InputLinks, Lookup, ResultOrders},
 };
 
 /// The Engine's answer to the submission of a job.
@@ -28,6 +28,7 @@ pub(super) struct RecordAnswer {
 pub(super) async fn record(
     pipeline: &mut Pipeline<'_>,
     answers: &[&RecordAnswer],
+    orders: &ResultOrders,
 ) -> sqlx::Result<Vec<Lookup<Job>>> {
     let ids: Vec<JobId> = answers.iter().map(|one| one.id).collect();
     let mut jobs = read::jobs_of(pipeline, &ids).await?;
@@ -51,6 +52,15 @@ pub(super) async fn record(
         query.push(";");
     }
     update_inputs(pipeline, &uploads).await?;
+    let mut is_any_adopted = false;
+    for one in answers {
+        if let (true, Some((_, job))) = (one.names_engine_job(), jobs.get(&one.id)) {
+            is_any_adopted |= adopted::adopt(pipeline, job, one.now, orders).await?;
+        }
+    }
+    if is_any_adopted {
+        jobs = read::jobs_of(pipeline, &ids).await?;
+    }
     let mut found = Vec::with_capacity(answers.len());
     for id in ids {
         found.push(match jobs.get(&id) {
@@ -113,6 +123,11 @@ async fn update_inputs(
 }
 
 impl RecordAnswer {
+    /// Whether it tells the Engine's id of the job.
+    fn names_engine_job(&self) -> bool {
+        matches!(&self.answer, EngineAnswer::Accepted { engine_job_id: Some(_), .. })
+    }
+
     /// What the answer changes about a job. A job that has finished stays so.
     fn change(&self, job: &mut Job) {
         if !job.status.is_finished() {

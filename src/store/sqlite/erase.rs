@@ -16,7 +16,7 @@ use crate::{
         event::{EventType, NewEvent},
         ids::JobId,
     },
-    store::{EraseTarget, ErasedBatch, Lookup, StoreError},
+    store::{EraseTarget, ErasedBatch, Lookup, StoreError, inbox_key},
 };
 
 /// Jobs of one batch: a few milliseconds of the writer's time.
@@ -67,6 +67,7 @@ pub(super) struct Erase {
 struct Found {
     seq: i64,
     id: JobId,
+    engine_job_id: Option<String>,
     /// Of what was received and sent for it.
     bytes: u64,
 }
@@ -111,7 +112,7 @@ impl UseCase for Erase {
 impl Erase {
     async fn find(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<Found>> {
         let mut query = QueryBuilder::<Sqlite>::new(
-            "select seq, id,
+            "select seq, id, engine_job_id,
                  (select coalesce(sum(size_bytes), 0) from deliveries where job_seq = jobs.seq)
                  + coalesce((select coalesce(octet_length(request), 0)
                          + coalesce(octet_length(engine_response), 0)
@@ -132,7 +133,8 @@ impl Erase {
         let found = |row: &SqliteRow| {
             let bytes: i64 = row.try_get("bytes")?;
             let (seq, id) = (row.try_get("seq")?, JobId(row.try_get("id")?));
-            Ok(Found { seq, id, bytes: bytes.unsigned_abs() })
+            let engine_job_id = row.try_get("engine_job_id")?;
+            Ok(Found { seq, id, engine_job_id, bytes: bytes.unsigned_abs() })
         };
         rows.iter().map(found).collect()
     }
@@ -169,6 +171,34 @@ async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> sqlx::Resul
         query.push("))");
         query.build().execute(&mut *connection).await?;
     }
+    // A late result that comes to the inbox is refused too, unless that key is another job's.
+    for job in jobs {
+        let Some(engine_job_id) = &job.engine_job_id else { continue };
+        sqlx::query(
+            "update erased_jobs set inbox_key = ?1 where job_id = ?2 and inbox_key is null
+                 and not exists (select 1 from erased_jobs where inbox_key = ?1)",
+        )
+        .bind(inbox_key(engine_job_id).to_vec())
+        .bind(job.id.0)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Takes a job's rows out, whose deliveries go over to another one. Its id is gone, its key is free.
+pub(super) async fn forget(
+    connection: &mut SqliteConnection,
+    seq: i64,
+    id: JobId,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    erase(connection, &[Found { seq, id, engine_job_id: None, bytes: 0 }]).await?;
+    sqlx::query("update erased_jobs set inbox_key = null, erased_at = ? where job_id = ?")
+        .bind(now.as_millisecond())
+        .bind(id.0)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Opened by `app`; everyone else sees `dyn Store`. The invariant: the write connection commits with
 //! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
 
+mod adopted;
 mod answer;
 pub mod backup;
 mod connections;

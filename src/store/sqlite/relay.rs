@@ -61,13 +61,26 @@ pub(super) struct Claim {
 const IS_DUE: &str =
     "state = 'pending' and next_attempt_at <= ? and coalesce(leased_until, 0) <= ?";
 
-/// The targets that have an order due and room for an attempt, with how many attempts.
+/// An order that a person gave again, and that is not being attempted.
+const IS_ORDERED: &str =
+    "state = 'pending' and ordered_at is not null and coalesce(leased_until, 0) <= ?";
+
+/// A target that has an order to attempt and room for it.
+pub(super) struct OpenTarget {
+    name: String,
+    /// Attempts that may be begun.
+    room: u32,
+    /// It is left alone for a while: only what a person ordered goes there.
+    is_paused: bool,
+}
+
+/// The targets that have an order to attempt and room for it.
 ///
 /// It goes from target to target in the index, so that it costs the same however many orders wait.
 pub(super) async fn open_targets(
     connection: &mut SqliteConnection,
     claim: &Claim,
-) -> sqlx::Result<Vec<(String, u32)>> {
+) -> sqlx::Result<Vec<OpenTarget>> {
     let sql = format!(
         "with recursive waiting (target) as (
              select min(target) from relays indexed by relays_due where state = 'pending'
@@ -78,24 +91,65 @@ pub(super) async fn open_targets(
          )
          select waiting.target, paused_until from waiting
          left join relay_targets on relay_targets.target = waiting.target
-         where coalesce(paused_until, 0) <= ?
-             and exists (select 1 from relays where relays.target = waiting.target and {IS_DUE})"
+         where (coalesce(paused_until, 0) <= ?
+             and exists (select 1 from relays where relays.target = waiting.target and {IS_DUE}))
+             or exists (select 1 from relays where relays.target = waiting.target and {IS_ORDERED})"
     );
     let now = claim.now.as_millisecond();
     let rows: Vec<(String, Option<i64>)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(now)
         .bind(now)
         .bind(now)
+        .bind(now)
         .fetch_all(connection)
         .await?;
-    let with_room = rows.into_iter().map(|(target, paused_until)| {
-        let under_way = claim.under_way.iter().find(|(known, _)| *known == target);
+    let with_room = rows.into_iter().map(|(name, paused_until)| {
+        let under_way = claim.under_way.iter().find(|(known, _)| *known == name);
         let under_way = under_way.map_or(0, |(_, count)| *count);
         // Half open: one order probes, the others wait for what it finds.
         let most = if paused_until.is_some() { 1 } else { claim.concurrency };
-        (target, most.saturating_sub(under_way))
+        let is_paused = paused_until.is_some_and(|until| until > now);
+        OpenTarget { name, room: most.saturating_sub(under_way), is_paused }
     });
-    Ok(with_room.filter(|(_, room)| *room > 0).collect())
+    Ok(with_room.filter(|target| target.room > 0).collect())
+}
+
+impl Claim {
+    /// Leases orders of one target: first those that a person gave again, then those that are due.
+    async fn lease(
+        &self,
+        connection: &mut SqliteConnection,
+        target: &OpenTarget,
+    ) -> sqlx::Result<Vec<(i64, DueRelay)>> {
+        let mut leased = Vec::new();
+        for (condition, order, is_open) in
+            [(IS_ORDERED, "ordered_at", true), (IS_DUE, "next_attempt_at", !target.is_paused)]
+        {
+            let room = target.room.saturating_sub(leased.len() as u32);
+            if !is_open || room == 0 {
+                continue;
+            }
+            let sql = format!(
+                "update relays set leased_until = ?, ordered_at = null where seq in
+                     (select seq from relays where target = ? and {condition}
+                      order by {order}, seq limit ?)
+                 returning seq, id, target, url, tries,
+                     (select jobs.id from jobs where jobs.seq = job_seq) as job_id"
+            );
+            let now = self.now.as_millisecond();
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql))
+                .bind(self.lease_until.as_millisecond())
+                .bind(&target.name);
+            for _ in 0..condition.matches('?').count() {
+                query = query.bind(now);
+            }
+            let rows = query.bind(room).fetch_all(&mut *connection).await?;
+            for row in &rows {
+                leased.push(due_of(row)?);
+            }
+        }
+        Ok(leased)
+    }
 }
 
 #[async_trait]
@@ -104,24 +158,8 @@ impl UseCase for Claim {
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueRelay>> {
         let mut claimed = Vec::new();
-        for (target, room) in open_targets(connection, self).await? {
-            let sql = format!(
-                "update relays set leased_until = ? where seq in
-                     (select seq from relays where target = ? and {IS_DUE}
-                      order by next_attempt_at, seq limit ?)
-                 returning seq, id, target, url, tries,
-                     (select jobs.id from jobs where jobs.seq = job_seq) as job_id"
-            );
-            let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-                .bind(self.lease_until.as_millisecond())
-                .bind(&target)
-                .bind(self.now.as_millisecond())
-                .bind(self.now.as_millisecond())
-                .bind(room)
-                .fetch_all(&mut *connection)
-                .await?;
-            let mut of_target =
-                rows.iter().map(due_of).collect::<sqlx::Result<Vec<(i64, DueRelay)>>>()?;
+        for target in open_targets(connection, self).await? {
+            let mut of_target = self.lease(connection, &target).await?;
             of_target.sort_by_key(|(seq, _)| *seq);
             claimed.extend(of_target.into_iter().map(|(_, relay)| relay));
         }
@@ -158,8 +196,9 @@ impl UseCase for RecordAttempt {
             AfterAttempt::Dead => (RelayState::Dead, None),
         };
         let row = sqlx::query(
-            "update relays set state = ?, next_attempt_at = ?, leased_until = null,
-                 attempts = attempts + 1, tries = tries + 1, last_status = ? where id = ?
+            "update relays set state = ?1, next_attempt_at = ?2, leased_until = null,
+                 ordered_at = case when ?1 = 'pending' then ordered_at end,
+                 attempts = attempts + 1, tries = tries + 1, last_status = ?3 where id = ?4
              returning seq, target, attempts,
                  (select jobs.id from jobs where jobs.seq = job_seq) as job_id,
                  exists (select 1 from relay_targets
@@ -251,23 +290,40 @@ impl UseCase for Resend {
     type Output = u64;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<u64> {
-        let mut query = QueryBuilder::<Sqlite>::new(if self.is_dry_run {
-            "select count(*) from relays where true"
-        } else {
-            "update relays set state = 'pending', tries = 0, next_attempt_at = "
-        });
-        if !self.is_dry_run {
-            query.push_bind(self.now.as_millisecond()).push(" where true");
-        }
-        if let Some(id) = self.id {
-            query.push(" and id = ").push_bind(id);
-        }
-        push_conditions(&mut query, &self.filter, self.now);
         if self.is_dry_run {
+            let mut query = QueryBuilder::new("select count(*) from relays where true");
+            self.push_meant(&mut query);
             let count: i64 = query.build_query_scalar().fetch_one(connection).await?;
             return Ok(count.unsigned_abs());
         }
-        Ok(query.build().execute(connection).await?.rows_affected())
+        let now = self.now.as_millisecond();
+        let mut query = QueryBuilder::new("select min(seq) from relays where true");
+        self.push_meant(&mut query);
+        query.push(" group by target");
+        let first: Vec<i64> = query.build_query_scalar().fetch_all(&mut *connection).await?;
+        let mut query = QueryBuilder::new("update relays set state = 'pending', tries = 0, ");
+        query.push("next_attempt_at = ").push_bind(now).push(" where true");
+        self.push_meant(&mut query);
+        let count = query.build().execute(&mut *connection).await?.rows_affected();
+        // One for each target goes at once, even if the target is left alone: many would be as
+        // many failures of one that is down.
+        sqlx::query(
+            "update relays set ordered_at = ? where seq in (select value from json_each(?))",
+        )
+        .bind(now)
+        .bind(serde_json::to_string(&first).expect("numbers are JSON"))
+        .execute(connection)
+        .await?;
+        Ok(count)
+    }
+}
+
+impl Resend {
+    fn push_meant(&self, query: &mut QueryBuilder<Sqlite>) {
+        if let Some(id) = self.id {
+            query.push(" and id = ").push_bind(id);
+        }
+        push_conditions(query, &self.filter, self.now);
     }
 }
 
@@ -281,28 +337,34 @@ fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &RelayFilter, now: 
     if let Some(target) = &filter.target {
         query.push(" and target = ").push_bind(target.clone());
     }
-    let paused = "target in (select target from relay_targets where paused_until > ";
     match filter.state {
         Some(RelayState::Paused) => {
-            query.push(" and state = 'pending' and ").push(paused);
-            query.push_bind(now.as_millisecond()).push(")");
+            query.push(" and state = 'pending' and ");
+            push_is_paused(query, now);
         }
         Some(RelayState::Pending) => {
-            query.push(" and state = 'pending' and not ").push(paused);
-            query.push_bind(now.as_millisecond()).push(")");
+            query.push(" and state = 'pending' and not ");
+            push_is_paused(query, now);
         }
         Some(state) => _ = query.push(" and state = ").push_bind(state.as_str()),
         None => {}
     }
 }
 
+/// Whether an order waits for the end of its target's pause; one that a person gave again does not.
+fn push_is_paused(query: &mut QueryBuilder<Sqlite>, now: Timestamp) {
+    query.push("(ordered_at is null and target in ");
+    query.push("(select target from relay_targets where paused_until > ");
+    query.push_bind(now.as_millisecond()).push("))");
+}
+
 fn select(now: Timestamp) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(
         "select relays.seq, relays.id, (select jobs.id from jobs where jobs.seq = job_seq) as job_id,
-             target, state, attempts, next_attempt_at, last_status, created_at,
-             target in (select target from relay_targets where paused_until > ",
+             target, state, attempts, next_attempt_at, last_status, created_at, ",
     );
-    query.push_bind(now.as_millisecond()).push(") as is_paused from relays where true");
+    push_is_paused(&mut query, now);
+    query.push(" as is_paused from relays where true");
     query
 }
 

@@ -40,6 +40,9 @@ impl UseCase for TakeIn {
         if mark.is_some_and(|mark| mark.spool == *spool && *number <= mark.number) {
             return Ok(None);
         }
+        let mut pipeline = Pipeline::within(connection);
+        let addressed = receive::inbox::addressed(&mut pipeline, &[arrival]).await?.pop();
+        let arrival = addressed.as_deref().unwrap_or(arrival);
         let receipt = if is_counted(connection, arrival).await? {
             None
         } else {

@@ -320,7 +320,7 @@ async fn carry_out(
         set_outputs(submissions, begun);
     }
     if !answers.is_empty() {
-        let jobs = answer::record(pipeline, &changes_of(&answers)).await?;
+        let jobs = answer::record(pipeline, &changes_of(&answers), orders).await?;
         set_outputs(answers, jobs);
     }
     for pending in others {
@@ -367,9 +367,19 @@ impl Change {
 fn reply(changes: impl Iterator<Item = Change>, wake: &Wake) {
     let changes: Vec<Change> = changes.collect();
     for change in &changes {
-        if let Change::Receive(waiting) = change
-            && let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = waiting.output
-        {
+        let finished = match change {
+            Change::Receive(waiting) => match waiting.output {
+                Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) => Some(job_id),
+                _ => None,
+            },
+            // The result came before the reply.
+            Change::Answer(waiting) => match &waiting.output {
+                Some(Lookup::Found(job)) if job.status.is_finished() => Some(job.id),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some(job_id) = finished {
             wake.finished(job_id.0);
         }
     }

@@ -4,6 +4,7 @@
 //! Called by the writer within its transaction. The invariant: what is decided for an arrival
 //! depends on the rows and on the arrivals before it in the batch, as if each came alone.
 
+pub(super) mod inbox;
 pub(super) mod reads;
 mod state;
 
@@ -44,9 +45,11 @@ pub(super) async fn apply(
     arrivals: &[&Arrival],
     orders: &ResultOrders,
 ) -> sqlx::Result<Vec<TakenIn>> {
-    let mut batch = Batch::load(pipeline, arrivals).await?;
+    let arrivals = inbox::addressed(pipeline, arrivals).await?;
+    let arrivals: Vec<&Arrival> = arrivals.iter().map(AsRef::as_ref).collect();
+    let mut batch = Batch::load(pipeline, &arrivals).await?;
     let mut taken = Vec::with_capacity(arrivals.len());
-    for arrival in arrivals {
+    for arrival in &arrivals {
         let events = batch.events.len();
         let receipt = batch.take_in(arrival);
         taken.push(TakenIn { receipt, is_told: batch.events.len() > events });
