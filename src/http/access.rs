@@ -141,7 +141,7 @@ async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
         };
     }
     let caller = of_session(headers, context).ok_or(Problem::Unauthorized)?;
-    if !is_reading(&parts.method) && origin(headers) != Site::Same {
+    if !is_reading(&parts.method) && origin(headers, &context.config.api) != Site::Same {
         return Err(Problem::ForbiddenOrigin("with a session, only its own pages change anything"));
     }
     use_session(&caller, parts, context);
@@ -152,7 +152,7 @@ async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
 /// see [`caller`].
 pub(super) fn of_session(headers: &HeaderMap, context: &Context) -> Option<Caller> {
     let now = context.clock.now();
-    let session = context.sessions.current(headers, &context.config.api.keys, now)?;
+    let session = context.sessions.current(headers, &context.config.api, now)?;
     Some(Caller { session: Some(session.standing), ..Caller::of_key(session.key) })
 }
 
