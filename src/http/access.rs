@@ -19,7 +19,9 @@ use super::{
     Context,
     error::Problem,
     failures::{Attempt, Failure},
-    origin::{is_from_no_other_page, is_from_this_machine, is_reading},
+    origin::{
+        is_change_from_another_site, is_from_no_other_page, is_from_this_machine, is_reading,
+    },
     peers::Peer,
     session::Standing,
 };
@@ -135,6 +137,9 @@ async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
     }
     if headers.contains_key(AUTHORIZATION) {
         return match of_bearer(headers, keys) {
+            Bearer::Known(_) if is_change_from_another_site(parts) => {
+                Err(Problem::ForbiddenOrigin("pages of other sites may not change anything"))
+            }
             Bearer::Known(caller) => Ok(caller),
             Bearer::Missing => Err(Problem::Unauthorized),
             Bearer::Wrong => Err(wrong_key(Failure::WrongKey, parts, context).await),

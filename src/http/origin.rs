@@ -127,6 +127,16 @@ pub(super) fn is_from_no_other_page(parts: &Parts) -> Result<(), &'static str> {
     Err("without an API key, pages of other origins may not change anything")
 }
 
+/// Whether a browser says that a page of another site made a request that changes something.
+pub(super) fn is_change_from_another_site(parts: &Parts) -> bool {
+    let is_cross_site = match one(&parts.headers, &SEC_FETCH_SITE) {
+        One::Absent => false,
+        One::Text(site) => site.eq_ignore_ascii_case("cross-site"),
+        One::Unreadable => true,
+    };
+    is_cross_site && !is_reading(&parts.method)
+}
+
 pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
