@@ -705,6 +705,10 @@ fn what_may_be_meant_is_a_warning() {
         "[callbacks]\nlisten = \"[::]:80\"\npublic_url = \"http://a\"\n[api]\nlisten = \"same\"",
         "the api listens on [::]:80, which other machines reach by plain http",
     );
+    warned(
+        "[api]\nlisten = \"0.0.0.0:8086\"\npublic_url = \"http://portal.example\"",
+        "the api listens on 0.0.0.0:8086, which other",
+    );
     warned("", "engine.auth.client_id or engine.auth.client_secret is empty");
     warned("[callbacks]\npublic_url = \"http://hooks.example.com\"", "is plain http");
     warned("[relay]\nallowed_hosts = [\"*\"]", "relay.secret is empty");
@@ -728,6 +732,7 @@ fn what_may_be_meant_is_a_warning() {
         "[callbacks]\nlisten = \"0.0.0.0:80\"",
         "[callbacks]\nlisten = \"0.0.0.0:80\"\n[api]\nlisten = \"same\"",
         "[callbacks]\nlisten = \"[::]:80\"\npublic_url = \"https://a\"\n[api]\nlisten = \"same\"",
+        "[api]\nlisten = \"0.0.0.0:8086\"\npublic_url = \"https://portal.example\"",
     ] {
         let config = from_file(format!("[engine.auth]\ntoken_url = \"\"\n{fine}")).unwrap();
         assert!(config.warnings().is_empty(), "{:?}", config.warnings());

@@ -246,9 +246,12 @@ impl App {
     /// Makes a link that signs one browser in to the inspector, once, with the service's own key.
     /// It is a secret until it is used. An earlier link does not work any more.
     pub fn sign_in_link(&self) -> std::io::Result<String> {
-        let api = listen::reached_from_here(self.listeners.api()?);
+        let api = match &self.context.config.api.public_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => format!("http://{}", listen::reached_from_here(self.listeners.api()?)),
+        };
         let path = self.context.sign_in_link.make(self.context.clock.now());
-        Ok(format!("http://{api}{path}"))
+        Ok(format!("{api}{path}"))
     }
 
     /// Every route that the doors serve.

@@ -96,17 +96,21 @@ fn open_to_this_machine_only(config: &Config) -> Result<(), ConfigError> {
 /// The warning about an api that listens on `address`, where other machines reach it and nothing
 /// says that TLS stands in front; the service itself speaks plain http.
 pub(super) fn plain_listener(config: &Config, address: SocketAddr) -> Option<String> {
-    let has_tls_in_front = config.merged()
-        && match &config.callbacks.public_url {
-            PublicUrlSetting::Ngrok => true,
-            PublicUrlSetting::Fixed(url) => url.scheme() == "https",
-        };
-    if has_tls_in_front || address.ip().to_canonical().is_loopback() {
+    let callbacks_have_tls = match &config.callbacks.public_url {
+        PublicUrlSetting::Ngrok => true,
+        PublicUrlSetting::Fixed(url) => url.scheme() == "https",
+    };
+    let has_tls = match &config.api.public_url {
+        Some(url) => url.scheme() == "https",
+        None => config.merged() && callbacks_have_tls,
+    };
+    if has_tls || address.ip().to_canonical().is_loopback() {
         return None;
     }
     Some(format!(
         "the api listens on {address}, which other machines reach by plain http: keys and results \
-         can be read on their way unless a proxy with TLS stands in front"
+         can be read on their way unless a proxy with TLS stands in front; if one does, \
+         api.public_url = \"https://…\" says so"
     ))
 }
 

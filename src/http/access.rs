@@ -19,7 +19,9 @@ use super::{
     Context,
     error::Problem,
     failures::{Attempt, Failure},
-    origin::{is_from_no_other_page, is_from_this_machine, is_reading},
+    origin::{
+        is_change_from_another_site, is_from_no_other_page, is_from_this_machine, is_reading,
+    },
     peers::Peer,
     session::Standing,
 };
@@ -135,13 +137,16 @@ async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
     }
     if headers.contains_key(AUTHORIZATION) {
         return match of_bearer(headers, keys) {
+            Bearer::Known(_) if is_change_from_another_site(parts) => {
+                Err(Problem::ForbiddenOrigin("pages of other sites may not change anything"))
+            }
             Bearer::Known(caller) => Ok(caller),
             Bearer::Missing => Err(Problem::Unauthorized),
             Bearer::Wrong => Err(wrong_key(Failure::WrongKey, parts, context).await),
         };
     }
     let caller = of_session(headers, context).ok_or(Problem::Unauthorized)?;
-    if !is_reading(&parts.method) && origin(headers) != Site::Same {
+    if !is_reading(&parts.method) && origin(headers, &context.config.api) != Site::Same {
         return Err(Problem::ForbiddenOrigin("with a session, only its own pages change anything"));
     }
     use_session(&caller, parts, context);
@@ -152,7 +157,7 @@ async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
 /// see [`caller`].
 pub(super) fn of_session(headers: &HeaderMap, context: &Context) -> Option<Caller> {
     let now = context.clock.now();
-    let session = context.sessions.current(headers, &context.config.api.keys, now)?;
+    let session = context.sessions.current(headers, &context.config.api, now)?;
     Some(Caller { session: Some(session.standing), ..Caller::of_key(session.key) })
 }
 

@@ -4,7 +4,7 @@
 //! refused before a byte is read or a row is touched; the 2xx is sent only after the body is on
 //! disk; a sender that hangs up cancels nothing.
 
-use std::{io::Read, net::SocketAddr};
+use std::{io::Read, net::SocketAddr, time::Duration};
 
 use axum::{
     Json,
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::time::timeout;
 
 use super::{
     Context,
@@ -46,6 +47,9 @@ use crate::{
 /// The routes, as the log calls them.
 const CALLBACKS: &str = "/callbacks/{job}/{signature}";
 const INBOX: &str = "/inbox/{secret}";
+
+/// How long the look at an address may take before its body is read all the same.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
@@ -86,7 +90,7 @@ pub async fn receive(
     body: Body,
 ) -> Result<Response, Problem> {
     let address = proven(&context, address, sender)?;
-    refuse_replaced_key(&context, &address).await?;
+    refuse_at_once(&context, &address).await?;
     let place = context.limits.address(address.id).await?;
     let limit = context.config.callbacks.max_body;
     let job = (address.id != signature::PROBE_ID).then_some(address.id);
@@ -201,13 +205,21 @@ fn proven(
     genuine.ok_or_else(|| unknown(context, Failure::ForgedCallback, sender))
 }
 
-/// What a replaced key signed is good for the jobs that were submitted under it: that is looked up
-/// before a byte of the body is read. While the database refuses, the spool's take-in looks.
-async fn refuse_replaced_key(context: &Context, address: &Address) -> Result<(), Problem> {
-    if address.signer == context.store.signing_keys().current.number {
+/// Looks up, before a byte of the body is read, whether what comes to an address is taken in. While
+/// the database refuses, the arrival is judged when it is put on record. Readers that keep the
+/// database busy must not keep a callback out; for what a replaced key signed they are waited for.
+async fn refuse_at_once(context: &Context, address: &Address) -> Result<(), Problem> {
+    if address.id == signature::PROBE_ID {
         return Ok(());
     }
-    standing(context, address).await.unwrap_or(Ok(()))
+    let standing = standing(context, address);
+    if address.signer != context.store.signing_keys().current.number {
+        return standing.await.unwrap_or(Ok(()));
+    }
+    match timeout(LOOK_PATIENCE, standing).await {
+        Ok(Ok(standing)) => standing,
+        Ok(Err(_)) | Err(_) => Ok(()),
+    }
 }
 
 /// Whether what comes to an address is taken in.

@@ -33,7 +33,7 @@ use super::{
     observe::REQUEST_ID,
     progress::{Deadline, Progress, REFUSAL_TIME},
     serve::Opened,
-    wire::{Received, Sent, Socket},
+    wire::{Answering, Received, Sent, Socket},
 };
 use crate::telemetry;
 
@@ -178,7 +178,7 @@ impl Service<Request<Incoming>> for Answers {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
-            Ok(response.map(|body| Sent::new(body, progress)))
+            Ok(response.map(|body| Sent::new(body, Answering(progress))))
         })
     }
 }

@@ -82,8 +82,9 @@ impl Cookie {
             .map(|transport| self.set(transport, "", Some(Duration::ZERO)))
     }
 
-    /// Its value in a request; the one that only this host can have set goes first.
-    pub(super) fn find<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+    /// Its value in a request. Behind https only the name with the prefix counts: browsers take the
+    /// plain one from other hosts of the domain and from plain http too.
+    pub(super) fn find<'a>(&self, headers: &'a HeaderMap, transport: Transport) -> Option<&'a str> {
         let find = |name: &str| {
             let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
             let mut pairs = values.flat_map(|value| value.split(';'));
@@ -92,7 +93,10 @@ impl Cookie {
                 (given.trim() == name && !value.is_empty()).then(|| value.trim())
             })
         };
-        find(self.secure).or_else(|| find(self.plain))
+        match transport {
+            Transport::Https => find(self.secure),
+            Transport::Http => find(self.secure).or_else(|| find(self.plain)),
+        }
     }
 }
 
@@ -112,5 +116,19 @@ mod tests {
         let secure = SESSION.set(Transport::Https, "x", lifetime);
         let secure = secure.to_str().expect("text");
         assert!(secure.starts_with("__Host-") && secure.contains("; Secure"), "{secure}");
+    }
+
+    #[test]
+    fn behind_https_the_plain_name_does_not_count() {
+        let found = |cookies: &str, transport| {
+            let headers = HeaderMap::from_iter([(COOKIE, cookies.parse().expect("a value"))]);
+            SESSION.find(&headers, transport).map(str::to_owned)
+        };
+        let both = "finishline_session=planted; __Host-finishline_session=ours";
+        assert_eq!(found("finishline_session=planted", Transport::Https), None);
+        assert_eq!(found("finishline_session=ours", Transport::Http).as_deref(), Some("ours"));
+        for transport in [Transport::Https, Transport::Http] {
+            assert_eq!(found(both, transport).as_deref(), Some("ours"));
+        }
     }
 }

@@ -37,6 +37,8 @@ pub(super) enum Failure {
     WrongKey,
     /// A sign-in at the inspector with such a key.
     SignIn,
+    /// A sign-in link that is wrong, used or too old.
+    SignInLink,
     /// A callback address that we did not make.
     ForgedCallback,
     /// An inbox address with another secret.
@@ -49,6 +51,7 @@ impl Failure {
         match self {
             Self::WrongKey => "wrong-key",
             Self::SignIn => "sign-in",
+            Self::SignInLink => "sign-in-link",
             Self::ForgedCallback => "forged-callback",
             Self::WrongInboxSecret => "wrong-inbox-secret",
         }
@@ -59,6 +62,7 @@ impl Failure {
         match self {
             Self::WrongKey => "a request came with a wrong API key",
             Self::SignIn => "somebody tried to sign in with a wrong API key",
+            Self::SignInLink => "somebody tried a sign-in link that does not work",
             Self::ForgedCallback => "a callback came to an address that is not ours",
             Self::WrongInboxSecret => "a result came to the inbox with a wrong secret",
         }

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    BoxError, Json,
     body::Body,
     extract::{RawQuery, State},
     http::{
@@ -35,7 +35,7 @@ use crate::{
         page::Position,
         request::{Defaults, JobRequest},
     },
-    store::{EraseTarget, Idempotency, Lookup, StoreError},
+    store::{EraseTarget, Idempotency, Lookup},
 };
 
 /// A job body names files and structures; it holds no files.
@@ -181,7 +181,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     operation_id = "listJobs",
     get, path = "/v1/jobs", tag = "jobs",
     description = "Page by page; a page of large jobs has fewer than `limit`. With \
-        `Accept: application/x-ndjson`, all matches as a stream of lines. Scope: `read`.",
+        `Accept: application/x-ndjson`, all matches as a stream of lines, which breaks off when \
+        the session it was asked for in ends. Scope: `read`.",
     params(
         ("status" = Option<Vec<String>>, Query, description = "Any of these; repeatable"),
         ("endUserId" = Option<String>, Query),
@@ -240,23 +241,29 @@ fn wants_lines(headers: &HeaderMap) -> bool {
     })
 }
 
-/// All matches, a page at a time as the reader takes them.
+/// All matches, a page at a time as the reader takes them. It breaks off when the caller's session is
+/// over, so that nobody takes the part that came for all.
 fn lines(context: &Context, caller: Caller, query: ListQuery) -> Response {
+    let over = Box::pin(caller.over(context));
     let caller = Arc::new(caller);
     let context = context.clone();
-    let pages = stream::try_unfold(Some(None), move |next| {
+    let pages = stream::try_unfold((Some(None), over), move |(next, mut over)| {
         let (context, caller) = (context.clone(), caller.clone());
         let filter = query.filter.clone();
         async move {
             let Some(after) = next else { return Ok(None) };
-            let page = context.store.jobs(&filter, after, MAX_LIMIT).await?;
+            let page = tokio::select! {
+                biased;
+                () = &mut over => return Err("the session is over".into()),
+                page = context.store.jobs(&filter, after, MAX_LIMIT) => page?,
+            };
             let mut lines = Vec::new();
             for job in page.jobs {
                 serde_json::to_writer(&mut lines, &caller.view(job)).expect("a job is JSON");
                 lines.push(b'\n');
             }
             let lines = context.limits.answers.wait_to_hold(lines.into()).await;
-            Ok::<_, StoreError>(Some((lines, page.next.map(Some))))
+            Ok::<_, BoxError>(Some((lines, (page.next.map(Some), over))))
         }
     });
     let kind = HeaderValue::from_static("application/x-ndjson");

@@ -27,6 +27,7 @@ mod health;
 mod inputs;
 mod inspector;
 mod jobs;
+mod kept;
 mod limits;
 pub mod listen;
 mod observe;

@@ -10,7 +10,11 @@ use axum::http::{
     request::Parts,
 };
 
-use super::authority::{Authority, Origin, Scheme, is_loopback};
+use super::{
+    authority::{Authority, Origin, Scheme, is_loopback},
+    cookie::Transport,
+};
+use crate::config::ApiConfig;
 
 /// What a browser says of the page that made a request; no page can set it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -40,16 +44,25 @@ pub(super) enum Site {
 }
 
 /// Tells from `Sec-Fetch-Site`, which browsers send to trustworthy addresses, else from `Origin`.
-pub(super) fn origin(headers: &HeaderMap) -> Site {
+pub(super) fn origin(headers: &HeaderMap, api: &ApiConfig) -> Site {
     match one(headers, &SEC_FETCH_SITE) {
         One::Text("same-origin") => Site::Same,
         // No page did: a bookmark, the address bar.
-        One::Absent | One::Text("none") => by_origin(headers),
+        One::Absent | One::Text("none") => by_origin(headers, expected_scheme(headers, api)),
         One::Text(_) | One::Unreadable => Site::Other,
     }
 }
 
-fn by_origin(headers: &HeaderMap) -> Site {
+/// How our pages reach a browser. `None`: a loopback address, where both may be.
+fn expected_scheme(headers: &HeaderMap, api: &ApiConfig) -> Option<Scheme> {
+    match (&api.public_url, Transport::of(headers, api)) {
+        (_, Transport::Https) => Some(Scheme::Https),
+        (Some(_), Transport::Http) => Some(Scheme::Http),
+        (None, Transport::Http) => None,
+    }
+}
+
+fn by_origin(headers: &HeaderMap, expected: Option<Scheme>) -> Site {
     let origin = match one(headers, &ORIGIN) {
         // A page that hides its referrer hides its origin too.
         One::Absent | One::Text("null") => return Site::Unknown,
@@ -58,7 +71,10 @@ fn by_origin(headers: &HeaderMap) -> Site {
     };
     let One::Text(host) = one(headers, &HOST) else { return Site::Other };
     match (Origin::parse(origin), Authority::parse(host)) {
-        (Some(origin), Some(host)) if origin.is_of(&host) => Site::Same,
+        (Some(origin), Some(host)) => {
+            let is_expected = expected.is_none_or(|scheme| scheme == origin.scheme);
+            if is_expected && origin.is_of(&host) { Site::Same } else { Site::Other }
+        }
         _ => Site::Other,
     }
 }
@@ -111,6 +127,16 @@ pub(super) fn is_from_no_other_page(parts: &Parts) -> Result<(), &'static str> {
     Err("without an API key, pages of other origins may not change anything")
 }
 
+/// Whether a browser says that a page of another site made a request that changes something.
+pub(super) fn is_change_from_another_site(parts: &Parts) -> bool {
+    let is_cross_site = match one(&parts.headers, &SEC_FETCH_SITE) {
+        One::Absent => false,
+        One::Text(site) => site.eq_ignore_ascii_case("cross-site"),
+        One::Unreadable => true,
+    };
+    is_cross_site && !is_reading(&parts.method)
+}
+
 pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
@@ -141,6 +167,7 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
+    use crate::config::ApiListen;
 
     type Pairs<'a> = &'a [(&'static str, &'a str)];
 
@@ -150,6 +177,11 @@ mod tests {
             request = request.header(*name, value.as_bytes());
         }
         request.body(()).expect("a request").into_parts().0
+    }
+
+    fn api(public_url: &str) -> ApiConfig {
+        let (listen, public_url) = (ApiListen::Same, public_url.parse().ok());
+        ApiConfig { listen, public_url, open_on_loopback: false, keys: Vec::new() }
     }
 
     fn may_change(pairs: Pairs<'_>) -> bool {
@@ -382,7 +414,7 @@ mod tests {
             assert!(!may_change(&[host, ours, site(value)]), "{value}");
             assert!(!may_change(&[host, ours, site("same-origin"), site(value)]), "{value}");
             assert_eq!(
-                origin(&parts(Method::POST, &[host, ours, site(value)]).headers),
+                origin(&parts(Method::POST, &[host, ours, site(value)]).headers, &api("")),
                 Site::Other
             );
         }
@@ -400,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_browser_s_own_word_on_the_site_outweighs_the_origin() {
-        let of = |pairs: Pairs<'_>| origin(&parts(Method::POST, pairs).headers);
+        let of = |pairs: Pairs<'_>| origin(&parts(Method::POST, pairs).headers, &api(""));
         let ours = ("origin", "https://finishline.example");
         let (host, site) = (("host", "finishline.example"), "sec-fetch-site");
         assert_eq!(of(&[host, ours]), Site::Same);
@@ -414,5 +446,28 @@ mod tests {
         assert_eq!(of(&[host]), Site::Unknown);
         assert_eq!(of(&[host, ours, ours]), Site::Other);
         assert_eq!(of(&[ours]), Site::Other);
+    }
+
+    #[test]
+    fn a_page_of_another_scheme_is_another_site() {
+        let (http, https) = ("http://portal.example", "https://portal.example");
+        for (public_url, host, expected) in [
+            (https, "portal.example", Some(https)),
+            (http, "portal.example", Some(http)),
+            // Not said: plain http is for loopback only.
+            ("", "portal.example", Some(https)),
+            (https, "localhost:8086", Some("https://localhost:8086")),
+            (http, "localhost:8086", Some("http://localhost:8086")),
+            ("", "localhost:8086", None),
+        ] {
+            let authority = host;
+            for scheme in ["http", "https"] {
+                let page = format!("{scheme}://{authority}");
+                let parts = parts(Method::POST, &[("host", host), ("origin", &page)]);
+                let is_ours = expected.is_none_or(|expected| expected == page);
+                let site = if is_ours { Site::Same } else { Site::Other };
+                assert_eq!(origin(&parts.headers, &api(public_url)), site, "{public_url} {page}");
+            }
+        }
     }
 }

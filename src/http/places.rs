@@ -6,19 +6,12 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
 };
 
-use axum::{
-    body::{Body, HttpBody},
-    response::Response,
-};
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
+use axum::{body::Body, response::Response};
 
-use super::limits::Full;
+use super::{kept::Kept, limits::Full};
 
 /// Of all keys together: a sixteenth of the connections of a door (`service.max_connections`). An
 /// upload may hold half a megabyte of its file, the others far less.
@@ -93,33 +86,7 @@ impl Drop for Place {
 impl Place {
     /// Keeps the place until the answer's body has been sent, or its reader has gone.
     pub(super) fn until_sent(self, answer: Response) -> Response {
-        answer.map(|body| Body::new(Placed { body, _place: self }))
-    }
-}
-
-/// A body that has a place.
-struct Placed {
-    body: Body,
-    _place: Place,
-}
-
-impl HttpBody for Placed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        answer.map(|body| Body::new(Kept::new(body, self)))
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::cookie::{BROWSER, SESSION, Transport};
 use crate::{
     clock::{self, Clock},
-    config::ApiKeyConfig,
+    config::{ApiConfig, ApiKeyConfig},
     store::SignedOut,
 };
 
@@ -106,10 +106,11 @@ impl Sessions {
     pub(super) fn current<'a>(
         &self,
         headers: &HeaderMap,
-        keys: &'a [ApiKeyConfig],
+        api: &'a ApiConfig,
         now: Timestamp,
     ) -> Option<Session<'a>> {
-        let session = self.read(SESSION.find(headers)?, keys)?;
+        let cookie = SESSION.find(headers, Transport::of(headers, api))?;
+        let session = self.read(cookie, &api.keys)?;
         (self.lasts_until(session.standing)? > now).then_some(session)
     }
 
@@ -144,10 +145,10 @@ impl Sessions {
     pub(super) fn end(
         &self,
         headers: &HeaderMap,
-        keys: &[ApiKeyConfig],
+        api: &ApiConfig,
         now: Timestamp,
     ) -> Option<SignedOut> {
-        let Standing { id, ends_at, .. } = self.current(headers, keys, now)?.standing;
+        let Standing { id, ends_at, .. } = self.current(headers, api, now)?.standing;
         let mut memory = self.memory();
         memory.signed_out.retain(|_, ends_at| *ends_at > now);
         memory.signed_out.insert(id, ends_at);
@@ -185,8 +186,13 @@ impl Sessions {
 
     /// What a form must hold to be one of ours in this browser, which is in no session. `None`: the
     /// browser has not been given its cookie.
-    pub(super) fn form_token_of_browser(&self, headers: &HeaderMap) -> Option<String> {
-        BROWSER.find(headers).map(|browser| self.token_of(BROWSER_FORM_PREFIX, browser.as_bytes()))
+    pub(super) fn form_token_of_browser(
+        &self,
+        headers: &HeaderMap,
+        api: &ApiConfig,
+    ) -> Option<String> {
+        let browser = BROWSER.find(headers, Transport::of(headers, api))?;
+        Some(self.token_of(BROWSER_FORM_PREFIX, browser.as_bytes()))
     }
 
     /// The cookie that tells a browser from others, and the token of forms for it.
@@ -261,15 +267,20 @@ fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::header::COOKIE;
+    use axum::http::header::{COOKIE, HOST};
 
     use super::*;
-    use crate::config::Scope;
+    use crate::config::{ApiListen, Scope};
 
     const NOW: i64 = 1_800_000_000;
 
     fn key(name: &str, digest: u8) -> ApiKeyConfig {
         ApiKeyConfig { name: name.into(), digest: [digest; 32], scopes: vec![Scope::Read] }
+    }
+
+    fn api(keys: &[ApiKeyConfig]) -> ApiConfig {
+        let (listen, keys) = (ApiListen::Same, keys.to_vec());
+        ApiConfig { listen, public_url: None, open_on_loopback: false, keys }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -282,7 +293,11 @@ mod tests {
 
     fn sent_back(cookie: &HeaderValue) -> HeaderMap {
         let text = cookie.to_str().expect("text").split(';').next().expect("a pair").to_owned();
-        HeaderMap::from_iter([(COOKIE, text.parse().expect("a value"))])
+        headers_with(text.parse().expect("a value"))
+    }
+
+    fn headers_with(cookie: HeaderValue) -> HeaderMap {
+        HeaderMap::from_iter([(COOKIE, cookie), (HOST, HeaderValue::from_static("localhost"))])
     }
 
     fn sessions() -> Sessions {
@@ -295,14 +310,14 @@ mod tests {
         let keys = [key("a", 1), key("b", 2)];
         let headers = sent_back(&sessions.open(&keys[1], at(NOW), Transport::Http));
         let name = |sessions: &Sessions, keys: &[ApiKeyConfig], at| {
-            sessions.current(&headers, keys, at).map(|session| session.key.name.clone())
+            sessions.current(&headers, &api(keys), at).map(|session| session.key.name.clone())
         };
         assert_eq!(name(&sessions, &keys, after(59)).as_deref(), Some("b"));
         assert_eq!(name(&sessions, &keys[..1], at(NOW)), None, "its key was taken away");
         assert_eq!(name(&sessions, &[key("b", 3)], at(NOW)), None, "its key was changed");
         let other = Sessions::new([2; 32], Vec::new());
         assert_eq!(name(&other, &keys, at(NOW)), None, "another instance's");
-        let signed_out = sessions.end(&headers, &keys, at(NOW)).expect("a session");
+        let signed_out = sessions.end(&headers, &api(&keys), at(NOW)).expect("a session");
         assert_eq!(name(&sessions, &keys, at(NOW)), None, "signed out");
         let restarted = Sessions::new([1; 32], vec![signed_out]);
         assert_eq!(name(&restarted, &keys, at(NOW)), None, "and it stays so");
@@ -310,9 +325,9 @@ mod tests {
 
     #[test]
     fn a_session_lasts_an_hour_after_its_last_use_and_twelve_in_all() {
-        let (sessions, keys) = (sessions(), [key("a", 1)]);
-        let headers = sent_back(&sessions.open(&keys[0], at(NOW), Transport::Http));
-        let current = |minutes| sessions.current(&headers, &keys, after(minutes));
+        let (sessions, api) = (sessions(), api(&[key("a", 1)]));
+        let headers = sent_back(&sessions.open(&api.keys[0], at(NOW), Transport::Http));
+        let current = |minutes| sessions.current(&headers, &api, after(minutes));
         assert!(current(60).is_none(), "not used for an hour");
         for minutes in (50..720).step_by(50) {
             let session = current(minutes).expect("it was used");
@@ -323,9 +338,9 @@ mod tests {
 
     #[test]
     fn a_renewed_cookie_is_the_same_session_and_tells_another_process_of_its_use() {
-        let (sessions, keys) = (sessions(), [key("a", 1)]);
-        let first = sent_back(&sessions.open(&keys[0], at(NOW), Transport::Http));
-        let session = sessions.current(&first, &keys, after(4)).expect("a session");
+        let (sessions, api) = (sessions(), api(&[key("a", 1)]));
+        let first = sent_back(&sessions.open(&api.keys[0], at(NOW), Transport::Http));
+        let session = sessions.current(&first, &api, after(4)).expect("a session");
         sessions.touch(session.standing, after(4));
         assert!(sessions.renewed(session, after(4), Transport::Http).is_none(), "not yet");
         sessions.touch(session.standing, after(40));
@@ -333,17 +348,17 @@ mod tests {
         assert!(renewed.to_str().expect("text").contains("Max-Age=40800"), "{renewed:?}");
         let renewed = sent_back(&renewed);
         let restarted = Sessions::new([1; 32], Vec::new());
-        assert!(restarted.current(&first, &keys, after(90)).is_none());
-        assert!(restarted.current(&renewed, &keys, after(90)).is_some());
-        sessions.end(&renewed, &keys, after(41));
-        assert!(sessions.current(&first, &keys, after(42)).is_none(), "both are signed out");
+        assert!(restarted.current(&first, &api, after(90)).is_none());
+        assert!(restarted.current(&renewed, &api, after(90)).is_some());
+        sessions.end(&renewed, &api, after(41));
+        assert!(sessions.current(&first, &api, after(42)).is_none(), "both are signed out");
         assert!(sessions.renewed(session, after(42), Transport::Http).is_none());
     }
 
     #[test]
     fn a_session_that_was_tampered_with_is_none() {
-        let (sessions, keys) = (sessions(), [key("a", 1)]);
-        let genuine = sessions.open(&keys[0], at(NOW), Transport::Https);
+        let (sessions, api) = (sessions(), api(&[key("a", 1)]));
+        let genuine = sessions.open(&api.keys[0], at(NOW), Transport::Https);
         let text = genuine.to_str().expect("text").split(';').next().expect("a pair").to_owned();
         for at_byte in text.find('=').expect("a pair") + 1..text.len() {
             let mut changed = text.clone().into_bytes();
@@ -352,12 +367,12 @@ mod tests {
                 continue;
             }
             let value = HeaderValue::from_bytes(&changed).expect("a value");
-            let headers = HeaderMap::from_iter([(COOKIE, value)]);
+            let headers = headers_with(value);
             // The last character of base64 may hold bits that are not read.
             let is_last = at_byte == text.len() - 1;
-            assert!(is_last || sessions.current(&headers, &keys, at(NOW)).is_none(), "{at_byte}");
+            assert!(is_last || sessions.current(&headers, &api, at(NOW)).is_none(), "{at_byte}");
         }
-        assert!(sessions.current(&sent_back(&genuine), &keys, at(NOW)).is_some());
+        assert!(sessions.current(&sent_back(&genuine), &api, at(NOW)).is_some());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::progress::Progress;
+use super::{kept::Kept, progress::Progress};
 
 /// What a sender still sends after its answer is read in pieces of this size, and forgotten.
 const FORGOTTEN_BYTES: usize = 16 * 1024;
@@ -171,39 +171,13 @@ impl Drop for Received {
 }
 
 /// An answer's body.
-pub(super) struct Sent {
-    body: Body,
-    progress: Arc<Progress>,
-}
+pub(super) type Sent = Kept<Answering>;
 
-impl Sent {
-    pub(super) fn new(body: Body, progress: Arc<Progress>) -> Self {
-        Self { body, progress }
-    }
-}
+/// Tells the connection's progress when the answer has been handed over, or given up.
+pub(super) struct Answering(pub(super) Arc<Progress>);
 
-impl HttpBody for Sent {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Sent {
+impl Drop for Answering {
     fn drop(&mut self) {
-        self.progress.answered();
+        self.0.answered();
     }
 }

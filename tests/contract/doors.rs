@@ -256,6 +256,27 @@ async fn who_has_no_key_is_turned_away_before_the_body_is_looked_at() {
 }
 
 #[tokio::test]
+async fn what_a_browser_says_to_come_from_another_site_changes_nothing_even_with_a_key() {
+    let service = with_keys().await;
+    let send = async |method: Method, sites: &[&str]| {
+        let request = service.request(method, "/v1/jobs?endUserId=nobody");
+        let request = request.bearer_auth(key_of("all")).header("origin", service.api.as_str());
+        let request = sites.iter().fold(request, |it, site| it.header("sec-fetch-site", *site));
+        Answer::of(request.body(ready_job().to_string())).await
+    };
+    for sites in [&["cross-site"][..], &["Cross-Site"], &["same-origin", "cross-site"]] {
+        for method in [Method::POST, Method::DELETE] {
+            send(method, sites).await.problem(403, "forbidden-origin");
+        }
+        send(Method::GET, sites).await.expect(200);
+    }
+    assert_eq!(service.engine.requests(), Default::default(), "nothing was sent");
+    for sites in [&[][..], &["same-origin"], &["same-site"], &["none"]] {
+        send(Method::POST, sites).await.expect(201);
+    }
+}
+
+#[tokio::test]
 async fn a_key_may_be_set_by_its_digest_and_asks_for_no_host() {
     use sha2::{Digest, Sha256};
     let key = "a-key-known-by-its-digest";

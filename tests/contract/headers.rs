@@ -2,10 +2,16 @@
 //!
 //! Walks the route table that the service itself was built from, so a new route is walked too.
 
+use std::sync::{Arc, OnceLock};
+
+use finishline::domain::{ids::JobId, signature};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::*;
+use crate::{
+    failing_store::{FailingStore, Failure, Plan},
+    support::*,
+};
 
 const KEY: &str = "a-key-of-this-test-0123456789";
 
@@ -195,4 +201,73 @@ async fn answers_of_every_kind_carry_the_headers_in_a_service_without_keys() {
     ] {
         assert_headers(what, &answer);
     }
+}
+
+#[tokio::test]
+async fn an_answer_after_a_panic_carries_the_headers_at_both_doors() {
+    let made = Arc::new(OnceLock::new());
+    let keep = made.clone();
+    let setup = Setup::new();
+    let setup =
+        setup.wrap(Arc::new(move |store| keep.get_or_init(|| FailingStore::around(store)).clone()));
+    let service = setup.start().await;
+    let store: &Arc<FailingStore> = made.get().expect("the service has it");
+    let id = JobId::new(service.clock.now());
+    let signature = signature::sign(&service.store().signing_key(), id);
+    let callback = format!("{}/callbacks/{id}/{signature}", service.callbacks);
+    let job = format!("{}/v1/jobs/{id}", service.api);
+    for (method, url, fails) in [
+        (Method::GET, &job, "job"),
+        (Method::GET, &callback, "callback_address"),
+        (Method::POST, &callback, "callback_address"),
+        (Method::POST, &callback, "receive"),
+    ] {
+        // The workers call other methods: one of them that panics ends the process.
+        store.fail(Plan::always(Failure::Panic).only(fails));
+        let answer = Answer::of(service.request_to(method, url).body("{}")).await;
+        answer.problem(500, "internal");
+        assert_headers(fails, &answer);
+    }
+}
+
+/// The answer to a head whose body does not come.
+async fn unsent(door: &str, path: &str, headers: &str) -> Answer {
+    let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+    within(Answer::of_bytes(door, request.as_bytes())).await
+}
+
+#[tokio::test]
+async fn refusals_of_both_doors_carry_the_headers() {
+    let setup = Setup::new().set("SERVICE__BODY_TIMEOUT", "300ms");
+    let setup = setup.set("SERVICE__HEADER_TIMEOUT", "300ms");
+    let service = setup.set("CALLBACKS__MAX_BODY", "2KiB").start().await;
+    let job = service.submitted(&ready_job()).await;
+    let address = service.callback_url(text(&job["id"]));
+    let callback = address.strip_prefix(&service.callbacks).expect("our address");
+    let json = "content-type: application/json\r\ncontent-length:";
+    let [callbacks, api] = [service.callbacks.as_str(), service.api.as_str()];
+    for (what, status, answer) in [
+        ("callback: no body", 408, unsent(callbacks, callback, &format!("{json} 9\r\n")).await),
+        ("submission: no body", 408, unsent(api, "/v1/jobs", &format!("{json} 9\r\n")).await),
+        ("callback: half a head", 408, half_a_head(callbacks).await),
+        ("API: half a head", 408, half_a_head(api).await),
+        ("callback: large", 413, unsent(callbacks, callback, &format!("{json} 4000\r\n")).await),
+        ("submission: large", 413, unsent(api, "/v1/jobs", &format!("{json} 4000000\r\n")).await),
+        ("callbacks: nothing", 404, service.get_from(callbacks, "/nothing").await),
+        ("API: nothing", 404, service.get("/nothing").await),
+        (
+            "callbacks: no such method",
+            405,
+            Answer::of(service.request_to(Method::DELETE, &address)).await,
+        ),
+        ("API: no such method", 405, service.post("/v1/stats", "").await),
+    ] {
+        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        assert_headers(what, &answer);
+    }
+}
+
+/// The answer to a request that ends within its head.
+async fn half_a_head(door: &str) -> Answer {
+    within(Answer::of_bytes(door, b"GET /healthz HTTP/1.1\r\nhost: loc")).await
 }

@@ -8,6 +8,8 @@ mod clock_jumps;
 mod command_line;
 mod doors;
 mod erasing;
+#[path = "../support/failing_store.rs"]
+mod failing_store;
 mod failures;
 mod headers;
 #[path = "../outbound/hosts.rs"]

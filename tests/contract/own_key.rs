@@ -259,3 +259,77 @@ async fn a_redirect_takes_the_key_nowhere() {
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0);
 }
+
+async fn figure(program: &Program, key: &str, reason: &str) -> u64 {
+    let metrics = ask(&format!("{}/metrics", program.api), key).await.expect(200).text();
+    let name = format!("finishline_access_failures_total{{reason=\"{reason}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.map_or(0, |number| number.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn a_link_that_does_not_work_is_heard_and_slowed_down_as_a_wrong_key_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = keyless(folder.path(), &[]).await;
+    let (link, key) = (link(&program).await, key_in(folder.path()));
+    let send =
+        async |method: Method, url: &str| Answer::of(http_client().request(method, url)).await;
+    let wrong = format!("{}/sign-in/{}", program.api, "x".repeat(43));
+    send(Method::POST, &link).await.expect(303);
+    for number in 0..10 {
+        let method = if number % 2 == 0 { Method::GET } else { Method::POST };
+        let url = if number < 5 { &link } else { &wrong };
+        assert!(send(method, url).await.expect(410).text().contains("has been used"));
+    }
+    for method in [Method::GET, Method::POST] {
+        let late = send(method, &wrong).await.expect(429);
+        let wait: u64 = late.header("retry-after").expect("a time").parse().expect("seconds");
+        assert!((1..=60).contains(&wait) && late.header("set-cookie").is_none());
+        assert!(late.text().contains("Too many wrong keys"), "{}", late.text());
+    }
+    let jobs = format!("{}/v1/jobs", program.api);
+    ask(&jobs, "not-the-key-of-this-service").await.problem(429, "too-many-failures");
+    ask(&jobs, &key).await.expect(200);
+    assert_eq!(figure(&program, &key, "sign-in-link").await, 12);
+    let log = program.stderr();
+    let heard = log.lines().filter(|line| line.contains("a sign-in link that does not work"));
+    let heard: Vec<_> = heard.collect();
+    assert_eq!(heard.len(), 10, "{log}");
+    for line in heard {
+        assert!(line.contains("WARN") && line.contains("/sign-in/{secret}"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_right_link_is_let_in_after_any_number_of_wrong_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = keyless(folder.path(), &[]).await;
+    let link = link(&program).await;
+    let wrong = format!("{}/sign-in/x", program.api);
+    let tries = (0..20).map(|_| Answer::of(http_client().get(&wrong)));
+    let tries = futures_util::future::join_all(tries).await;
+    assert_eq!(tries.iter().filter(|answer| answer.status == 410).count(), 10);
+    Answer::of(http_client().get(&link)).await.expect(200);
+    Answer::of(http_client().post(&link)).await.expect(303);
+}
+
+#[tokio::test]
+async fn the_sign_in_link_leads_to_where_browsers_reach_the_api() {
+    for (public_url, begins) in [
+        ("https://portal.example.com", "https://portal.example.com/sign-in/"),
+        (
+            "https://portal.example.com/finishline/",
+            "https://portal.example.com/finishline/sign-in/",
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = keyless(folder.path(), &[("API__PUBLIC_URL", public_url)]).await;
+        let link = link(&program).await;
+        assert!(link.starts_with(begins), "{link}");
+        // Without the prefix that the proxy takes off.
+        let here = link.replace(begins, &format!("{}/sign-in/", program.api));
+        let session = Answer::of(http_client().post(here)).await.expect(303);
+        let cookie = session.header("set-cookie").expect("a cookie");
+        assert!(cookie.starts_with("__Host-") && cookie.contains("; Secure"), "{cookie}");
+    }
+}

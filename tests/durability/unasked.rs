@@ -213,3 +213,33 @@ async fn an_erased_job_is_gone_for_those_who_probe_too() {
     assert_eq!(Answer::of(service.request_to(Method::GET, &url)).await.status, 410);
     service.post_to(&url, "{}").await.problem(410, "gone");
 }
+
+#[tokio::test]
+async fn an_ended_or_erased_address_answers_before_a_byte_of_the_body_is_read() {
+    let clock = Clock::manual("2026-03-01T12:00:00Z".parse().expect("a time"));
+    let service = Setup::new().clock(&clock).start().await;
+    let (_, ended) = running_job(&service).await;
+    assert_eq!(service.outcome(&ended, r#"{"success":true}"#).await, "stored");
+    clock.advance(Duration::from_secs(WEEK) + Duration::from_millis(1));
+    let (id, erased) = running_job(&service).await;
+    service.delete(&format!("/v1/jobs/{id}")).await.expect(200);
+    let (_, running) = running_job(&service).await;
+    let bodies = [
+        "content-length: 1\r\n",
+        "content-length: 1000\r\n",
+        "content-length: 1000000000\r\n",
+        "transfer-encoding: chunked\r\n",
+        "content-length: 1000\r\ncontent-encoding: gzip\r\n",
+    ];
+    for (url, is_gone) in [(&ended, true), (&erased, true), (&running, false)] {
+        for body in bodies {
+            let mut wire = Wire::to(url).await;
+            wire.send(post_head(url, body)).await;
+            if is_gone {
+                let head = wire.read_until("\r\n\r\n").await;
+                assert!(head.starts_with("HTTP/1.1 410 "), "{url}, {body}: {head}");
+            }
+        }
+    }
+    assert_eq!(service.outcome(&running, r#"{"success":true}"#).await, "stored");
+}

@@ -30,6 +30,9 @@ const BADLY_SERVED: usize = 900;
 /// The longest wait before a fifth attempt, of 60 s, and some.
 const PATIENCE: Duration = Duration::from_secs(240);
 
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(20);
+
 struct Node {
     engine: Simulator,
     folder: tempfile::TempDir,
@@ -114,6 +117,7 @@ fn whole_files(folder: &Path) -> Vec<std::path::PathBuf> {
     files.filter(|path| !path.to_string_lossy().contains('#')).collect()
 }
 
+/// Returns what `look` finds, as soon as it finds it; more patient than the tests of one request.
 async fn wait_long<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -121,7 +125,7 @@ async fn wait_long<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
             return found;
         }
         assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

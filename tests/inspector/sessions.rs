@@ -20,6 +20,9 @@ use super::{
 const KEY: &str = "key-of-the-support-team";
 const READER: &str = "key-of-someone-who-reads";
 
+/// Each of nearly a megabyte: more than the buffers of a connection hold.
+const JOBS_OF_A_STREAM: usize = 24;
+
 async fn with_keys(clock: &Clock) -> Service {
     let keys = json!([
         {"name": "support", "key": KEY},
@@ -351,4 +354,85 @@ async fn scopes_decide_what_is_offered_and_what_is_done() {
         assert!(answer.expect(403).text().contains("forbidden-scope"));
     }
     get(&service, &path, &reader).await.expect(200);
+}
+
+#[tokio::test]
+async fn behind_https_only_cookies_that_this_host_set_count() {
+    let (said, guessed) = (["https://portal.example", "localhost"], ["", "portal.example"]);
+    for [public_url, host] in [said, guessed] {
+        let keys = json!([{"name": "support", "key": KEY}]);
+        let setup = Setup::new().set("API__KEYS", keys).set("API__PUBLIC_URL", public_url);
+        let service = setup.start().await;
+        let ask = async |path: &str, cookie: &str| {
+            let request = service.request(Method::GET, path).header("host", host);
+            Answer::of(request.header("cookie", cookie)).await
+        };
+        let sign_in = async |cookie: &str, form: String| {
+            let request = service.request(Method::POST, "/sign-in").header("host", host);
+            let request = request.header("origin", "null").header("cookie", cookie);
+            let kind = "application/x-www-form-urlencoded";
+            Answer::of(request.header("content-type", kind).body(form)).await
+        };
+        let page = ask("/sign-in", "").await.expect(200);
+        let (form, browser) =
+            (format!("formToken={}&key={KEY}", form_token(&page.text())), cookie_of(&page));
+        let plain = |cookie: &str| cookie.strip_prefix("__Host-").expect("a prefix").to_owned();
+        let planted = sign_in(&plain(&browser), form.clone()).await;
+        assert!(planted.expect(403).text().contains("forbidden-origin"), "{public_url}");
+        let session = cookie_of(&sign_in(&browser, form).await.expect(303));
+        ask("/jobs", &plain(&session)).await.expect(303);
+        ask("/v1/jobs", &plain(&session)).await.problem(401, "unauthorized");
+        for cookies in [session.clone(), format!("finishline_session=planted; {session}")] {
+            ask("/jobs", &cookies).await.expect(200);
+            ask("/v1/jobs", &cookies).await.expect(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_plain_http_changes_nothing_where_ours_come_by_https() {
+    let keys = json!([{"name": "support", "key": KEY}]);
+    let setup = Setup::new().set("API__KEYS", keys);
+    let service = setup.set("API__PUBLIC_URL", "https://portal.example").start().await;
+    let (_, cookie) = sign_in(&service, KEY, "/jobs").await;
+    for (origin, status) in [
+        ("http://portal.example", 403),
+        ("http://portal.example:443", 403),
+        ("https://portal.example.evil", 403),
+        ("https://portal.example:8443", 403),
+        ("https://portal.example", 201),
+        ("https://portal.example:443", 201),
+    ] {
+        let headers = [("host", "portal.example"), ("origin", origin)];
+        let answer = submit(&service, &cookie, &headers).await;
+        assert_eq!(answer.status, status, "{origin}: {}", answer.text());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_lines_breaks_off_when_its_session_is_over() {
+    let service = with_keys(&Clock::system()).await;
+    let body = ready_job_with(json!({ "padding": "x".repeat(900_000) })).to_string();
+    for _ in 0..JOBS_OF_A_STREAM {
+        let request = service.request(Method::POST, "/v1/jobs").bearer_auth(KEY);
+        Answer::of(request.header("content-type", "application/json").body(body.clone()))
+            .await
+            .expect(201);
+    }
+    let (_, cookie) = sign_in(&service, KEY, "/jobs").await;
+    let open = || {
+        let request = service.request(Method::GET, "/v1/jobs");
+        request.header("accept", "application/x-ndjson")
+    };
+    let mut by_session = open().header("cookie", &cookie).send().await.expect("an answer");
+    let mut by_key = open().bearer_auth(KEY).send().await.expect("an answer");
+    for stream in [&mut by_session, &mut by_key] {
+        assert_eq!(stream.status(), 200);
+        assert!(within(stream.chunk()).await.expect("a chunk").is_some());
+    }
+    sign_out(&service, &cookie).await.expect(303);
+    let cut = within(by_session.bytes()).await;
+    assert!(cut.is_err(), "who reads it must not take the part for all");
+    let rest = within(by_key.bytes()).await.expect("a key's stream comes to its end");
+    assert!(rest.len() > (JOBS_OF_A_STREAM - 2) * 900_000, "{}", rest.len());
 }

@@ -17,7 +17,11 @@ const PROMPT: Duration = Duration::from_secs(6);
 /// Long enough for the writer to be refused (5 s), so that nothing but the spool can answer.
 const VERY_LONG: Duration = Duration::from_secs(8);
 
-/// Holds the database for a time, as a backup or an administrator does.
+/// Between two callbacks: a lock of seconds is met by some at its begin, in its midst and at its end.
+const PACE: Duration = Duration::from_millis(150);
+
+/// Holds the database for a time, as a backup or an administrator does. The time itself is what is
+/// tested: it is compared with the patience of the writer and of the spool.
 async fn hold(mut stranger: SqliteConnection, time: Duration) {
     run(&mut stranger, "begin exclusive").await;
     tokio::time::sleep(time).await;
@@ -45,7 +49,7 @@ async fn a_lock_of(time: Duration) {
                 tokio::join!(doors.call_back(job, body.clone()), doors.call_back(job, body));
             (job, [answers.0, answers.1])
         }));
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::time::sleep(PACE).await;
     }
     held.await.expect("let go");
     let mut jobs = Vec::new();
@@ -150,6 +154,32 @@ async fn without_a_spool_the_answer_is_503_with_retry_after() {
     drop(lock);
     let ready = service.get("/readyz").await;
     assert_eq!(ready.body["checks"]["spool"]["detail"], "off", "{ready:?}");
+    until("the database is back", || service.is_database_ready()).await;
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn who_comes_while_a_locked_database_is_waited_for_waits_no_second_time() {
+    let folder = Folder::new();
+    let service = Service::start(&folder.database(), &[("SPOOL__SIZE", "0")]).await;
+    let lock = locked(&folder).await;
+    let call = || {
+        let doors = service.clone();
+        tokio::spawn(async move { doors.call_back(new_job(), result_body("nowhere")).await })
+    };
+    let first = call();
+    // Each comes later than the one before, so that one of them comes while the first is waiting.
+    let mut later = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(service.get("/healthz").await.status, 200);
+        later.push(call());
+    }
+    for call in std::iter::once(first).chain(later) {
+        let answer = call.await.expect("an answer");
+        assert_eq!((answer.status, answer.retry_after.is_some()), (503, true), "{answer:?}");
+        assert!(answer.took < VERY_LONG, "{answer:?}");
+    }
+    drop(lock);
     until("the database is back", || service.is_database_ready()).await;
     service.stop().await;
 }

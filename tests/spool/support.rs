@@ -32,6 +32,9 @@ use tokio::{sync::oneshot, task::JoinHandle};
 /// Longer than anything here takes on a slow machine.
 pub const DEADLINE: Duration = Duration::from_secs(40);
 
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(20);
+
 pub const KIB: u64 = 1024;
 
 pub fn now() -> Timestamp {
@@ -125,7 +128,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() ->
     let started = Instant::now();
     while !condition().await {
         assert!(started.elapsed() < DEADLINE, "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

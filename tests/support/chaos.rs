@@ -298,6 +298,9 @@ pub async fn early_callbacks(count: usize) -> Early {
     }
 }
 
+/// How long the disk stays full in each round.
+const FULL_FOR: Duration = Duration::from_millis(50);
+
 /// What came of a disk that was full again and again.
 pub struct Disk {
     pub rounds: usize,
@@ -343,7 +346,8 @@ pub async fn disk_rounds(rounds: usize) -> Option<Disk> {
         fill(&folder.join("filler"));
         let stop = Arc::new(AtomicBool::new(false));
         let timer = async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The time itself is what is tested: a disk that is full for a moment, under load.
+            tokio::time::sleep(FULL_FOR).await;
             stop.store(true, Ordering::Relaxed);
         };
         tokio::join!(drive(&program.callbacks, key, &journal, &stop), timer);

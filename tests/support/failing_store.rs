@@ -42,6 +42,8 @@ use uuid::Uuid;
 pub enum Failure {
     Overloaded,
     Unavailable,
+    /// The call panics, as a fault of the program would.
+    Panic,
 }
 
 /// Which calls fail.
@@ -91,6 +93,7 @@ pub struct FailingStore {
 enum Strike {
     Before(StoreError),
     After(StoreError),
+    Panic,
 }
 
 impl FailingStore {
@@ -135,6 +138,7 @@ impl FailingStore {
         let error = match plan.failure {
             Failure::Overloaded => StoreError::Overloaded,
             Failure::Unavailable => StoreError::Unavailable("on command".into()),
+            Failure::Panic => return Some(Strike::Panic),
         };
         Some(if plan.is_late { Strike::After(error) } else { Strike::Before(error) })
     }
@@ -148,6 +152,7 @@ impl FailingStore {
             None => call.await,
             Some(Strike::Before(error)) => Err(error),
             Some(Strike::After(error)) => call.await.and(Err(error)),
+            Some(Strike::Panic) => panic!("on command"),
         }
     }
 }

@@ -61,7 +61,7 @@ impl FromRequest<Context> for Form {
 
     async fn from_request(request: Request, context: &Context) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        if access::origin(&parts.headers) == Site::Other {
+        if access::origin(&parts.headers, &context.config.api) == Site::Other {
             return Err(Problem::ForbiddenOrigin("the form was sent by another site").into());
         }
         let body =
@@ -89,7 +89,9 @@ fn expected_token(parts: &Parts, context: &Context) -> Result<String, &'static s
         return Ok(sessions.form_token_of_nobody());
     }
     if is_sign_in(parts) {
-        return sessions.form_token_of_browser(&parts.headers).ok_or(NOT_OF_BROWSER);
+        return sessions
+            .form_token_of_browser(&parts.headers, &context.config.api)
+            .ok_or(NOT_OF_BROWSER);
     }
     let visitor = Visitor::of(&parts.headers, context).ok_or(NOT_OF_SESSION)?;
     Ok(visitor.form_token)
@@ -109,10 +111,11 @@ pub(super) fn token_of_browser(
     headers: &HeaderMap,
     context: &Context,
 ) -> (Markup, Option<HeaderValue>) {
-    if let Some(token) = context.sessions.form_token_of_browser(headers) {
+    let api = &context.config.api;
+    if let Some(token) = context.sessions.form_token_of_browser(headers, api) {
         return (hidden(&token), None);
     }
-    let transport = Transport::of(headers, &context.config.api);
+    let transport = Transport::of(headers, api);
     let (cookie, token) = context.sessions.new_browser(transport);
     (hidden(&token), Some(cookie))
 }

@@ -105,7 +105,7 @@ pub(super) async fn sign_out(
 /// says; an error means that a restart would not know of it.
 pub(super) async fn leave(context: &Context, headers: &HeaderMap) -> Result<(), Refusal> {
     let now = context.clock.now();
-    let Some(signed_out) = context.sessions.end(headers, &context.config.api.keys, now) else {
+    let Some(signed_out) = context.sessions.end(headers, &context.config.api, now) else {
         return Ok(());
     };
     Ok(context.store.sign_out(signed_out, now).await?)
@@ -119,10 +119,10 @@ pub(super) async fn renew(
 ) -> Response {
     let headers = request.headers().clone();
     let mut response = next.run(request).await;
-    let (keys, now) = (&context.config.api.keys, context.clock.now());
+    let (api, now) = (&context.config.api, context.clock.now());
     if !response.headers().contains_key(SET_COOKIE)
-        && let Some(session) = context.sessions.current(&headers, keys, now)
-        && let transport = Transport::of(&headers, &context.config.api)
+        && let Some(session) = context.sessions.current(&headers, api, now)
+        && let transport = Transport::of(&headers, api)
         && let Some(cookie) = context.sessions.renewed(session, now, transport)
     {
         response.headers_mut().append(SET_COOKIE, cookie);

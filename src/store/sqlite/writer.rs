@@ -173,15 +173,15 @@ async fn run(
                 telemetry::STORE_QUEUE_DEPTH.of([]).decrement(taken as f64);
                 while !batch.is_empty() {
                     let mut part: Vec<Change> = batch.drain(..fitting(&batch)).collect();
-                    let waiting = changes.len();
                     let Err(error) = write(&mut database, &mut part, &outside).await else {
                         continue;
                     };
-                    // These waited in vain as long: turn by turn, waiting would take minutes.
+                    // Turn by turn, waiting for the database would take minutes. Whoever came
+                    // meanwhile is refused too, or nobody could say how long a change may take.
                     part.append(&mut batch);
-                    let taken = match waiting {
+                    let taken = match changes.len() {
                         0 => 0,
-                        _ => changes.recv_many(&mut part, waiting).await,
+                        waiting => changes.recv_many(&mut part, waiting).await,
                     };
                     telemetry::STORE_QUEUE_DEPTH.of([]).decrement(taken as f64);
                     refuse(part.drain(..), &error);
