@@ -28,6 +28,7 @@ use tower::Service as _;
 use uuid::Uuid;
 
 use super::{
+    crowd::{Place, Silent},
     error::Problem,
     headers,
     observe::REQUEST_ID,
@@ -50,13 +51,21 @@ enum End {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn live(stream: TcpStream, peer: SocketAddr, opened: &Opened) {
-    let Opened { door, crowd, connections } = opened;
-    let progress = Arc::new(Progress::new(connections.timeouts, crowd.clone()));
-    if !has_begun(&stream, &progress, opened).await {
-        telemetry::HTTP_CUT.of([door.name.into(), "slow".into()]).increment(1);
-        return;
+pub(super) async fn live(stream: TcpStream, peer: SocketAddr, place: Place, opened: &Opened) {
+    let progress = Progress::new(opened.connections.timeouts, opened.crowd.clone());
+    let progress = Arc::new(progress);
+    let silent = opened.crowd.note_silent(place);
+    if let Some(_place) = has_begun(&stream, &progress, silent, opened).await {
+        // In a box: what hyper needs is not held for those who never send a byte.
+        Box::pin(talk(stream, peer, progress, opened)).await;
+    } else {
+        telemetry::HTTP_CUT.of([opened.door.name.into(), "slow".into()]).increment(1);
     }
+}
+
+/// Serves a connection from its first byte on.
+async fn talk(stream: TcpStream, peer: SocketAddr, progress: Arc<Progress>, opened: &Opened) {
+    let Opened { door, connections, .. } = opened;
     let answers = Answers { router: door.router.clone(), peer, progress: progress.clone() };
     let socket = TokioIo::new(Socket::new(stream, progress.clone()));
     let mut connection = http1::Builder::new()
@@ -90,10 +99,15 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, opened: &Opened) {
     }
 }
 
-/// Waits for the first byte, or for the end of the connection or the service. False if it must end
+/// Waits for the first byte, or for the end of the connection or the service. `None` if it must end
 /// without one. A silent connection costs little more than its socket.
-async fn has_begun(stream: &TcpStream, progress: &Progress, opened: &Opened) -> bool {
-    let silent = opened.crowd.note_silent();
+async fn has_begun(
+    stream: &TcpStream,
+    progress: &Progress,
+    silent: Silent,
+    opened: &Opened,
+) -> Option<Place> {
+    let mut first_byte = [0];
     let had_its_time = async {
         while let Some(deadline) = progress.deadline() {
             let (Deadline::End(at) | Deadline::Look(at)) = deadline;
@@ -105,11 +119,12 @@ async fn has_begun(stream: &TcpStream, progress: &Progress, opened: &Opened) -> 
     };
     tokio::select! {
         biased;
-        _ = stream.readable() => true,
-        () = opened.connections.stopping.cancelled() => true,
-        () = silent.must_end() => false,
-        () = had_its_time => false,
+        _ = stream.peek(&mut first_byte) => {}
+        () = opened.connections.stopping.cancelled() => {}
+        () = silent.must_end() => return None,
+        () = had_its_time => return None,
     }
+    silent.into_place()
 }
 
 /// Drives a connection to its end, or to the time when the other side should have done something.

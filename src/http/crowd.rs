@@ -16,6 +16,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 /// Once fewer than this part of the connections is free, they run out.
 const LAST_PART: usize = 8;
 
+/// Leave to keep a connection, given back when it is dropped.
+pub(super) type Place = OwnedSemaphorePermit;
+
 /// The connections of one door. Cheap to clone; clones count the same ones.
 #[derive(Clone, Debug)]
 pub(super) struct Crowd {
@@ -30,7 +33,13 @@ pub(super) struct Crowd {
 #[derive(Debug, Default)]
 struct SilentConnections {
     last_number: u64,
-    by_number: BTreeMap<u64, Arc<Notify>>,
+    by_number: BTreeMap<u64, SilentConnection>,
+}
+
+#[derive(Debug)]
+struct SilentConnection {
+    place: Place,
+    must_end: Arc<Notify>,
 }
 
 /// A connection that has not sent a byte yet, until it is dropped.
@@ -41,9 +50,14 @@ pub(super) struct Silent {
 }
 
 impl Silent {
-    /// Waits until its place is needed.
+    /// Waits until its place is given to another connection.
     pub(super) async fn must_end(&self) {
         self.must_end.notified().await;
+    }
+
+    /// Its place, now that it has begun; `None` if that was given to another connection.
+    pub(super) fn into_place(self) -> Option<Place> {
+        self.crowd.silent().by_number.remove(&self.number).map(|connection| connection.place)
     }
 }
 
@@ -68,36 +82,33 @@ impl Crowd {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a connection that has not sent a byte yet.
-    pub(super) fn note_silent(&self) -> Silent {
+    /// Keeps the place of a connection that has not sent a byte yet.
+    pub(super) fn note_silent(&self, place: Place) -> Silent {
         let must_end = Arc::new(Notify::new());
         let mut silent = self.silent();
         silent.last_number += 1;
         let number = silent.last_number;
-        silent.by_number.insert(number, must_end.clone());
+        silent.by_number.insert(number, SilentConnection { place, must_end: must_end.clone() });
         Silent { number, must_end, crowd: self.clone() }
     }
 
-    /// Ends the connection that has been silent longest, if there is one.
-    pub(super) fn end_longest_silent(&self) {
-        if let Some((_, must_end)) = self.silent().by_number.pop_first() {
+    /// A place at once: a free one, or that of the connection which has been silent longest.
+    pub(super) fn place_at_once(&self) -> Option<Place> {
+        self.try_join().or_else(|| {
+            let (_, SilentConnection { place, must_end }) = self.silent().by_number.pop_first()?;
             must_end.notify_one();
-        }
+            Some(place)
+        })
     }
 
     /// Waits for a free connection; `None` never comes, since the semaphore is not closed.
-    pub(super) async fn join(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn join(&self) -> Option<Place> {
         self.free.clone().acquire_owned().await.ok()
     }
 
     /// The same without waiting; `None` if all are taken.
-    pub(super) fn try_join(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn try_join(&self) -> Option<Place> {
         self.free.clone().try_acquire_owned().ok()
-    }
-
-    /// Whether all connections are taken.
-    pub(super) fn is_full(&self) -> bool {
-        self.free.available_permits() == 0
     }
 
     /// Notes whether the system had an open file for the last connection.
@@ -117,16 +128,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_connection_that_was_silent_longest_ends_first() {
+    async fn the_connection_that_was_silent_longest_gives_its_place_to_the_next() {
         let crowd = Crowd::new(3);
-        let [first, second, third] = std::array::from_fn(|_| crowd.note_silent());
-        drop(second);
-        crowd.end_longest_silent();
+        let mut accept = || crowd.place_at_once().map(|place| crowd.note_silent(place));
+        let [first, second, third] = std::array::from_fn(|_| accept().expect("a free place"));
+        let second = second.into_place();
+        let fourth = accept().expect("the first one's place");
         first.must_end().await;
-        crowd.end_longest_silent();
+        assert!(first.into_place().is_none());
+        let fifth = accept().expect("the third one's place");
         third.must_end().await;
-        crowd.end_longest_silent();
-        assert!(crowd.silent().by_number.is_empty());
+        let spoken = [second, fourth.into_place(), fifth.into_place()];
+        assert!(spoken.iter().all(Option::is_some));
+        assert!(crowd.place_at_once().is_none(), "nobody is silent");
     }
 
     #[test]

@@ -8,10 +8,15 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use axum::Router;
 use rustix::io::Errno;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::net::TcpStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{connection, crowd::Crowd, listen::Listener, progress::Timeouts};
+use super::{
+    connection,
+    crowd::{Crowd, Place},
+    listen::Listener,
+    progress::Timeouts,
+};
 use crate::{clock::Stopwatch, config::ServiceConfig, telemetry};
 
 /// After a failure to accept: the system is out of something, which takes a moment to come back.
@@ -67,13 +72,13 @@ pub async fn serve(listener: Listener, door: Door, connections: Connections) -> 
     let opened = Opened { door, crowd, connections };
     let mut last_told: Option<Stopwatch> = None;
     loop {
-        // With all places taken, a silent connection makes room, or others wait in the system's queue.
-        if opened.crowd.is_full() {
-            opened.crowd.end_longest_silent();
-        }
-        let place = tokio::select! {
-            place = opened.crowd.join() => place.ok_or_else(|| io::Error::other("no places"))?,
-            () = opened.connections.stopping.cancelled() => break,
+        // Without a silent connection that makes room, others wait in the system's queue.
+        let place = match opened.crowd.place_at_once() {
+            Some(place) => place,
+            None => tokio::select! {
+                place = opened.crowd.join() => place.ok_or_else(|| io::Error::other("no places"))?,
+                () = opened.connections.stopping.cancelled() => break,
+            },
         };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -129,7 +134,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    fn take_up(&self, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    fn take_up(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
         // Answers are small and whole: held back, they would only come later.
         let _ = stream.set_nodelay(true);
         let opened = self.clone();
@@ -137,11 +142,10 @@ impl Opened {
             let gauge = telemetry::HTTP_CONNECTIONS.of([opened.door.name.into()]);
             gauge.increment(1);
             tokio::select! {
-                () = connection::live(stream, peer, &opened) => {}
+                () = connection::live(stream, peer, place, &opened) => {}
                 () = opened.connections.cut.cancelled() => {}
             }
             gauge.decrement(1);
-            drop(place);
         });
     }
 }
