@@ -117,6 +117,7 @@ pub struct Output {
 
 /// A job's outputs, those asked for first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = OutputList)]
 pub struct Outputs {
     pub outputs: Vec<Output>,
 }
@@ -134,6 +135,7 @@ pub struct File {
 /// One page of jobs, newest first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JobPage)]
 pub struct Jobs {
     pub jobs: Vec<Job>,
     /// To be passed as `cursor`, with the same filters; `null` on the last page.
@@ -168,6 +170,7 @@ pub struct Delivery {
 /// One page of a job's deliveries, in the order they came.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeliveryPage)]
 pub struct Deliveries {
     pub deliveries: Vec<Delivery>,
     /// To be passed as `cursor`; `null` on the last page.
@@ -198,6 +201,7 @@ pub const CAUGHT_UP: &str = "caught up with ";
 /// One page of a job's timeline.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EventPage)]
 pub struct Events {
     pub events: Vec<Event>,
     /// To be passed as `cursor`; `null` on the last page.
@@ -230,6 +234,7 @@ pub struct Relay {
 /// A page of orders, newest first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RelayPage)]
 pub struct Relays {
     pub relays: Vec<Relay>,
     #[schema(required)]

@@ -25,8 +25,9 @@ impl IntoResponses for FileResponses {
                 .header("ETag", header("To be sent as `If-None-Match` or `If-Range`"))
                 .header("Accept-Ranges", header("`bytes`"))
                 .header("Content-Disposition", header("The file's name"));
-            // What clients take a file for that know none of the others.
-            let kinds = iter::once(media_type::UNKNOWN).chain(media_type::SERVED);
+            // Clients that are generated would read a file of a JSON type as JSON, whatever it is.
+            let kinds = media_type::SERVED.into_iter().filter(|kind| !kind.ends_with("json"));
+            let kinds = iter::once(media_type::UNKNOWN).chain(kinds);
             kinds.fold(response, |response, kind| {
                 let content = Content::new(Some(schema::Binary::schema()));
                 response.content(kind, content)
