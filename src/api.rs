@@ -3,6 +3,8 @@
 //! Written by `http`, read by `client`. The invariant: what stands here is the contract; a field is
 //! added, never changed.
 
+mod code;
+pub mod schema;
 mod view;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 
-pub use self::view::{BriefJob, BriefRelay, JobView, RelayView};
+pub use self::{
+    code::ProblemCode,
+    view::{BriefJob, BriefRelay, JobView, RelayView},
+};
 use crate::domain::{self, digest::hex, names::Names, time};
 
 /// A job: what was asked, where it stands, what came of it.
@@ -23,40 +28,44 @@ pub struct Job {
     #[schema(example = "01932f5e-7c3a-7b60-9d2e-3f6a1c8b4e55")]
     pub id: String,
     /// The caller's own label; never sent to the Engine.
-    #[schema(example = "case-42")]
+    #[schema(required, example = "case-42")]
     pub reference: Option<String>,
-    /// `submitting`, `submitted`, `unsent`, `rejected`, `unconfirmed`, `succeeded`, `partial` or
-    /// `failed`.
-    #[schema(example = "submitted")]
+    #[schema(value_type = schema::JobStatus)]
     pub status: String,
     /// As the Engine said; `null` before the result.
+    #[schema(required)]
     pub success: Option<bool>,
     /// Past its due time without a result.
     pub overdue: bool,
-    /// `submitted`, `recovered` or `inbox`.
+    #[schema(value_type = schema::Origin)]
     pub origin: String,
     /// Whether every available output is mirrored; `null` where mirroring is off.
+    #[schema(required)]
     pub secured: Option<bool>,
+    #[schema(required)]
     pub engine_job_id: Option<String>,
+    #[schema(required)]
     pub end_user_id: Option<String>,
+    #[schema(required)]
     pub cloud_package: Option<String>,
+    #[schema(required)]
     pub external_job_id: Option<String>,
     #[serde(with = "time::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     #[serde(with = "time::rfc3339_option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub submitted_at: Option<Timestamp>,
     #[serde(with = "time::rfc3339_option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
     /// The submitted body without `finishline`, defaults filled in.
-    #[schema(value_type = Option<Object>)]
+    #[schema(required, inline, value_type = Option<schema::OpenObject>)]
     pub request: Option<Box<RawValue>>,
     pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,
     /// The Engine's reply to the submission; a string if it was not JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(required, schema_with = schema::engine_answer)]
     pub engine_response: Option<Box<RawValue>>,
     /// Distinct deliveries on record.
     pub deliveries: u32,
@@ -72,11 +81,12 @@ pub struct Input {
     #[schema(example = ".dcm")]
     pub extension: String,
     /// Pre-signed address of the Engine's storage; `null` for one that nobody should follow.
+    #[schema(required)]
     pub upload_url: Option<String>,
     /// To be called after the upload.
+    #[schema(required)]
     pub notify_url: Option<String>,
-    /// `awaiting`, `uploaded`, `notified`, or `provided` (it had a `downloadUrl`).
-    #[schema(example = "awaiting")]
+    #[schema(value_type = schema::InputState)]
     pub state: String,
 }
 
@@ -88,21 +98,26 @@ pub struct Output {
     pub name: String,
     #[schema(example = "meshes")]
     pub kind: String,
+    #[schema(required)]
     pub index: Option<u32>,
-    #[schema(example = ".stl")]
+    #[schema(required, example = ".stl")]
     pub extension: Option<String>,
     #[schema(value_type = Vec<String>)]
     pub structures: Names,
     /// As the Engine spelled it: `Available`, `Missing`, `Failed`; `null` before the result.
+    #[schema(required)]
     pub status: Option<String>,
     /// The Engine's pre-signed link; it expires. `null` for one that nobody should follow.
+    #[schema(required)]
     pub url: Option<String>,
     /// The mirrored copy, once there is one.
+    #[schema(required)]
     pub file: Option<File>,
 }
 
 /// A job's outputs, those asked for first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = OutputList)]
 pub struct Outputs {
     pub outputs: Vec<Output>,
 }
@@ -120,9 +135,11 @@ pub struct File {
 /// One page of jobs, newest first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JobPage)]
 pub struct Jobs {
     pub jobs: Vec<Job>,
     /// To be passed as `cursor`, with the same filters; `null` on the last page.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
@@ -138,8 +155,7 @@ pub struct Delivery {
     /// The sender's address, or `engine` for what a look-up brought.
     #[schema(example = "203.0.113.7:51034")]
     pub source: String,
-    /// `stored`, `refreshed`, `conflict`, `unrecognised` or `malformed`.
-    #[schema(example = "stored")]
+    #[schema(value_type = schema::DeliveryOutcome)]
     pub outcome: String,
     pub bytes: u64,
     /// Lower-case hexadecimal.
@@ -147,15 +163,18 @@ pub struct Delivery {
     /// Further identical arrivals.
     pub repeats: u64,
     /// As they came; credentials are redacted.
+    #[schema(schema_with = schema::pairs)]
     pub headers: Vec<(String, String)>,
 }
 
 /// One page of a job's deliveries, in the order they came.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = DeliveryPage)]
 pub struct Deliveries {
     pub deliveries: Vec<Delivery>,
     /// To be passed as `cursor`; `null` on the last page.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
@@ -167,12 +186,12 @@ pub struct Event {
     pub seq: i64,
     pub job_id: String,
     #[serde(rename = "type")]
-    #[schema(example = "job.finished")]
+    #[schema(value_type = schema::EventType)]
     pub kind: String,
     #[serde(with = "time::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    #[schema(value_type = Object)]
+    #[schema(inline, value_type = schema::OpenObject)]
     pub data: Box<RawValue>,
 }
 
@@ -182,9 +201,11 @@ pub const CAUGHT_UP: &str = "caught up with ";
 /// One page of a job's timeline.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = EventPage)]
 pub struct Events {
     pub events: Vec<Event>,
     /// To be passed as `cursor`; `null` on the last page.
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
@@ -197,14 +218,14 @@ pub struct Relay {
     /// Name of a configured target, or origin of the job's own `finishWebhook`.
     #[schema(example = "app")]
     pub target: String,
-    /// `pending`, `delivered`, `dead`, or `paused` (pending, its target is left alone for a while).
-    #[schema(example = "delivered")]
+    #[schema(value_type = schema::RelayState)]
     pub state: String,
     pub attempts: u32,
     #[serde(with = "time::rfc3339_option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     pub next_attempt_at: Option<Timestamp>,
     /// HTTP status of the last answer; `null` before one, or if the last attempt got none.
+    #[schema(required)]
     pub last_status: Option<u16>,
     /// `webhook-id` of every attempt: `msg_`, the job's id, `_`, the order's id.
     pub webhook_id: String,
@@ -213,8 +234,10 @@ pub struct Relay {
 /// A page of orders, newest first.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RelayPage)]
 pub struct Relays {
     pub relays: Vec<Relay>,
+    #[schema(required)]
     pub next_cursor: Option<String>,
 }
 
@@ -239,8 +262,10 @@ pub struct RelayAttempt {
     pub at: Timestamp,
     pub millis: u64,
     /// HTTP status of the answer; `null` if there was none.
+    #[schema(required)]
     pub status: Option<u16>,
     /// Why there was no answer.
+    #[schema(required)]
     pub error: Option<String>,
     /// The answer's first 4 KiB; what is not UTF-8 is replaced.
     pub answer: String,
@@ -282,8 +307,11 @@ pub struct Day {
 pub struct Turnaround {
     /// How many jobs it is taken from, at most 1,000.
     pub jobs: u64,
+    #[schema(required)]
     pub p50_seconds: Option<f64>,
+    #[schema(required)]
     pub p95_seconds: Option<f64>,
+    #[schema(required)]
     pub p99_seconds: Option<f64>,
 }
 
@@ -296,9 +324,7 @@ pub struct Erased {
 /// What became of a callback.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Received {
-    /// `stored`, `duplicate`, `refreshed`, `conflict` or `unrecognised`; `spooled` while the
-    /// database refuses.
-    #[schema(example = "stored")]
+    #[schema(value_type = schema::CallbackOutcome)]
     pub outcome: String,
 }
 
@@ -314,8 +340,7 @@ pub struct Problem {
     pub status: u16,
     /// For people; its words may change.
     pub detail: String,
-    /// For programs; it stays.
-    #[schema(example = "validation-failed")]
+    #[schema(value_type = ProblemCode)]
     pub code: String,
     /// What is wrong with the body, place by place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -328,7 +353,7 @@ pub struct Problem {
     pub engine_status: Option<u16>,
     /// Body of the Engine's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = schema::engine_answer)]
     pub engine_body: Option<Box<RawValue>>,
     /// HTTP status of the storage's answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

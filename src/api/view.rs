@@ -5,12 +5,15 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, schema::Schema},
+};
 
-use super::{Input, Job, Relay};
+use super::{Input, Job, Relay, schema};
 
 /// A job as its caller may see it: whole with the scope `read`, else in short.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum JobView {
     Full(Box<Job>),
@@ -23,8 +26,7 @@ pub struct BriefJob {
     /// UUIDv7.
     #[schema(example = "01932f5e-7c3a-7b60-9d2e-3f6a1c8b4e55")]
     pub id: String,
-    /// As in the whole job.
-    #[schema(example = "submitted")]
+    #[schema(value_type = schema::JobStatus)]
     pub status: String,
     pub warnings: Vec<String>,
     /// Where the scans go; for callers with the scope `submit` only.
@@ -89,7 +91,7 @@ impl<'de> Deserialize<'de> for JobView {
 }
 
 /// An order as its caller may see it: whole with the scope `read`, else in short.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum RelayView {
     Full(Relay),
@@ -100,8 +102,7 @@ pub enum RelayView {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct BriefRelay {
     pub id: String,
-    /// As in the whole order.
-    #[schema(example = "pending")]
+    #[schema(value_type = schema::RelayState)]
     pub state: String,
 }
 
@@ -123,3 +124,26 @@ impl<'de> Deserialize<'de> for RelayView {
         }
     }
 }
+
+// By hand: derived, they would be `oneOf`, and a whole job fits the short form too.
+macro_rules! view_schema {
+    ($view:ident = $full:ident or $brief:ident) => {
+        impl PartialSchema for $view {
+            fn schema() -> RefOr<Schema> {
+                schema::any_of([stringify!($full), stringify!($brief)])
+            }
+        }
+
+        impl ToSchema for $view {
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                schemas.push((stringify!($full).into(), $full::schema()));
+                schemas.push((stringify!($brief).into(), $brief::schema()));
+                $full::schemas(schemas);
+                $brief::schemas(schemas);
+            }
+        }
+    };
+}
+
+view_schema!(JobView = Job or BriefJob);
+view_schema!(RelayView = Relay or BriefRelay);

@@ -28,6 +28,9 @@ pub const MAX_OVERSIZE_EVENTS: u32 = 10;
 /// The source of a delivery that a look-up at the Engine brought.
 pub const ENGINE_SOURCE: &str = "engine";
 
+/// What a sender is told while nothing else is known than that the body is on disk.
+pub const SPOOLED: &str = "spooled";
+
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -47,6 +50,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Those that deliveries on record have: a duplicate is counted, not kept.
+    pub const KEPT: [Self; 5] =
+        [Self::Stored, Self::Refreshed, Self::Conflict, Self::Unrecognised, Self::Malformed];
+
+    /// Those that are answered with 2xx.
+    pub const ACKNOWLEDGED: [Self; 5] =
+        [Self::Stored, Self::Duplicate, Self::Refreshed, Self::Conflict, Self::Unrecognised];
+
     /// As it is written in JSON, SQL and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

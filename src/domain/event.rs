@@ -51,6 +51,36 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// Every type.
+    pub const ALL: [Self; 26] = [
+        Self::JobSubmitted,
+        Self::JobUnsent,
+        Self::JobRejected,
+        Self::JobUnconfirmed,
+        Self::JobFinished,
+        Self::JobOverdue,
+        Self::JobReconciled,
+        Self::JobGivenUp,
+        Self::JobRecovered,
+        Self::JobSecured,
+        Self::InputUploaded,
+        Self::InputUploadFailed,
+        Self::InputNotified,
+        Self::OutputMirrored,
+        Self::OutputMirrorFailed,
+        Self::RelayDelivered,
+        Self::RelayFailed,
+        Self::RelayDead,
+        Self::JobErased,
+        Self::DeliverySpooled,
+        Self::DeliveryDuplicate,
+        Self::DeliveryRefreshed,
+        Self::DeliveryConflict,
+        Self::DeliveryOversize,
+        Self::DeliveryUnrecognised,
+        Self::DeliveryMalformed,
+    ];
+
     /// As it is written in JSON, SQL and server-sent events.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -119,6 +119,9 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// Every origin.
+    pub const ALL: [Self; 3] = [Self::Submitted, Self::Recovered, Self::Inbox];
+
     /// As it is written in JSON and SQL.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -156,7 +159,8 @@ pub enum InputState {
 }
 
 impl InputState {
-    const ALL: [Self; 4] = [Self::Awaiting, Self::Uploaded, Self::Notified, Self::Provided];
+    /// Every state, in the order of an upload.
+    pub const ALL: [Self; 4] = [Self::Awaiting, Self::Uploaded, Self::Notified, Self::Provided];
 
     /// As it is written in JSON and SQL.
     pub fn as_str(self) -> &'static str {

@@ -6,7 +6,7 @@
 pub const UNKNOWN: &str = "application/octet-stream";
 
 /// Meshes, scans, and what they are packed in or described with.
-const SERVED: [&str; 20] = [
+pub const SERVED: [&str; 20] = [
     "application/dicom",
     "application/gzip",
     "application/json",

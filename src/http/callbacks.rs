@@ -26,13 +26,15 @@ use super::{
     extract::{BodyError, Segments, read_body},
     failures::{Attempt, Failure},
     limits::Held,
+    parameters::{CallbackPath, InboxPath},
     probe,
+    refusals::{CALLBACK, Refusals, STORE},
 };
 use crate::{
-    api,
+    api::{self, ProblemCode as Code, schema},
     domain::{
         callback_address::Standing,
-        delivery::Outcome,
+        delivery::{Outcome, SPOOLED},
         header::Redaction,
         ids::{DeliveryId, JobId},
         json,
@@ -54,8 +56,6 @@ const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
 
-/// The outcome while nothing else is known than that the body is on disk.
-const SPOOLED: &str = "spooled";
 /// First bytes of every gzip member (RFC 1952); no JSON text begins so.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// A packed body is unpacked in pieces of this size.
@@ -67,19 +67,11 @@ const UNPACKED_PIECE: usize = 16 * 1024;
     post, path = "/callbacks/{job}/{signature}", tag = "callbacks",
     description = "Receives the Engine's finish webhook. The 2xx is sent only after the body is on \
         disk. Any `Content-Type`, with or without `Content-Length`; gzip is unpacked.",
-    params(
-        ("job" = String, Path, description = "Job id"),
-        ("signature" = String, Path, description = "HMAC-SHA256 of the job id, base64url"),
-    ),
-    request_body(content = Object, description = "The Engine's job result"),
+    params(CallbackPath),
+    request_body(content = schema::EngineResult, description = "The Engine's job result"),
     responses(
         (status = 200, body = api::Received, description = "On disk: in the database, or `spooled` until it takes writes again"),
-        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`: kept as evidence"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: not an address we made"),
-        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased, or finished more than 7 days ago; nothing is kept"),
-        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`: nothing is claimed; send it again"),
+        Refusals<{ CALLBACK }>,
     ),
 )]
 pub async fn receive(
@@ -109,14 +101,10 @@ pub async fn receive(
 #[utoipa::path(
     operation_id = "probeCallback",
     get, path = "/callbacks/{job}/{signature}", tag = "callbacks",
-    params(
-        ("job" = String, Path, description = "Job id"),
-        ("signature" = String, Path, description = "HMAC-SHA256 of the job id, base64url"),
-    ),
+    params(CallbackPath),
     responses(
         (status = 204, description = "A callback address of ours"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased, or finished more than 7 days ago"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
+        Refusals<{ STORE | Code::NotFound.bit() | Code::Gone.bit() }>,
     ),
 )]
 pub async fn probe(
@@ -138,16 +126,11 @@ pub async fn probe(
     post, path = "/inbox/{secret}", tag = "callbacks",
     description = "Off until `callbacks.inbox_secret` is set. The job is made on arrival and found \
         again by the Engine's id in the body.",
-    params(("secret" = String, Path, description = "`callbacks.inbox_secret`")),
-    request_body(content = Object, description = "The Engine's job result"),
+    params(InboxPath),
+    request_body(content = schema::EngineResult, description = "The Engine's job result"),
     responses(
         (status = 200, body = api::Received, description = "On disk"),
-        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body did not come in time"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the job was erased, or finished more than 7 days ago"),
-        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded` or `storage-unavailable`"),
+        Refusals<{ CALLBACK }>,
     ),
 )]
 pub async fn receive_in_inbox(

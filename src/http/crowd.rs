@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn the_connection_that_was_silent_longest_gives_its_place_to_the_next() {
         let crowd = Crowd::new(3);
-        let mut accept = || crowd.place_at_once().map(|place| crowd.note_silent(place));
+        let accept = || crowd.place_at_once().map(|place| crowd.note_silent(place));
         let [first, second, third] = std::array::from_fn(|_| accept().expect("a free place"));
         let second = second.into_place();
         let fourth = accept().expect("the first one's place");

@@ -18,27 +18,22 @@ use super::{
     error::Problem,
     extract::{DeliveryPath, JobPath, RowQuery},
     jobs::found,
+    refusals::{CHECKED, JOB, KEY, Refusals, STORE},
 };
-use crate::{api, domain::page::RowList};
+use crate::{
+    api::{self, ProblemCode as Code, schema},
+    domain::page::RowList,
+};
 
 /// Lists a job's deliveries in the order they came.
 #[utoipa::path(
     operation_id = "listDeliveries",
     get, path = "/v1/jobs/{id}/deliveries", tag = "deliveries",
     description = "Page by page. Scope: `read`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
-    ),
+    params(JobPath, RowQuery),
     responses(
-        (status = 200, body = api::Deliveries),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 200, body = api::Deliveries, description = "A page"),
+        Refusals<{ KEY | JOB | CHECKED }>,
     ),
     security(("key" = [])),
 )]
@@ -60,13 +55,10 @@ pub async fn list(
 #[utoipa::path(
     operation_id = "showDelivery",
     get, path = "/v1/deliveries/{id}", tag = "deliveries", description = "Scope: `read`.",
-    params(("id" = String, Path, description = "Delivery id")),
+    params(DeliveryPath),
     responses(
-        (status = 200, body = api::Delivery),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 200, body = api::Delivery, description = "The delivery, without its bytes"),
+        Refusals<{ KEY | STORE | Code::NotFound.bit() }>,
     ),
     security(("key" = [])),
 )]
@@ -83,13 +75,10 @@ pub async fn show(
 #[utoipa::path(
     operation_id = "showDeliveryBody",
     get, path = "/v1/deliveries/{id}/body", tag = "deliveries", description = "Scope: `read`.",
-    params(("id" = String, Path, description = "Delivery id")),
+    params(DeliveryPath),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "Unpacked, otherwise as received"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 200, body = inline(schema::Binary), content_type = "application/octet-stream", description = "Unpacked, otherwise as received"),
+        Refusals<{ KEY | STORE | Code::NotFound.bit() }>,
     ),
     security(("key" = [])),
 )]

@@ -16,16 +16,18 @@ use axum::{
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        ContentBuilder, Header, Object, Ref, ResponseBuilder, Type,
+        OpenApi as OpenApiDocument,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use super::{
-    callbacks, deliveries, error::Problem, events, extract::Segments, health, inputs, jobs, orders,
-    outputs, relays, results, routes::Routes, stats,
+    callback_operations, error::Problem, extract::Segments, operations, operator_operations,
+    routes::Routes,
 };
+use crate::api;
 
 /// The page's own scripts; styles that its scripts write, and pictures within its styles.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
@@ -39,7 +41,14 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(Config::new(["/openapi.json"]).validator_url("none").use_base_layout())
 });
 
-/// The OpenAPI document.
+/// The whole document: what is said of the API, and every operation of both doors.
+static DOCUMENT: LazyLock<OpenApiDocument> = LazyLock::new(|| {
+    let described = OpenApiRouter::with_openapi(Document::openapi());
+    let described = described.merge(operations()).merge(operator_operations());
+    described.merge(callback_operations()).into_openapi()
+});
+
+/// What the OpenAPI document says of the API as a whole.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -48,36 +57,7 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
             problems with a stable `code`; times are RFC 3339 in UTC; every answer carries \
             `x-request-id`.",
     ),
-    paths(
-        jobs::submit,
-        jobs::list,
-        jobs::erase_many,
-        jobs::show,
-        jobs::erase,
-        orders::refresh,
-        orders::resubmit,
-        inputs::upload,
-        inputs::notify,
-        outputs::list,
-        outputs::show,
-        results::show,
-        deliveries::list,
-        deliveries::show,
-        deliveries::body,
-        events::timeline,
-        events::follow,
-        relays::list,
-        relays::resend_many,
-        relays::show,
-        relays::resend,
-        stats::show,
-        callbacks::receive,
-        callbacks::probe,
-        callbacks::receive_in_inbox,
-        health::alive,
-        health::ready,
-        health::metrics,
-    ),
+    components(schemas(api::Problem, api::schema::JobStatus, api::schema::RelayState)),
     tags(
         (name = "jobs", description = "Submit, follow, erase"),
         (name = "deliveries", description = "What was received, byte for byte"),
@@ -86,9 +66,9 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         (name = "callbacks", description = "The door to the internet: for the Engine alone"),
         (name = "operation", description = "For operators and orchestrators"),
     ),
-    modifiers(&ApiKey, &TooManyFailures),
+    modifiers(&ApiKey),
 )]
-pub struct Document;
+struct Document;
 
 struct ApiKey;
 
@@ -96,38 +76,23 @@ impl Modify for ApiKey {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("One of `api.keys`, or the key in `finishline.key` that the service makes where none is set."))
+            .description(Some("One of `api.keys`, or the key in `finishline.key` that the \
+                service makes where none is set. Where `api.open_on_loopback` is set, none is needed."))
             .build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
     }
 }
 
-/// What every guarded route may answer, said once.
-struct TooManyFailures;
-
-impl Modify for TooManyFailures {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let description = "`too-many-failures`: too many wrong keys came from this address; a right \
-            one is let in at any time";
-        let response = ResponseBuilder::new()
-            .description(description)
-            .content("application/problem+json", content)
-            .header("Retry-After", Header::new(Object::with_type(Type::Integer)))
-            .build();
-        for path in document.paths.paths.values_mut() {
-            let operations = [&mut path.get, &mut path.post, &mut path.put, &mut path.delete];
-            for operation in operations.into_iter().flatten().filter(|one| one.security.is_some()) {
-                operation.responses.responses.insert("429".to_owned(), response.clone().into());
-            }
-        }
-    }
+/// An operation's path as the program writes it.
+pub(super) fn pattern(path: &str) -> &'static str {
+    let known = DOCUMENT.paths.paths.get_key_value(path);
+    known.map(|(path, _)| path.as_str()).expect("the document has every operation")
 }
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .route("/openapi.json", get(async || Json(Document::openapi())))
+        .route("/openapi.json", get(async || Json(&*DOCUMENT)))
         .route("/docs", get(async || Redirect::to("/docs/")))
         .route("/docs/", get(async || file("index.html")))
         .route("/docs/{*file}", get(async |Segments(name): Segments<String>| file(&name)))

@@ -16,7 +16,7 @@ use axum::{
 use serde_json::value::RawValue;
 
 use crate::{
-    api,
+    api::{self, ProblemCode},
     config::Scope,
     domain::{
         ids::{JobId, NotAnId},
@@ -129,113 +129,56 @@ impl Problem {
 
     /// The stable code.
     pub fn code(&self) -> &'static str {
-        self.row().1
+        self.listed().as_str()
     }
 
-    /// Status, code and title: the contract's table.
-    fn row(&self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
+    /// The code's row in the contract's table.
+    fn listed(&self) -> ProblemCode {
+        use ProblemCode as C;
         match self {
-            Self::MalformedJson(_) => (S::BAD_REQUEST, "malformed-json", "The body is not JSON"),
-            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "An API key is needed"),
-            Self::TooManyFailures { .. } => {
-                (S::TOO_MANY_REQUESTS, "too-many-failures", "Too many wrong API keys")
-            }
-            Self::ForbiddenOrigin(_) => {
-                (S::FORBIDDEN, "forbidden-origin", "The request may come from another site")
-            }
-            Self::ForbiddenScope(_) => {
-                (S::FORBIDDEN, "forbidden-scope", "The API key does not allow this")
-            }
-            Self::NotFound | Self::NoFile(_) => {
-                (S::NOT_FOUND, "not-found", "There is nothing here")
-            }
-            Self::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
-            }
-            Self::RequestTimeout => {
-                (S::REQUEST_TIMEOUT, "request-timeout", "The request took too long")
-            }
-            Self::UnknownInput => (S::NOT_FOUND, "unknown-input", "The job has no such input"),
-            Self::InputProvided(_) => {
-                (S::CONFLICT, "input-provided", "The input is not to be uploaded")
-            }
-            Self::LinkExpired(_) => {
-                (S::CONFLICT, "link-expired", "The link for the upload has expired")
-            }
-            Self::IdempotencyInFlight => {
-                (S::CONFLICT, "idempotency-in-flight", "The first submission is still going on")
-            }
-            Self::NoEngineId => {
-                (S::CONFLICT, "no-engine-id", "The Engine's id for this job is not known")
-            }
-            Self::Gone => (S::GONE, "gone", "It has been erased"),
-            Self::AddressEnded => (S::GONE, "gone", "The callback address has ended"),
-            Self::PayloadTooLarge(_) => {
-                (S::PAYLOAD_TOO_LARGE, "payload-too-large", "The body is too large")
-            }
-            Self::RangeNotSatisfiable(_) => {
-                (S::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The file has no such bytes")
-            }
-            Self::UnsupportedMediaType => {
-                (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
-            }
-            Self::ValidationFailed(_) => {
-                (S::UNPROCESSABLE_ENTITY, "validation-failed", "The request cannot be carried out")
-            }
-            Self::IdempotencyMismatch => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key stands for another body")
-            }
-            Self::HeadersTooLarge => (
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "headers-too-large",
-                "The head of the request is too large",
-            ),
-            Self::EngineRejected { .. } => {
-                (S::UNPROCESSABLE_ENTITY, "engine-rejected", "The Engine refused the job")
-            }
-            Self::EngineAuth { .. } => {
-                (S::BAD_GATEWAY, "engine-auth", "There is no token that the Engine accepts")
-            }
-            Self::EngineUnavailable { .. } => {
-                (S::BAD_GATEWAY, "engine-unavailable", "The Engine is not available")
-            }
-            Self::EngineTimeout { .. } => {
-                (S::GATEWAY_TIMEOUT, "engine-timeout", "The Engine did not answer in time")
-            }
-            Self::EngineBusy { .. } => {
-                (S::SERVICE_UNAVAILABLE, "engine-busy", "The Engine is busy")
-            }
-            Self::UrlRefused(_) => {
-                (S::BAD_GATEWAY, "url-refused", "The Engine's address is not followed")
-            }
-            Self::UploadFailed { .. } => {
-                (S::BAD_GATEWAY, "upload-failed", "The input is not at the Engine's storage")
-            }
-            Self::NotifyFailed { .. } => {
-                (S::BAD_GATEWAY, "notify-failed", "The Engine was not told of the input")
-            }
-            Self::PublicUrlUnknown(_) => {
-                (S::SERVICE_UNAVAILABLE, "public-url-unknown", "The public URL is not known")
-            }
-            Self::Overloaded => (S::SERVICE_UNAVAILABLE, "overloaded", "Too much is going on"),
-            Self::StorageUnavailable | Self::AnswerNotRecorded { .. } => {
-                (S::SERVICE_UNAVAILABLE, "storage-unavailable", "The database refuses")
-            }
-            Self::FileStoreUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "file-store-unavailable", "The file store refuses")
-            }
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
+            Self::MalformedJson(_) => C::MalformedJson,
+            Self::Unauthorized => C::Unauthorized,
+            Self::TooManyFailures { .. } => C::TooManyFailures,
+            Self::ForbiddenOrigin(_) => C::ForbiddenOrigin,
+            Self::ForbiddenScope(_) => C::ForbiddenScope,
+            Self::NotFound | Self::NoFile(_) => C::NotFound,
+            Self::MethodNotAllowed => C::MethodNotAllowed,
+            Self::RequestTimeout => C::RequestTimeout,
+            Self::UnknownInput => C::UnknownInput,
+            Self::InputProvided(_) => C::InputProvided,
+            Self::LinkExpired(_) => C::LinkExpired,
+            Self::IdempotencyInFlight => C::IdempotencyInFlight,
+            Self::NoEngineId => C::NoEngineId,
+            Self::Gone | Self::AddressEnded => C::Gone,
+            Self::PayloadTooLarge(_) => C::PayloadTooLarge,
+            Self::RangeNotSatisfiable(_) => C::RangeNotSatisfiable,
+            Self::UnsupportedMediaType => C::UnsupportedMediaType,
+            Self::ValidationFailed(_) => C::ValidationFailed,
+            Self::IdempotencyMismatch => C::IdempotencyMismatch,
+            Self::HeadersTooLarge => C::HeadersTooLarge,
+            Self::EngineRejected { .. } => C::EngineRejected,
+            Self::EngineAuth { .. } => C::EngineAuth,
+            Self::EngineUnavailable { .. } => C::EngineUnavailable,
+            Self::EngineTimeout { .. } => C::EngineTimeout,
+            Self::EngineBusy { .. } => C::EngineBusy,
+            Self::UrlRefused(_) => C::UrlRefused,
+            Self::UploadFailed { .. } => C::UploadFailed,
+            Self::NotifyFailed { .. } => C::NotifyFailed,
+            Self::PublicUrlUnknown(_) => C::PublicUrlUnknown,
+            Self::Overloaded => C::Overloaded,
+            Self::StorageUnavailable | Self::AnswerNotRecorded { .. } => C::StorageUnavailable,
+            Self::FileStoreUnavailable => C::FileStoreUnavailable,
+            Self::Internal => C::Internal,
         }
     }
 
     /// What went wrong, for people.
     pub(super) fn title(&self) -> &'static str {
-        self.row().2
+        self.listed().title()
     }
 
     pub(super) fn status(&self) -> StatusCode {
-        self.row().0
+        StatusCode::from_u16(self.listed().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// What to do about it, for people.
@@ -329,7 +272,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, code, title) = self.row();
+        let (status, code, title) = (self.status(), self.code(), self.title());
         let detail = self.detail();
         let retry_after = self.retry_after_seconds();
         let further = match self {

@@ -25,6 +25,8 @@ use super::{
     feed::{Published, render},
     jobs::found,
     limits::Room,
+    parameters::EventQuery,
+    refusals::{CHECKED, JOB, KEY, Refusals, STORE},
 };
 use crate::{
     api,
@@ -43,19 +45,10 @@ const PAGE: u32 = 100;
     operation_id = "showTimeline",
     get, path = "/v1/jobs/{id}/events", tag = "events",
     description = "Page by page. Scope: `read`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
-    ),
+    params(JobPath, RowQuery),
     responses(
-        (status = 200, body = api::Events),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 200, body = api::Events, description = "A page"),
+        Refusals<{ KEY | JOB | CHECKED }>,
     ),
     security(("key" = [])),
 )]
@@ -81,17 +74,10 @@ pub async fn timeline(
         from now. Where what was ends and what comes begins stands a comment, `caught up with` \
         the number. A reader that is too slow is cut and may resume; a stream ends with the session \
         it was opened in. Scope: `read`.",
-    params(
-        ("jobId" = Option<String>, Query, description = "Of this job only"),
-        ("after" = Option<i64>, Query, description = "The number of the last event seen; 0 for all"),
-        ("Last-Event-ID" = Option<i64>, Header, description = "As `after`, and stronger"),
-    ),
+    params(EventQuery),
     responses(
-        (status = 200, body = api::Event, content_type = "text/event-stream", description = "Until one side ends it"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left, `storage-unavailable`"),
+        (status = 200, body = String, content_type = "text/event-stream", description = "Until one side ends it; each `data` is an `Event`"),
+        Refusals<{ KEY | CHECKED | STORE }>,
     ),
     security(("key" = [])),
 )]

@@ -284,7 +284,8 @@ pub fn pieces(limits: &Limits, body: Body) -> impl Stream<Item = Result<Bytes, B
     })
 }
 
-/// An order's body: a small JSON object; an empty body is the order without anything said.
+/// An order's body: a small JSON object. An empty body, or `null`, is the order without anything
+/// said.
 pub async fn read_small_json<T: Default + DeserializeOwned>(
     limits: &Limits,
     headers: &HeaderMap,
@@ -296,10 +297,12 @@ pub async fn read_small_json<T: Default + DeserializeOwned>(
         return Ok(T::default());
     }
     expect_json(headers)?;
-    serde_json::from_slice(&body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Problem::invalid("", error),
-        _ => Problem::MalformedJson(error.to_string()),
-    })
+    let order =
+        serde_json::from_slice::<Option<T>>(&body).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => Problem::invalid("", error),
+            _ => Problem::MalformedJson(error.to_string()),
+        });
+    order.map(Option::unwrap_or_default)
 }
 
 /// Refuses a body that is announced as something else than JSON; no announcement is fine.

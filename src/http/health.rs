@@ -17,14 +17,21 @@ use super::{
     access::{KnownCaller, MayRead},
     error::Problem,
     readiness::Finding,
+    refusals::{KEY, OPEN, Refusals},
 };
-use crate::domain::time;
+use crate::{
+    api::{self, schema},
+    domain::time,
+};
 
 /// The process is alive.
 #[utoipa::path(
     operation_id = "checkAlive",
     get, path = "/healthz", tag = "operation",
-    responses((status = 200, body = Object, example = json!({"status": "ok"}))),
+    responses(
+        (status = 200, body = schema::Alive, description = "It is alive"),
+        Refusals<{ OPEN }>,
+    ),
 )]
 pub async fn alive() -> Json<Value> {
     Json(json!({ "status": "ok" }))
@@ -38,9 +45,14 @@ pub async fn alive() -> Json<Value> {
         the doctor found it last. All who ask with a key share one probe a second, and are told \
         the details; without a key the answer is the last probe's. The callbacks' door has a \
         `/readyz` too: 200 while a callback would be kept, in the spool too.",
+    security((), ("key" = [])),
     responses(
-        (status = 200, body = Object, description = "Ready"),
-        (status = 503, body = Object, description = "Not ready"),
+        Refusals<{ OPEN }>,
+        (status = 200, body = schema::Ready, description = "Ready"),
+        (status = 503, description = "Not ready; `overloaded`: too much is going on", content(
+            (schema::Ready = "application/json"),
+            (api::Problem = "application/problem+json"),
+        )),
     ),
 )]
 pub async fn ready(KnownCaller(caller): KnownCaller, State(context): State<Context>) -> Response {
@@ -106,9 +118,8 @@ fn checks(context: &Context, finding: &Finding) -> Value {
     operation_id = "showMetrics",
     get, path = "/metrics", tag = "operation", description = "Scope: `read`.",
     responses(
-        (status = 200, body = String, content_type = "text/plain"),
-        (status = 401, body = crate::api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = crate::api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
+        (status = 200, body = String, content_type = "text/plain", description = "The figures"),
+        Refusals<{ KEY }>,
     ),
     security(("key" = [])),
 )]

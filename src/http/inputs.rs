@@ -18,37 +18,36 @@ use super::{
     access::MaySubmit,
     error::Problem,
     extract::FilePath,
+    refusals::{CHECKED, JOB, KEY, Refusals},
     upload::{self, Arriving},
 };
-use crate::{api, domain::link, engine::FileHead};
+use crate::{
+    api::{self, ProblemCode as Code, schema},
+    domain::link,
+    engine::FileHead,
+};
 
 /// Uploads an input, and tells the Engine.
 #[utoipa::path(
     operation_id = "uploadInput",
     put, path = "/v1/jobs/{id}/inputs/{name}", tag = "jobs",
     description = "The body is the file itself, of any size: it goes on to the Engine's storage as \
-        it comes. `Content-Length` is needed, as object stores need it. The Engine is told once all \
+        it comes. `Content-Length` is needed, as object stores need it. \
+        `Content-Type` is passed on to the storage, as are `Content-MD5`, `x-amz-*`, `x-goog-*`, \
+        `x-ms-*` and every header that the upload link signs. After `upload-failed`, \
+        `storageStatus`, `storageCode` and `storageMessage` are the storage's own. The Engine is told once all \
         inputs are there that share its notify address. An upload that broke off, or failed, can \
         be repeated, and so can one whose input is `uploaded`; one that is `notified` stays as it \
         is. Of two uploads of one input at once, the later goes on. Scope: `submit`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("name" = String, Path, description = "The input's name, as in `inputs`"),
-        ("Content-Type" = Option<String>, Header, description = "Passed on to the storage, as are \
-            `Content-MD5`, `x-amz-*`, `x-goog-*`, `x-ms-*` and every header that the upload link signs"),
-    ),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    params(FilePath),
+    request_body(content = inline(schema::Binary), content_type = "application/octet-stream"),
     responses(
         (status = 200, body = api::JobView, description = "It is there; the Engine was told, or waits for another input"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
-        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`: the body stopped coming"),
-        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`input-provided`: it has a `downloadUrl`, or the Engine was told of it; `link-expired`: the storage says so, or the link's own time has passed"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no `Content-Length`, a header that the link signs is missing, or the Engine has given no address yet"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`upload-failed` (`storageStatus`, `storageCode` and `storageMessage` are the storage's own), `notify-failed`, `url-refused`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        Refusals<{
+            KEY | JOB | CHECKED | Code::UnknownInput.bit() | Code::InputProvided.bit()
+                | Code::LinkExpired.bit() | Code::UploadFailed.bit() | Code::NotifyFailed.bit()
+                | Code::UrlRefused.bit()
+        }>,
     ),
     security(("key" = [])),
 )]
@@ -72,20 +71,13 @@ pub async fn upload(
     description = "For callers that put the file to `uploadUrl` themselves, and to repeat a call \
         that failed. The Engine is told once all inputs are there that share its notify address; \
         an input that is `notified` stays as it is. Scope: `submit`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("name" = String, Path, description = "The input's name, as in `inputs`"),
-    ),
+    params(FilePath),
     responses(
-        (status = 200, body = api::JobView),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`, `unknown-input`"),
-        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`input-provided`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: the Engine has given no address for the input"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`notify-failed`, `url-refused`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 200, body = api::JobView, description = "The Engine was told, or waits for another input"),
+        Refusals<{
+            KEY | JOB | CHECKED | Code::UnknownInput.bit() | Code::InputProvided.bit()
+                | Code::NotifyFailed.bit() | Code::UrlRefused.bit()
+        }>,
     ),
     security(("key" = [])),
 )]

@@ -23,11 +23,13 @@ use super::{
     access::{Caller, MayErase, MayRead, MaySubmit},
     error::Problem,
     extract::{JobPath, ListQuery, expect_json, read_body},
+    parameters::{EndUserQuery, MAX_IDEMPOTENCY_KEY, SubmitHeaders},
+    refusals::{CHECKED, ENGINE, JOB, JSON, KEY, Refusals, STORE},
     submission::{Submitted, submit as submit_job},
     wait::{self, Wait},
 };
 use crate::{
-    api,
+    api::{self, ProblemCode as Code, schema},
     domain::{
         bounds::MAX_LIMIT,
         ids::JobId,
@@ -44,9 +46,6 @@ const MAX_JOB_BODY: usize = 1024 * 1024;
 /// Bodies above this are read on a thread for slow work.
 const SLOW_BYTES: usize = 64 * 1024;
 
-/// Characters of an `Idempotency-Key`.
-const MAX_IDEMPOTENCY_KEY: usize = 255;
-
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -60,26 +59,21 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
         callback address. `finishline.reference` is a label of your own, never sent. With an \
         `Idempotency-Key`, the same body never makes two jobs. Without the scope `read`, the \
         answer is the job in short. Scope: `submit`.",
-    params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, up to 60: answer when the job has finished or the time is up"),
-    ),
-    request_body(content = Object, example = json!(api::example_job_body())),
+    params(SubmitHeaders),
+    request_body(content = schema::JobRequest, example = json!(api::example_job_body())),
     responses(
-        (status = 201, body = api::JobView, description = "The Engine took it", headers(("Location" = String))),
-        (status = 200, body = api::JobView, description = "The job that this `Idempotency-Key` stands for", headers(("Idempotency-Replayed" = bool))),
-        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`"),
-        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`idempotency-in-flight`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: the key's job was erased"),
-        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
-        (status = 415, body = api::Problem, content_type = "application/problem+json", description = "`unsupported-media-type`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`, `idempotency-mismatch`, `engine-rejected`"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`engine-auth`, `engine-unavailable`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`engine-busy`, `public-url-unknown`, `overloaded`, `storage-unavailable`"),
-        (status = 504, body = api::Problem, content_type = "application/problem+json", description = "`engine-timeout`"),
+        (status = 201, body = api::JobView, description = "The Engine took it", headers(
+            ("Location" = String, description = "The job's address"),
+            ("Preference-Applied" = String, description = "`wait=SECONDS`, where it was waited"),
+        )),
+        (status = 200, body = api::JobView, description = "The job that this `Idempotency-Key` stands for", headers(
+            ("Idempotency-Replayed" = bool, description = "`true`: no job was made"),
+            ("Preference-Applied" = String, description = "`wait=SECONDS`, where it was waited"),
+        )),
+        Refusals<{
+            KEY | JSON | ENGINE | STORE | Code::Gone.bit() | Code::IdempotencyInFlight.bit()
+                | Code::IdempotencyMismatch.bit() | Code::PublicUrlUnknown.bit()
+        }>,
     ),
     security(("key" = [])),
 )]
@@ -181,31 +175,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     operation_id = "listJobs",
     get, path = "/v1/jobs", tag = "jobs",
     description = "Page by page; a page of large jobs has fewer than `limit`. With \
-        `Accept: application/x-ndjson`, all matches as a stream of lines, which breaks off when \
-        the session it was asked for in ends. Scope: `read`.",
-    params(
-        ("status" = Option<Vec<String>>, Query, description = "Any of these; repeatable"),
-        ("endUserId" = Option<String>, Query),
-        ("cloudPackage" = Option<String>, Query),
-        ("reference" = Option<String>, Query),
-        ("engineJobId" = Option<String>, Query),
-        ("externalJobId" = Option<String>, Query),
-        ("overdue" = Option<bool>, Query),
-        ("staleCallback" = Option<bool>, Query, description = "In flight with a callback address that is no longer the public URL"),
-        ("createdAfter" = Option<String>, Query, description = "RFC 3339, inclusive"),
-        ("createdBefore" = Option<String>, Query, description = "RFC 3339, exclusive"),
-        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
-    ),
+        `Accept: application/x-ndjson`, all matches as a stream of lines, each a `Job`, which breaks \
+        off when the session it was asked for in ends. Scope: `read`.",
+    params(ListQuery),
     responses(
         (status = 200, description = "A page, or all matches", content(
             (api::Jobs = "application/json"),
-            (api::Job = "application/x-ndjson"),
+            (String = "application/x-ndjson"),
         )),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left for a stream, `storage-unavailable`"),
+        Refusals<{ KEY | CHECKED | STORE }>,
     ),
     security(("key" = [])),
 )]
@@ -275,17 +253,10 @@ fn lines(context: &Context, caller: Caller, query: ListQuery) -> Response {
     operation_id = "showJob",
     get, path = "/v1/jobs/{id}", tag = "jobs",
     description = "With `wait`, as soon as it finishes or the time is up. Scope: `read`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("wait" = Option<u64>, Query, description = "Seconds, 0 to 60"),
-    ),
+    params(JobPath, Wait),
     responses(
-        (status = 200, body = api::Job),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left to wait, `storage-unavailable`"),
+        (status = 200, body = api::Job, description = "The job as it is now"),
+        Refusals<{ KEY | JOB | CHECKED }>,
     ),
     security(("key" = [])),
 )]
@@ -307,14 +278,10 @@ pub async fn show(
         keeps its late callbacks out. A running job may be erased. `503`: some may be left, for \
         one because a backup reads the log; the service goes on, and so does repeating the call. \
         Scope: `erase`.",
-    params(("id" = String, Path, description = "Job id")),
+    params(JobPath),
     responses(
-        (status = 200, body = api::Erased),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`: it was erased before"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`, `file-store-unavailable`"),
+        (status = 200, body = api::Erased, description = "Their bytes are gone"),
+        Refusals<{ KEY | JOB | Code::FileStoreUnavailable.bit() }>,
     ),
     security(("key" = [])),
 )]
@@ -335,13 +302,10 @@ pub(super) async fn erase_job(context: &Context, id: JobId) -> Result<u64, Probl
 #[utoipa::path(
     operation_id = "eraseJobsOfEndUser",
     delete, path = "/v1/jobs", tag = "jobs", description = "Scope: `erase`.",
-    params(("endUserId" = String, Query, description = "Whose jobs")),
+    params(EndUserQuery),
     responses(
-        (status = 200, body = api::Erased),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: no end user is named"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`, `file-store-unavailable`"),
+        (status = 200, body = api::Erased, description = "Their bytes are gone"),
+        Refusals<{ KEY | CHECKED | STORE | Code::FileStoreUnavailable.bit() }>,
     ),
     security(("key" = [])),
 )]

@@ -22,6 +22,7 @@ mod events;
 mod extract;
 mod failures;
 pub mod feed;
+mod file_responses;
 mod headers;
 mod health;
 mod inputs;
@@ -34,11 +35,13 @@ mod observe;
 mod orders;
 mod origin;
 mod outputs;
+mod parameters;
 mod peers;
 mod places;
 pub mod probe;
 mod progress;
 mod readiness;
+mod refusals;
 mod relays;
 mod results;
 mod routes;
@@ -60,12 +63,13 @@ use axum::{
     Router,
     extract::FromRef,
     middleware::{from_fn, from_fn_with_state, map_response},
-    routing::{any, get, post, put},
+    routing::{any, get},
 };
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{error::Problem, feed::Feed, routes::Routes};
 pub use self::{
@@ -164,7 +168,8 @@ pub fn api_door(context: Context) -> Router {
 
 /// Both on one listener. `/readyz` is then the API's.
 pub fn merged_door(context: Context) -> Router {
-    observed(api_routes(&context).merge(callbacks_routes()), context)
+    let callbacks = Routes::documented(callback_operations());
+    observed(api_routes(&context).merge(callbacks), context)
 }
 
 /// The patterns of every route, by the door that serves it.
@@ -179,46 +184,57 @@ pub fn patterns(context: &Context) -> Patterns {
 }
 
 fn callbacks_door_routes() -> Routes {
-    callbacks_routes()
+    Routes::documented(callback_operations())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready_for_callbacks))
 }
 
-fn callbacks_routes() -> Routes {
-    Routes::new()
-        .route("/callbacks/{job}/{signature}", post(callbacks::receive).get(callbacks::probe))
-        .route("/inbox/{secret}", post(callbacks::receive_in_inbox))
-}
-
-#[rustfmt::skip]
 fn api_routes(context: &Context) -> Routes {
-    Routes::new()
-        .route("/v1/jobs", post(jobs::submit).get(jobs::list).delete(jobs::erase_many))
-        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::erase))
-        .route("/v1/jobs/{id}/refresh", post(orders::refresh))
-        .route("/v1/jobs/{id}/resubmit", post(orders::resubmit))
-        .route("/v1/jobs/{id}/inputs/{name}", put(inputs::upload))
-        .route("/v1/jobs/{id}/inputs/{name}/notify", post(inputs::notify))
-        .route("/v1/jobs/{id}/outputs", get(outputs::list))
-        .route("/v1/jobs/{id}/outputs/{name}", get(outputs::show))
-        .route("/v1/jobs/{id}/result", get(results::show))
-        .route("/v1/jobs/{id}/deliveries", get(deliveries::list))
-        .route("/v1/jobs/{id}/events", get(events::timeline))
-        .route("/v1/events", get(events::follow))
-        .route("/v1/deliveries/{id}", get(deliveries::show))
-        .route("/v1/deliveries/{id}/body", get(deliveries::body))
-        .route("/v1/relays", get(relays::list))
-        .route("/v1/relays/resend", post(relays::resend_many))
-        .route("/v1/relays/{id}", get(relays::show))
-        .route("/v1/relays/{id}/resend", post(relays::resend))
-        .route("/v1/stats", get(stats::show))
+    Routes::documented(operations())
         .layer(from_fn_with_state(context.clone(), answers::count))
-        .route("/metrics", get(health::metrics))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
+        .merge(Routes::documented(operator_operations()))
         .merge(docs::routes())
         .layer(from_fn_with_state(context.clone(), access::only_this_machine))
         .merge(inspector::routes(context))
+}
+
+/// What the Engine calls. Each operation's method, path and description stand with its handler.
+fn callback_operations() -> OpenApiRouter<Context> {
+    OpenApiRouter::default()
+        .routes(routes!(callbacks::receive, callbacks::probe))
+        .routes(routes!(callbacks::receive_in_inbox))
+}
+
+/// What the company's software calls.
+fn operations() -> OpenApiRouter<Context> {
+    OpenApiRouter::default()
+        .routes(routes!(jobs::submit, jobs::list, jobs::erase_many))
+        .routes(routes!(jobs::show, jobs::erase))
+        .routes(routes!(orders::refresh))
+        .routes(routes!(orders::resubmit))
+        .routes(routes!(inputs::upload))
+        .routes(routes!(inputs::notify))
+        .routes(routes!(outputs::list))
+        .routes(routes!(outputs::show))
+        .routes(routes!(results::show))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(events::timeline))
+        .routes(routes!(events::follow))
+        .routes(routes!(deliveries::show))
+        .routes(routes!(deliveries::body))
+        .routes(routes!(relays::list))
+        .routes(routes!(relays::resend_many))
+        .routes(routes!(relays::show))
+        .routes(routes!(relays::resend))
+        .routes(routes!(stats::show))
+}
+
+/// What operators and orchestrators call.
+fn operator_operations() -> OpenApiRouter<Context> {
+    OpenApiRouter::default()
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::alive))
+        .routes(routes!(health::ready))
 }
 
 /// What every answer of every door gets: its headers, a request id, a span, figures, and a problem

@@ -17,10 +17,11 @@ use super::{
     error::Problem,
     extract::{JobPath, read_small_json},
     jobs::found,
+    refusals::{ENGINE, JOB, JSON, KEY, Refusals},
     submission::{self, Submitted},
 };
 use crate::{
-    api,
+    api::{self, ProblemCode as Code},
     domain::{ids::JobId, job::Job},
     engine::Polled,
     store::{Arrival, Receipt},
@@ -33,18 +34,10 @@ use crate::{
     description = "Still running: nothing changes. Finished: the answer is kept as a delivery with \
         `source: \"engine\"` and becomes the result when there is none, renews the links, or is \
         kept as a conflict. Scope: `operate`.",
-    params(("id" = String, Path, description = "Job id")),
+    params(JobPath),
     responses(
-        (status = 200, body = api::JobView),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`no-engine-id`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`engine-rejected`"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`engine-auth`, `engine-unavailable`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`engine-busy`, `overloaded`, `storage-unavailable`"),
-        (status = 504, body = api::Problem, content_type = "application/problem+json", description = "`engine-timeout`"),
+        (status = 200, body = api::JobView, description = "The job as it is now"),
+        Refusals<{ KEY | JOB | ENGINE | Code::NoEngineId.bit() }>,
     ),
     security(("key" = [])),
 )]
@@ -95,23 +88,14 @@ pub struct Resubmission {
     post, path = "/v1/jobs/{id}/resubmit", tag = "jobs",
     description = "Free for `unsent` and `rejected`. An `unconfirmed` job may be running, and would \
         be billed twice: it needs `{\"confirm\": true}`. Scope: `submit`.",
-    params(("id" = String, Path, description = "Job id")),
+    params(JobPath),
     request_body(content = Option<Resubmission>, example = json!({"confirm": true})),
     responses(
         (status = 201, body = api::JobView, description = "The Engine took it"),
-        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 408, body = api::Problem, content_type = "application/problem+json", description = "`request-timeout`"),
-        (status = 409, body = api::Problem, content_type = "application/problem+json", description = "`idempotency-in-flight`: it is being submitted right now"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
-        (status = 415, body = api::Problem, content_type = "application/problem+json", description = "`unsupported-media-type`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`: not confirmed, or nothing to send again; `engine-rejected`"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`engine-auth`, `engine-unavailable`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`engine-busy`, `public-url-unknown`, `overloaded`, `storage-unavailable`"),
-        (status = 504, body = api::Problem, content_type = "application/problem+json", description = "`engine-timeout`"),
+        Refusals<{
+            KEY | JOB | JSON | ENGINE | Code::IdempotencyInFlight.bit()
+                | Code::PublicUrlUnknown.bit()
+        }>,
     ),
     security(("key" = [])),
 )]

@@ -3,25 +3,29 @@
 //! Called by the company's software. The invariant: a copy of ours is preferred to the Engine's
 //! link, which dies; a link leaves only if the guard of `outbound` lets it through.
 
-use super::{
-    Context,
-    access::MayRead,
-    bundle, download,
-    error::Problem,
-    extract::{FilePath, JobPath},
-    jobs::found,
-};
-use crate::{
-    api,
-    domain::job::{Job, Output},
-    outbound::Refused,
-};
 use axum::{
     Json,
     body::Body,
     extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header::LOCATION},
     response::{IntoResponse, Response},
+};
+
+use super::{
+    Context,
+    access::MayRead,
+    bundle, download,
+    error::Problem,
+    extract::{FilePath, JobPath},
+    file_responses::FileResponses,
+    jobs::found,
+    parameters::{BundleQuery, KnownTag, PartHeaders},
+    refusals::{CHECKED, JOB, KEY, Refusals},
+};
+use crate::{
+    api::{self, ProblemCode as Code, schema},
+    domain::job::{Job, Output},
+    outbound::Refused,
 };
 
 /// A larger file is a download that takes a place.
@@ -33,21 +37,13 @@ const SMALL_FILE_BYTES: u64 = 1024 * 1024;
     get, path = "/v1/jobs/{id}/outputs", tag = "jobs",
     description = "With `bundle=zip`, every mirrored file of the job in one archive, put together \
         while it is read. One that breaks off is shorter than its `Content-Length`. Scope: `read`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("bundle" = Option<String>, Query, description = "`zip`"),
-    ),
+    params(JobPath, BundleQuery),
     responses(
         (status = 200, description = "The list, or the archive", content(
             (api::Outputs = "application/json"),
-            (Vec<u8> = "application/zip"),
+            (inline(schema::Binary) = "application/zip"),
         )),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`; of a bundle also: the job has no mirrored files"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left for an archive, `storage-unavailable`"),
+        Refusals<{ KEY | JOB | CHECKED | Code::FileStoreUnavailable.bit() }>,
     ),
     security(("key" = [])),
 )]
@@ -86,25 +82,15 @@ fn is_bundle(query: &str) -> Result<bool, Problem> {
     description = "The mirrored copy, verified against the digest on record when it is served \
         first. While there is none, a redirect to the Engine's link, unless the guard for foreign \
         addresses refuses it. Scope: `read`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("name" = String, Path, description = "The output's name, as in `outputs`"),
-        ("Range" = Option<String>, Header, description = "One range of bytes"),
-        ("If-Range" = Option<String>, Header, description = "The `ETag` that the range belongs to"),
-        ("If-None-Match" = Option<String>, Header, description = "An `ETag` seen before"),
-    ),
+    params(FilePath, PartHeaders, KnownTag),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream", description = "The file, of its own type", headers(("ETag" = String), ("Content-Disposition" = String))),
-        (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "The part that was asked for", headers(("Content-Range" = String))),
+        FileResponses,
         (status = 304, description = "It is the one you have"),
-        (status = 307, description = "The Engine's link", headers(("Location" = String))),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`: no such output, or neither a copy nor a link"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 416, body = api::Problem, content_type = "application/problem+json", description = "`range-not-satisfiable`"),
-        (status = 502, body = api::Problem, content_type = "application/problem+json", description = "`url-refused`: the Engine's link leads where none may, such as a private address"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`: no place is left for a large file, `file-store-unavailable`, `storage-unavailable`"),
+        (status = 307, description = "The Engine's link", headers(("Location" = String, description = "It expires"))),
+        Refusals<{
+            KEY | JOB | Code::RangeNotSatisfiable.bit() | Code::UrlRefused.bit()
+                | Code::FileStoreUnavailable.bit()
+        }>,
     ),
     security(("key" = [])),
 )]

@@ -16,9 +16,11 @@ use super::{
     access::{MayOperate, MayRead},
     error::Problem,
     extract::{self, read_small_json},
+    parameters::RelayQuery,
+    refusals::{CHECKED, JSON, KEY, Refusals, STORE},
 };
 use crate::{
-    api,
+    api::{self, ProblemCode as Code, schema},
     domain::{bounds::DEFAULT_LIMIT, relay::RelayFilter},
 };
 
@@ -39,19 +41,10 @@ impl<S: Send + Sync> FromRequestParts<S> for RelayPath {
 #[utoipa::path(
     operation_id = "listRelays",
     get, path = "/v1/relays", tag = "relays", description = "Scope: `read`.",
-    params(
-        ("jobId" = Option<String>, Query),
-        ("state" = Option<String>, Query, description = "`pending`, `delivered`, `dead` or `paused`"),
-        ("target" = Option<String>, Query),
-        ("limit" = Option<u32>, Query, description = "1 to 200; 50 if absent"),
-        ("cursor" = Option<i64>, Query, description = "`nextCursor` of the page before"),
-    ),
+    params(RelayQuery),
     responses(
-        (status = 200, body = api::Relays),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 200, body = api::Relays, description = "A page"),
+        Refusals<{ KEY | CHECKED | STORE }>,
     ),
     security(("key" = [])),
 )]
@@ -95,13 +88,10 @@ fn read_query(query: &str) -> Result<(RelayFilter, Option<i64>, u32), Problem> {
 #[utoipa::path(
     operation_id = "showRelay",
     get, path = "/v1/relays/{id}", tag = "relays", description = "Scope: `read`.",
-    params(("id" = String, Path, description = "The order's id")),
+    params(RelayPath),
     responses(
-        (status = 200, body = api::RelayDetail),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 200, body = api::RelayDetail, description = "The order"),
+        Refusals<{ KEY | STORE | Code::NotFound.bit() }>,
     ),
     security(("key" = [])),
 )]
@@ -121,13 +111,10 @@ pub async fn show(
     operation_id = "resendRelay",
     post, path = "/v1/relays/{id}/resend", tag = "relays",
     description = "Under the same `webhook-id`. Scope: `operate`.",
-    params(("id" = String, Path, description = "The order's id")),
+    params(RelayPath),
     responses(
-        (status = 202, body = api::RelayView),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        (status = 202, body = api::RelayView, description = "It is ordered again"),
+        Refusals<{ KEY | STORE | Code::NotFound.bit() }>,
     ),
     security(("key" = [])),
 )]
@@ -147,7 +134,7 @@ pub async fn resend(
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ResendMany {
     job_id: Option<String>,
-    /// `pending`, `delivered`, `dead` or `paused`.
+    #[schema(value_type = Option<schema::RelayState>)]
     state: Option<String>,
     target: Option<String>,
     /// Only count.
@@ -163,15 +150,9 @@ pub struct ResendMany {
         nothing. Scope: `operate`.",
     request_body(content = ResendMany, example = json!({"state": "dead", "dryRun": true})),
     responses(
-        (status = 202, body = api::Resent),
+        (status = 202, body = api::Resent, description = "They are ordered again"),
         (status = 200, body = api::Resent, description = "A dry run"),
-        (status = 400, body = api::Problem, content_type = "application/problem+json", description = "`malformed-json`"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 413, body = api::Problem, content_type = "application/problem+json", description = "`payload-too-large`"),
-        (status = 415, body = api::Problem, content_type = "application/problem+json", description = "`unsupported-media-type`"),
-        (status = 422, body = api::Problem, content_type = "application/problem+json", description = "`validation-failed`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        Refusals<{ KEY | JSON | STORE }>,
     ),
     security(("key" = [])),
 )]

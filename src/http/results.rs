@@ -21,9 +21,15 @@ use super::{
     extract::JobPath,
     headers,
     jobs::found,
+    parameters::KnownTag,
+    refusals::{CHECKED, JOB, KEY, Refusals},
     wait::{self, Wait},
 };
-use crate::{api, domain::digest, store::StoredResult};
+use crate::{
+    api::{self, schema},
+    domain::digest,
+    store::StoredResult,
+};
 
 /// Shows a job's result exactly as the Engine sent it.
 #[utoipa::path(
@@ -31,20 +37,14 @@ use crate::{api, domain::digest, store::StoredResult};
     get, path = "/v1/jobs/{id}/result", tag = "jobs",
     description = "`202` with the job while there is no result; with `wait`, only when the time is \
         up. Scope: `read`.",
-    params(
-        ("id" = String, Path, description = "Job id"),
-        ("wait" = Option<u64>, Query, description = "Seconds, 0 to 60"),
-        ("If-None-Match" = Option<String>, Header, description = "An `ETag` seen before"),
-    ),
+    params(JobPath, Wait, KnownTag),
     responses(
-        (status = 200, body = Object, description = "The exact bytes", headers(("ETag" = String))),
+        (status = 200, body = schema::EngineResult, description = "The exact bytes", headers(
+            ("ETag" = String, description = "To be sent as `If-None-Match`"),
+        )),
         (status = 202, body = api::Job, description = "There is none yet"),
         (status = 304, description = "It is the one you have"),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 404, body = api::Problem, content_type = "application/problem+json", description = "`not-found`"),
-        (status = 410, body = api::Problem, content_type = "application/problem+json", description = "`gone`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`overloaded`, `storage-unavailable`"),
+        Refusals<{ KEY | JOB | CHECKED }>,
     ),
     security(("key" = [])),
 )]

@@ -12,8 +12,9 @@ use axum::{
     routing::{MethodRouter, Route},
 };
 use tower::{Layer, Service};
+use utoipa_axum::router::OpenApiRouter;
 
-use super::Context;
+use super::{Context, docs};
 use crate::telemetry::Label;
 
 /// The label of an address that no route has.
@@ -42,6 +43,13 @@ impl Routes {
         let mut patterns = self.patterns;
         patterns.extend(other.patterns);
         Self { router: self.router.merge(other.router), patterns }
+    }
+
+    /// The routes of operations, which the OpenAPI document names.
+    pub(super) fn documented(operations: OpenApiRouter<Context>) -> Self {
+        let (router, described) = operations.split_for_parts();
+        let patterns = described.paths.paths.keys().map(|path| docs::pattern(path)).collect();
+        Self { router, patterns }
     }
 
     /// Puts a layer around the routes that have been added so far.

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
 
-use super::{Context, access::MayRead, error::Problem};
+use super::{
+    Context,
+    access::MayRead,
+    error::Problem,
+    refusals::{KEY, Refusals, STORE},
+};
 use crate::{api, domain::job::JobStatus, store::Stats};
 
 /// Shows counts by status and day, and the turnaround.
@@ -12,10 +17,8 @@ use crate::{api, domain::job::JobStatus, store::Stats};
     operation_id = "showStats",
     get, path = "/v1/stats", tag = "jobs", description = "Scope: `read`.",
     responses(
-        (status = 200, body = api::Stats),
-        (status = 401, body = api::Problem, content_type = "application/problem+json", description = "`unauthorized`"),
-        (status = 403, body = api::Problem, content_type = "application/problem+json", description = "`forbidden-scope`, `forbidden-origin`"),
-        (status = 503, body = api::Problem, content_type = "application/problem+json", description = "`storage-unavailable`"),
+        (status = 200, body = api::Stats, description = "The figures"),
+        Refusals<{ KEY | STORE }>,
     ),
     security(("key" = [])),
 )]

@@ -14,7 +14,7 @@ use super::{Context, access::Caller, error::Problem, jobs::found};
 use crate::domain::{ids::JobId, job::Job};
 
 /// Seconds that a caller may wait in one call: below the usual time limits of proxies.
-const MAX_SECONDS: u64 = 60;
+pub(super) const MAX_SECONDS: u64 = 60;
 
 /// `?wait=SECONDS`: how long the caller is ready to wait; zero if it did not say.
 pub struct Wait(pub Duration);

@@ -197,18 +197,32 @@ async fn every_problem_has_the_documented_fields() {
     }
 }
 
-/// Holds a value against a schema: every required field is there, and no other than the documented.
+/// Holds a value against a schema: every required field is there, no other than the documented
+/// unless the object is open, and each word is on its list.
 fn compare(document: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         let pointer = reference.strip_prefix('#').expect("a reference within");
         let schema = document.pointer(pointer).unwrap_or_else(|| panic!("{reference} is there"));
         return compare(document, schema, value, place);
     }
+    if let Some(words) = schema["enum"].as_array() {
+        assert!(words.contains(value), "{place} is a word of the list: {value}");
+    }
+    if let Some(first) = schema["anyOf"].get(0) {
+        // The walk comes with all scopes: it sees the long form, which stands first.
+        return compare(document, first, value, place);
+    }
+    if let Some(choices) = schema["oneOf"].as_array() {
+        let is_null = |choice: &&Value| (choice["type"] == "null") == value.is_null();
+        let choice = choices.iter().find(is_null).expect("a choice");
+        return compare(document, choice, value, place);
+    }
     if let Some(properties) = schema["properties"].as_object() {
         let object = value.as_object().unwrap_or_else(|| panic!("{place} is an object: {value}"));
         let names: BTreeSet<_> = object.keys().collect();
         let known: BTreeSet<_> = properties.keys().collect();
-        assert!(names.is_subset(&known), "{place} has undocumented fields: {value}");
+        let is_open = !matches!(schema["additionalProperties"], Value::Null | Value::Bool(false));
+        assert!(is_open || names.is_subset(&known), "{place} has undocumented fields: {value}");
         for required in schema["required"].as_array().into_iter().flatten() {
             assert!(object.contains_key(text(required)), "{place} has {required}: {value}");
         }
@@ -240,6 +254,175 @@ fn compare(document: &Value, schema: &Value, value: &Value, place: &str) {
         other => panic!("an unknown type {other}"),
     };
     assert!(types.into_iter().any(is_of), "{place} is {}: {value}", schema["type"]);
+}
+
+/// Every schema of the document, those within others included, with its place.
+fn schemas<'a>(value: &'a Value, place: String, found: &mut Vec<(String, &'a Value)>) {
+    match value {
+        Value::Object(members) => {
+            found.push((place.clone(), value));
+            for (name, member) in members.iter().filter(|(name, _)| *name != "example") {
+                schemas(member, format!("{place}/{name}"), found);
+            }
+        }
+        Value::Array(elements) => {
+            for (number, element) in elements.iter().enumerate() {
+                schemas(element, format!("{place}/{number}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Fields of answers that are left out where they do not apply; all others are always there.
+const LEFT_OUT: [(&str, &[&str]); 3] = [
+    ("BriefJob", &["inputs"]),
+    (
+        "Problem",
+        &[
+            "errors",
+            "jobId",
+            "engineStatus",
+            "engineBody",
+            "storageStatus",
+            "storageCode",
+            "storageMessage",
+        ],
+    ),
+    ("Ready", &["checks"]),
+];
+
+/// Schemas of what is sent to the service or to the Engine: its sender may leave things out.
+const SENT: [&str; 6] =
+    ["JobRequest", "InputFile", "OutputFiles", "OutputFile", "Finishline", "ResendMany"];
+
+#[tokio::test]
+async fn no_schema_says_less_than_the_service_does() {
+    let document = Service::start().await.get("/openapi.json").await.expect(200).json();
+    let mut found = Vec::new();
+    schemas(&document, String::new(), &mut found);
+    for (place, schema) in &found {
+        let is_open = schema.get("additionalProperties").is_some();
+        let is_bare = schema["type"] == "object" && schema.get("properties").is_none() && !is_open;
+        assert!(!is_bare, "{place} is an object without a member: {schema}");
+        assert_ne!(schema["items"], false, "{place}");
+        let is_bytes = schema["type"] == "array" && schema["items"]["type"] == "integer";
+        assert!(!is_bytes, "{place} is a file as a list of numbers");
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().expect("schemas") {
+        let left_out = LEFT_OUT.iter().find(|(of, _)| of == name).map_or(&[][..], |(_, of)| of);
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        for field in schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
+            let is_required = required.iter().any(|one| one == field);
+            let may_be_absent = left_out.contains(&field.as_str())
+                || SENT.contains(&name.as_str())
+                || name == "Resubmission";
+            assert!(is_required || may_be_absent, "{name}/{field} is always there");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_response_is_described_and_every_parameter_has_its_bounds() {
+    let document = Service::start().await.get("/openapi.json").await.expect(200).json();
+    let mut bounded = 0;
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let name = format!("{method} {path}");
+            let responses = operation["responses"].as_object().expect("responses");
+            for (status, response) in responses {
+                let description = response["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{name}: {status} is described");
+                for (header, described) in response["headers"].as_object().into_iter().flatten() {
+                    assert!(described["description"].is_string(), "{name}: {status}: {header}");
+                }
+                let is_refusal = status.as_str() >= "400";
+                let is_problem = response["content"]["application/problem+json"].is_object();
+                assert_eq!(is_problem, is_refusal, "{name}: {status} is a problem");
+            }
+            // What any request may meet.
+            for status in ["408", "431", "500", "503"] {
+                assert!(responses.contains_key(status), "{name}: {status} is documented");
+            }
+            let is_guarded = operation["security"] == json!([{"key": []}]);
+            for status in ["401", "403", "429"] {
+                let is_documented = responses.contains_key(status);
+                assert!(is_documented || !is_guarded, "{name}: {status} is documented");
+            }
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let schema = &parameter["schema"];
+                if schema["type"] == "integer" {
+                    let is_bounded = schema["minimum"].is_u64() && schema["maximum"].is_u64();
+                    assert!(is_bounded, "{name}: {}", parameter["name"]);
+                    bounded += 1;
+                }
+            }
+        }
+    }
+    assert!(bounded >= 8, "the walk found {bounded} numbers");
+}
+
+#[tokio::test]
+async fn every_refusal_is_documented_at_its_operation() {
+    let document = Service::start().await.get("/openapi.json").await.expect(200).json();
+    let keys = json!([
+        {"name": "all", "key": "a-key-with-every-scope"},
+        {"name": "none", "key": "a-key-that-may-only-erase", "scopes": ["erase"]},
+        {"name": "some", "key": "a-key-that-may-only-read", "scopes": ["read"]},
+    ]);
+    let setup = Setup::new().set("API__KEYS", keys).key("a-key-with-every-scope");
+    let stage = Stage::set_with(setup).await;
+    let mut codes = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in operations.as_object().expect("operations") {
+            let request = async || stage.request(path, method, operation).await;
+            let key = "a-key-with-every-scope";
+            let unknown = path.replace("{id}", "01932f5e-7c3a-7b60-9d2e-3f6a1c8b4e55");
+            let unknown = unknown.replace(['{', '}'], "");
+            let method_name = method.to_uppercase().parse::<Method>().expect("a method");
+            let mut wrong = vec![
+                request().await.bearer_auth("a-wrong-key"),
+                request().await.bearer_auth("a-key-that-may-only-erase"),
+                request().await.bearer_auth("a-key-that-may-only-read"),
+                request().await.bearer_auth(key).query(&[("no-such-parameter", "1")]),
+                request().await.bearer_auth(key).header("x-large", "x".repeat(20_000)),
+                request().await.bearer_auth(key).header("range", "bytes=99999999-"),
+                stage.service.request(method_name, &unknown).bearer_auth(key),
+            ];
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let (name, most) = (text(&parameter["name"]), &parameter["schema"]["maximum"]);
+                if let (Some(most), true) = (most.as_u64(), parameter["in"] == "query") {
+                    let beyond = [(name, (u128::from(most) + 1).to_string())];
+                    wrong.push(request().await.bearer_auth(key).query(&beyond));
+                }
+            }
+            if operation["requestBody"].is_object() {
+                for (kind, body) in [
+                    ("application/json", "not JSON".to_owned()),
+                    ("application/json", "[1]".to_owned()),
+                    ("application/json", format!("\"{}\"", "x".repeat(2 * 1024 * 1024))),
+                    ("application/xml", "<job/>".to_owned()),
+                ] {
+                    let request = request().await.bearer_auth(key);
+                    wrong.push(request.header("content-type", kind).body(body));
+                }
+            }
+            for request in wrong {
+                let answer = Answer::of(request).await;
+                if answer.status < 400 {
+                    continue;
+                }
+                let problem = answer.json();
+                let documented = &operation["responses"][answer.status.to_string()];
+                let meanings = documented["description"].as_str().unwrap_or_default();
+                let code = text(&problem["code"]).to_owned();
+                let is_documented = meanings.contains(&format!("`{code}`"));
+                assert!(is_documented, "{method} {path}: {}: {problem}", answer.status);
+                codes.insert(code);
+            }
+        }
+    }
+    assert!(codes.len() >= 8, "the walk met {codes:?}");
 }
 
 #[tokio::test]
