@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, SqliteConnection};
 use tempfile::NamedTempFile;
 
-use super::open::BUSY_TIMEOUT;
+use super::open;
 
 /// A copy that was made.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +58,7 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
         BackupError::Unwritable(target.clone(), "its path is not UTF-8".to_owned())
     })?;
 
-    let source =
-        SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(BUSY_TIMEOUT);
+    let source = open::any().filename(database).read_only(true);
     let mut connection = SqliteConnection::connect_with(&source).await.map_err(unreadable)?;
     let copied = sqlx::query("vacuum into ?").bind(name).execute(&mut connection).await;
     copied.map_err(unreadable)?;
@@ -73,7 +72,7 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
 
 /// Reads the copy itself, which proves that it can be read.
 async fn count_jobs(copy: &Path) -> sqlx::Result<u64> {
-    let options = SqliteConnectOptions::new().filename(copy).read_only(true).immutable(true);
+    let options = open::any().filename(copy).read_only(true).immutable(true);
     let mut connection = SqliteConnection::connect_with(&options).await?;
     let jobs: i64 =
         sqlx::query_scalar("select count(*) from jobs").fetch_one(&mut connection).await?;

@@ -8,14 +8,11 @@ use std::path::{Path, PathBuf};
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use sqlx::{
-    Connection, Row, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteSynchronous},
-};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteSynchronous};
 
 use super::{
     OpenError,
-    open::{BUSY_TIMEOUT, lock, schema_version},
+    open::{self, lock, schema_version},
     rows,
 };
 use crate::domain::ids::DeliveryId;
@@ -76,7 +73,7 @@ pub async fn inspect(file: &Path) -> Result<Inspection, InspectError> {
         }
     }
     // Immutable: neither locks nor shared memory nor a log are made.
-    let options = SqliteConnectOptions::new()
+    let options = open::any()
         .filename(file)
         .read_only(true)
         .immutable(true)
@@ -223,11 +220,10 @@ pub async fn check_up(path: &Path, now: Timestamp) -> Result<Option<Checkup>, Op
         Err(error) => return Err(error),
     };
     let unusable = |error: sqlx::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let options = SqliteConnectOptions::new()
+    let options = open::any()
         .filename(path)
         .read_only(lock.is_none())
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT);
+        .synchronous(SqliteSynchronous::Full);
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(unusable)?;
     let found = schema(&mut connection).await.map_err(unusable)?;
     let checkup = match found {
