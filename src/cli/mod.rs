@@ -10,6 +10,7 @@ mod connection;
 mod demo;
 mod download;
 mod events;
+mod flags;
 mod following;
 mod forward;
 mod healthcheck;
@@ -34,13 +35,13 @@ mod wait;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ContextValue};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextValue};
 
 use self::screen::{Form, Screen, say};
 use crate::{
     blobs::BlobError,
     client::ClientError,
-    config::{self, Config},
+    config::{self, Config, variables},
     key_file::KeyFileError,
     printable, private_files,
 };
@@ -150,15 +151,28 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 pub fn run() -> ExitCode {
     // Whatever a command makes holds results, keys or patients' data.
     private_files::set_mask();
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return explain(error),
+    let parsed = Arguments::command().try_get_matches().and_then(|typed| {
+        let arguments = Arguments::from_arg_matches(&typed)?;
+        Ok((arguments, typed))
+    });
+    let (arguments, typed) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return explain(error.format(&mut Arguments::command())),
     };
+    if let Err(failure) = flags::refuse_unused(&arguments.command, &typed) {
+        return ended(Err(failure));
+    }
+    drop(typed);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(carry_out(arguments)),
         Err(error) => Err(error.into()),
     };
+    ended(done)
+}
+
+/// Says why a command failed; answers its exit code.
+fn ended(done: Result<(), Failure>) -> ExitCode {
     let exit = match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
@@ -206,6 +220,11 @@ fn explain(mut error: clap::Error) -> ExitCode {
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
     let file = arguments.config;
     let connection = &arguments.connection.with_settings(file.clone());
+    if flags::is_client(&arguments.command) {
+        for stray in variables::strays_of_clients() {
+            say(&format!("warning: {}", stray.warning()));
+        }
+    }
     match arguments.command {
         Command::Serve => serve::run(settings(file)?).await,
         Command::Demo(arguments) => demo::run(arguments).await,

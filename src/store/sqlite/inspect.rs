@@ -220,10 +220,8 @@ pub async fn check_up(path: &Path, now: Timestamp) -> Result<Option<Checkup>, Op
         Err(error) => return Err(error),
     };
     let unusable = |error: sqlx::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let options = open::any()
-        .filename(path)
-        .read_only(lock.is_none())
-        .synchronous(SqliteSynchronous::Full);
+    let options =
+        open::any().filename(path).read_only(lock.is_none()).synchronous(SqliteSynchronous::Full);
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(unusable)?;
     let found = schema(&mut connection).await.map_err(unusable)?;
     let checkup = match found {
