@@ -26,6 +26,7 @@ mod rotate_key;
 mod sample;
 mod screen;
 mod serve;
+mod signals;
 mod simulate_engine;
 mod submit;
 mod table;
@@ -37,7 +38,10 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextValue};
 
-use self::screen::{Form, Screen, say};
+use self::{
+    screen::{Form, Screen, say},
+    signals::stop_signal,
+};
 use crate::{
     blobs::BlobError,
     client::ClientError,
@@ -252,18 +256,6 @@ fn settings(file: Option<PathBuf>) -> Result<Config, Failure> {
     let file = file.or_else(config::default_file);
     config::load(file.as_deref(), config::process_environment())
         .map_err(|error| Failure { exit: Exit::Usage, line: error.to_string() })
-}
-
-/// Ready when the process is asked to end, by a terminal or a supervisor.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// The work's end, or the interruption that came before.
