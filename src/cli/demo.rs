@@ -6,7 +6,7 @@
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -62,6 +62,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
 
 /// A folder that disappears with everything in it.
 fn temporary_folder() -> Result<TempDir, Failure> {
+    if std::env::temp_dir().to_str().is_none() {
+        return Err(Failure::usage(anyhow!("TMPDIR is not UTF-8: name another folder")));
+    }
     let private = Permissions::from_mode(private_files::FOLDER_MODE);
     let made = tempfile::Builder::new().prefix("finishline-demo-").permissions(private).tempdir();
     made.map_err(|error| {

@@ -210,15 +210,20 @@ fn explain(mut error: clap::Error) -> ExitCode {
     let is_plain = text.split('\n').all(|line| printable::line(line) == line);
     let mut typed = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let is_repeated = typed.any(|word| word.contains('\n') && text.contains(&word));
-    if is_plain && !is_repeated {
-        error.exit();
+    let printed = match is_plain && !is_repeated {
+        true => error.print(),
+        // It stands in a hint: less beautiful, but harmless.
+        false if error.use_stderr() => {
+            say(text.trim_end());
+            Ok(())
+        }
+        false => Screen::new(Form::People).line_at_once(text.trim_end()),
+    };
+    match printed {
+        // Help that nobody gets to see.
+        Err(failed) if !error.use_stderr() => ended(Err(failed.into())),
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)),
     }
-    // It came from the environment, or stands in a hint: less beautiful, but harmless.
-    match error.use_stderr() {
-        true => say(text.trim_end()),
-        false => _ = Screen::new(Form::People).line_at_once(text.trim_end()),
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
 }
 
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {

@@ -67,7 +67,8 @@ pub enum RelayState {
 }
 
 impl RelayState {
-    const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Paused];
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Paused];
 
     /// As it is written in JSON and SQL.
     pub fn as_str(self) -> &'static str {

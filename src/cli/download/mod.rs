@@ -17,7 +17,7 @@ use self::fetch::Fetch;
 pub(super) use self::report::{exit_of, print};
 use super::{
     Failure,
-    progress::{Progress, shell_word},
+    progress::{Progress, shell_os_word},
 };
 use crate::{
     api,
@@ -114,10 +114,10 @@ impl Folder {
     }
 
     fn words(&self) -> String {
-        let path = self.path.display().to_string();
+        let path = shell_os_word(self.path.as_os_str());
         match self.existing {
-            Existing::Keep => shell_word(&path).into_owned(),
-            Existing::Replace => format!("{} --force", shell_word(&path)),
+            Existing::Keep => path,
+            Existing::Replace => format!("{path} --force"),
         }
     }
 

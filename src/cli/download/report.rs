@@ -79,7 +79,8 @@ impl Downloaded {
 
 /// How a command ends over what was downloaded, if it would else end with `exit`.
 pub(in crate::cli) fn exit_of(downloaded: &[Downloaded], exit: Exit) -> Exit {
-    let is_missing = |one: &Downloaded| matches!(one.outcome, Outcome::Kept(_) | Outcome::Failed(_));
+    let is_missing =
+        |one: &Downloaded| matches!(one.outcome, Outcome::Kept(_) | Outcome::Failed(_));
     if downloaded.iter().any(is_missing) { Exit::Failed } else { exit }
 }
 

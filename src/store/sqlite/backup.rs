@@ -54,17 +54,18 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
     // In the same folder, so that it can be renamed. Made with mode 0600.
     let copy = tempfile::Builder::new().prefix(".finishline-backup-").tempfile_in(&folder);
     let copy = copy.map_err(unwritable)?;
-    let name = copy.path().to_str().ok_or_else(|| {
-        BackupError::Unwritable(target.clone(), "its path is not UTF-8".to_owned())
-    })?;
+    let opened = File::open(&folder).map_err(unwritable)?;
+    let within = copy.path().file_name().unwrap_or_default();
+    let reached = open::utf8_name(&folder, &opened).join(within);
+    let name = reached.to_string_lossy();
 
     let source = open::any().filename(database).read_only(true);
     let mut connection = SqliteConnection::connect_with(&source).await.map_err(unreadable)?;
-    let copied = sqlx::query("vacuum into ?").bind(name).execute(&mut connection).await;
+    let copied = sqlx::query("vacuum into ?").bind(name.as_ref()).execute(&mut connection).await;
     copied.map_err(unreadable)?;
     connection.close().await.map_err(unreadable)?;
 
-    let jobs = count_jobs(copy.path()).await.map_err(unreadable)?;
+    let jobs = count_jobs(&reached).await.map_err(unreadable)?;
     let kept = tokio::task::spawn_blocking(move || keep(copy, &target, &folder));
     let bytes = kept.await.map_err(io::Error::other).map_err(unwritable)??;
     Ok(Copied { bytes, jobs })

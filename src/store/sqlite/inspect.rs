@@ -3,7 +3,10 @@
 //! Called by `finishline restore-check` and `check`. The invariant: a file that is inspected is not
 //! changed, and nothing is left beside it; no schema is brought up to date here.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
@@ -72,9 +75,11 @@ pub async fn inspect(file: &Path) -> Result<Inspection, InspectError> {
             return Err(InspectError::Unfinished(log));
         }
     }
+    let opened = File::open(file)
+        .map_err(|error| InspectError::NotADatabase(file.to_owned(), error.to_string()))?;
     // Immutable: neither locks nor shared memory nor a log are made.
     let options = open::any()
-        .filename(file)
+        .filename(open::utf8_name(file, &opened))
         .read_only(true)
         .immutable(true)
         // A body may be large: one at a time in memory, not fifty.

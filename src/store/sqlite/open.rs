@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -77,6 +78,15 @@ pub(super) fn tighten(path: &Path) {
 /// would hold patients' data. What a statement or a sort needs is bounded by its batch.
 pub(super) fn any() -> SqliteConnectOptions {
     SqliteConnectOptions::new().pragma("temp_store", "memory").busy_timeout(BUSY_TIMEOUT)
+}
+
+/// A name of an open file or folder that the driver takes, which wants UTF-8: the path, else the
+/// system's own name for what is open.
+pub(super) fn utf8_name(path: &Path, open: &File) -> PathBuf {
+    match path.to_str() {
+        Some(_) => path.to_owned(),
+        None => format!("/proc/self/fd/{}", open.as_raw_fd()).into(),
+    }
 }
 
 /// How the service opens the database.
