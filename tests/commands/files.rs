@@ -270,8 +270,8 @@ async fn the_key_never_reaches_the_storage_and_nothing_leads_further() {
     door.serve_outputs(move |_| redirect(&link));
     let ended = run_program(service.folder(), &args, &environment).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
-    let id = text(&service.jobs().await[0]["id"]).to_owned();
-    assert_eq!(fs::read(mesh(&service, &id)).unwrap(), b"a mesh");
+    let out = service.folder().join("out");
+    assert_eq!(fs::read(out.join(&names(&out)[0])).unwrap(), b"a mesh");
     let headers = seen.lock().unwrap()[0].clone();
     assert!(!headers.contains_key("authorization") && !format!("{headers:?}").contains(key));
 
