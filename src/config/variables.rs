@@ -137,25 +137,26 @@ fn words_of(name: &str) -> String {
     letters.map(|letter| letter.to_ascii_uppercase()).collect()
 }
 
-/// A name of ours that is a slip away, or has the same last word or the same first one.
+/// A setting without its section, else a name that is a slip away or shares its last or its first
+/// words.
 fn meant(name: &str) -> Option<String> {
-    let upper = name.to_ascii_uppercase();
-    if let Some(known) = client_of(&upper) {
+    if let Some(known) = client_of(name) {
         return Some(known.to_owned());
     }
-    let clients = OF_CLIENTS.into_iter();
-    let known: Vec<String> = known_keys().iter().map(|key| variable_of(key)).collect();
-    let all = clients.clone().chain(known.iter().map(String::as_str));
-    if let Some(near) = nearest(&upper, all) {
-        return Some(near.to_owned());
+    let upper = name.to_ascii_uppercase();
+    let settings: Vec<String> = known_keys().iter().map(|key| variable_of(key)).collect();
+    let rest = format!("__{}", upper.trim_start_matches(OURS).trim_matches('_'));
+    if let Some(setting) = settings.iter().find(|setting| setting.ends_with(&rest)) {
+        return Some(setting.clone());
     }
     let ending = upper.rsplit('_').next().unwrap_or_default();
     let is_same_end = |known: &&str| known.rsplit('_').next() == Some(ending);
     let is_same_begin = |known: &&str| upper.starts_with(&format!("{known}_"));
-    let client = clients.clone().find(is_same_end).or_else(|| clients.clone().find(is_same_begin));
-    let rest = upper.trim_start_matches(OURS).trim_matches('_');
-    let setting = known.iter().find(|known| known.ends_with(&format!("__{rest}")));
-    client.map(str::to_owned).or_else(|| setting.cloned())
+    let mut clients = OF_CLIENTS.into_iter();
+    let client = nearest(&upper, clients.clone())
+        .or_else(|| clients.clone().find(is_same_end))
+        .or_else(|| clients.find(is_same_begin));
+    client.or_else(|| nearest(&upper, settings.iter().map(String::as_str))).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -127,11 +127,11 @@ async fn a_port_that_is_taken_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_upload_names_what_is_to_be_given() {
     let service = Service::start().await;
-    let job = service.submitted(&json_of!({
+    let body = json_of!({
         "inputFiles": { "cbct": { "extension": ".dcm" } },
         "outputFiles": { "meshes": [{ "extension": ".stl", "structures": ["mandible"] }] },
-    }));
-    let job = job.await;
+    });
+    let job = service.submitted(&body).await;
     let id = text(&job["id"]);
     for args in [
         &["jobs", "upload", id][..],
