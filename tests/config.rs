@@ -863,6 +863,10 @@ fn an_address_or_a_pause_that_can_only_be_wrong_stops_the_load() {
             &["relay.targets[0].name", "begins or ends"],
         ),
         (
+            "[api]\nkeys = [{ name = \"a\", key = \"${HUSH_A_KEY_OF_LENGTH}\" }]",
+            &["api.keys[0].key = [redacted] is not filled in"],
+        ),
+        (
             "[api]\nkeys = [{ name = \"a\", key_sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\" }]",
             &["key_sha256", "is the digest of nothing"],
         ),

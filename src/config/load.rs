@@ -216,7 +216,7 @@ fn section_mut<'a>(settings: &'a mut Table, key: &str) -> &'a mut Table {
 /// Turns the merged tables into sections.
 fn build(mut settings: Table) -> Result<Config, ConfigError> {
     secret::take_files(&mut settings)?;
-    refuse_placeholders(&settings, "")?;
+    refuse_placeholders(&Value::Table(settings.clone()), "")?;
     let config: Config = serde_path_to_error::deserialize(settings.clone())
         .map_err(|error| explain(&settings, &error))?;
     check::check(&config)?;
@@ -224,28 +224,26 @@ fn build(mut settings: Table) -> Result<Config, ConfigError> {
 }
 
 /// What a shell, a template or Docker Compose was to fill in is text here.
-fn refuse_placeholders(settings: &Table, prefix: &str) -> Result<(), ConfigError> {
+fn refuse_placeholders(value: &Value, key: &str) -> Result<(), ConfigError> {
     let is_placeholder = |text: &str| {
         let text = text.trim();
-        [("${", "}"), ("$(", ")"), ("{{", "}}")]
-            .iter()
-            .any(|(open, close)| text.starts_with(open) && text.ends_with(close))
+        let pairs = [("${", "}"), ("$(", ")"), ("{{", "}}")];
+        pairs.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
     };
-    for (name, value) in settings {
-        let key = join(prefix, name);
-        match value {
-            Value::Table(section) => refuse_placeholders(section, &key)?,
-            Value::String(text) if is_placeholder(text) => {
-                return Err(ConfigError::invalid(
-                    &key,
-                    value,
-                    "is not filled in: variables are not expanded here, write the value itself",
-                ));
-            }
-            _ => {}
-        }
+    match value {
+        Value::Table(section) => section
+            .iter()
+            .try_for_each(|(name, value)| refuse_placeholders(value, &join(key, name))),
+        Value::Array(items) => (0..).zip(items).try_for_each(|(index, item): (usize, _)| {
+            refuse_placeholders(item, &format!("{key}[{index}]"))
+        }),
+        Value::String(text) if is_placeholder(text) => Err(ConfigError::invalid(
+            key,
+            value,
+            "is not filled in: variables are not expanded here, write the value itself",
+        )),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// serde's error in an operator's words, without the value serde may have put into it.
