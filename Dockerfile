@@ -3,13 +3,15 @@
 #   docker build -t finishline .
 #
 # The API listens on all interfaces here, by plain http. Without API keys the service makes one in the
-# volume (finishline.key). It needs to be told its public URL: see "Docker" in README.md.
+# volume (finishline.key). The volume is all that is written, so `docker run --read-only` works; the
+# demo keeps its temporary folder there too. It needs to be told its public URL: see "Docker" in README.md.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /build
 # The dependencies, built against a stub: this layer is made again only when they change.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY native native
 # Cargo wants every target of the manifest to be there, the benches included.
 RUN mkdir -p src benches/hostile benches/speed \
     && echo 'fn main() {}' | tee src/main.rs benches/files.rs benches/hostile/main.rs benches/parts.rs benches/speed/main.rs > benches/chaos.rs \
@@ -32,7 +34,8 @@ WORKDIR /etc/finishline
 ENV FINISHLINE__DATABASE__URL=sqlite:///var/lib/finishline/finishline.db \
     FINISHLINE__CALLBACKS__LISTEN=0.0.0.0:8085 \
     FINISHLINE__API__LISTEN=0.0.0.0:8086 \
-    FINISHLINE__LOG__FORMAT=json
+    FINISHLINE__LOG__FORMAT=json \
+    TMPDIR=/var/lib/finishline
 USER 65532:65532
 VOLUME /var/lib/finishline
 # Callbacks (for the internet), API (for your software alone).

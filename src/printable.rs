@@ -7,6 +7,14 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+/// Whether what goes to a terminal may have colours there: neither `NO_COLOR` nor `TERM=dumb` is
+/// set.
+pub fn may_have_colours() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    !is_set("NO_COLOR") && !is_dumb
+}
+
 /// The text in one line, with each character that steers written out as in Rust: `\n`, `\u{1b}`.
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |character, shown| shown.extend(character.escape_default()))

@@ -104,7 +104,8 @@ static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Writes logs to standard error, as the settings say.
 pub fn start_logging(config: &LogConfig) {
-    let logs = lines(config.format, io::stderr().is_terminal(), io::stderr);
+    let has_colours = io::stderr().is_terminal() && printable::may_have_colours();
+    let logs = lines(config.format, has_colours, io::stderr);
     // A second set-up in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry().with(logs.with_filter(config.level.clone())).try_init();
 }

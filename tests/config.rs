@@ -777,3 +777,158 @@ fn the_engines_addresses_follow_its_version() {
     );
     assert_eq!(urls(own, "..").1, "https://e.example.com/a/jobs/%252E%252E");
 }
+
+#[test]
+fn a_variable_that_is_a_setting_but_for_its_underscores_or_case_stops_the_load() {
+    for name in [
+        "FINISHLINE_ENGINE__TIMEOUT",
+        "FINISHLINE_ENGINE_TIMEOUT",
+        "FINISHLINE__ENGINE_TIMEOUT",
+        "FINISHLINE__ENGINE___TIMEOUT",
+        "FINISHLINE___ENGINE__TIMEOUT",
+        "finishline__engine__timeout",
+        "Finishline_Engine_Timeout",
+        "FINISHLINE.ENGINE.TIMEOUT",
+        "FINISHLINE-ENGINE-TIMEOUT",
+    ] {
+        let line = format!("{name} is not a setting");
+        assert_line(from_environment(&[(name, "hush")]), &[&line]);
+        if !name.starts_with("FINISHLINE__") {
+            let meant = "did you mean FINISHLINE__ENGINE__TIMEOUT?";
+            assert_line(from_environment(&[(name, "hush")]), &[meant]);
+        }
+    }
+    // What an orchestrator hands over, and the client's own, are fine.
+    for name in [
+        "FINISHLINE_SERVICE_HOST",
+        "FINISHLINE_PORT",
+        "FINISHLINE_PORT_8086_TCP_ADDR",
+        "FINISHLINE_KEY",
+        "FINISHLINE_API",
+        "FINISHLINE_INSECURE_HTTP",
+        "FINISHLINE_FORWARD_SECRET",
+    ] {
+        let config = from_environment(&[(name, "x")]).unwrap();
+        assert_eq!(config.stray_variables, [], "{name}");
+    }
+    let config = from_environment(&[("FINISHLINE_COLOUR", "hush")]).unwrap();
+    let warnings = config.warnings();
+    assert!(warnings.iter().any(|line| line.starts_with("FINISHLINE_COLOUR is not read")));
+    assert!(!warnings.concat().contains("hush"));
+}
+
+#[test]
+fn an_address_or_a_pause_that_can_only_be_wrong_stops_the_load() {
+    for (settings, fragments) in [
+        (
+            "[engine]\nbase_url = \"https://e.example.com/24.06/job\"",
+            &["engine.base_url", "ends in the route", "write \"https://e.example.com/24.06\""][..],
+        ),
+        ("[engine]\nbase_url = \"https://e.example.com/v2/generic-job/\"", &["/v2\""]),
+        (
+            "[engine]\nbase_url = \"https://e.example.com/job\"",
+            &["write \"https://e.example.com\""],
+        ),
+        (
+            "[engine]\nbase_url = \"https://e.example.com/a/runs\"\njob_path = \"/runs\"",
+            &["write \"https://e.example.com/a\""],
+        ),
+        (
+            "[callbacks]\nngrok_api = \"http://127.0.0.1:4040/api/tunnels\"",
+            &["callbacks.ngrok_api", "write \"http://127.0.0.1:4040\""],
+        ),
+        (
+            "[retention]\nevery = \"29s\"",
+            &["retention.every = \"29s\" is too short: 30s is the least"],
+        ),
+        (
+            "[reconcile]\nevery = \"1s\"",
+            &["reconcile.every = \"1s\" is too short: 5s is the least"],
+        ),
+        (
+            "[engine.auth]\nclient_id = \"id \"",
+            &["engine.auth.client_id = \"id \" begins or ends with a blank"],
+        ),
+        ("[engine.auth]\naudience = \"\\ta\"", &["engine.auth.audience", "begins or ends"]),
+        ("[engine]\ndefault_end_user_id = \"x\\n\"", &["engine.default_end_user_id", "line end"]),
+        ("[service]\nstate_dir = \"~/finishline\"", &["service.state_dir", "only a shell expands"]),
+        ("[spool]\npath = \"$HOME/spool\"", &["spool.path", "only a shell expands"]),
+        ("[database]\nurl = \"sqlite://finishline.db \"", &["database.url", "begins or ends"]),
+        (
+            "[engine.auth]\nclient_id = \"${CLIENT_ID}\"",
+            &["engine.auth.client_id", "is not filled in"],
+        ),
+        (
+            "[engine.auth]\nclient_secret = \"$(cat /run/secrets/hush)\"",
+            &["engine.auth.client_secret = [redacted] is not filled in"],
+        ),
+        (
+            "[callbacks]\ninbox_secret = \"{{ hush }}\"",
+            &["callbacks.inbox_secret", "is not filled in"],
+        ),
+        (
+            "[relay]\ntargets = [{ name = \"app \", url = \"https://a.example/\" }]",
+            &["relay.targets[0].name", "begins or ends"],
+        ),
+        (
+            "[api]\nkeys = [{ name = \"a\", key = \"${HUSH_A_KEY_OF_LENGTH}\" }]",
+            &["api.keys[0].key = [redacted] is not filled in"],
+        ),
+        (
+            "[api]\nkeys = [{ name = \"a\", key_sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\" }]",
+            &["key_sha256", "is the digest of nothing"],
+        ),
+    ] {
+        assert_line(from_file(settings), fragments);
+    }
+    let least = from_file("[retention]\nevery = \"30s\"\n[reconcile]\nevery = \"5s\"").unwrap();
+    assert_eq!(least.retention.every, Duration::from_secs(30));
+}
+
+#[test]
+fn an_address_that_is_likely_wrong_is_a_warning_with_what_would_be_right() {
+    let warnings_of = |settings: &str| from_file(settings).unwrap().warnings();
+    for (settings, fragments) in [
+        (
+            "[callbacks]\npublic_url = \"https://h.example.com/callbacks\"",
+            &["ends in /callbacks", "write \"https://h.example.com\""][..],
+        ),
+        (
+            "[callbacks]\npublic_url = \"https://h.example.com/a/callbacks/\"",
+            &["write \"https://h.example.com/a\""],
+        ),
+        ("[callbacks]\npublic_url = \"https://h.example.com/inbox\"", &["ends in /inbox"]),
+        ("[callbacks]\npublic_url = \"http://localhost:8085\"", &["the Engine cannot call back"]),
+        (
+            "[callbacks]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://h.example.com\"",
+            &["callbacks.listen", "name a port"],
+        ),
+        ("[api]\npublic_url = \"https://f.example.com/v1\"", &["write \"https://f.example.com\""]),
+        ("[engine]\nbase_url = \"https://e.example.com\"", &["names no version", "/24.06"]),
+        ("[engine]\nbase_url = \"https://e.example.com/relu\"", &["names no version"]),
+        ("[engine]\nbase_url = \"http://e.example.com/24.06\"", &["engine.base_url is plain http"]),
+        (
+            "[engine.auth]\ntoken_url = \"http://i.example.com/oauth/token\"",
+            &["engine.auth.token_url is plain http"],
+        ),
+        ("[engine.auth]\ntoken_url = \"https://i.example.com\"", &["has no path", "/oauth/token"]),
+        (
+            "[engine.auth]\ntoken_url = \"\"\nclient_id = \"id\"",
+            &["token_url is empty", "no effect"],
+        ),
+        ("[relay]\nallowed_hosts = [\"*\"]\nschedule = []", &["relay.schedule is empty"]),
+        (
+            "[relay]\ntargets = [{ name = \"a\", url = \"https://a.example/\" }, { name = \"b\", url = \"https://a.example\" }]",
+            &["relay.targets[1] (\"b\")", "each result twice"],
+        ),
+    ] {
+        let warnings = warnings_of(settings);
+        let is_told = |line: &String| fragments.iter().all(|fragment| line.contains(fragment));
+        assert!(warnings.iter().any(is_told), "{settings}: {warnings:?}");
+    }
+    for fine in ["v2", "v1.5", "24.06", "24.06/", "relu/24.06"] {
+        let settings = format!("[engine]\nbase_url = \"https://e.example.com/{fine}\"");
+        let warnings = warnings_of(&settings);
+        assert!(!warnings.concat().contains("version"), "{fine}: {warnings:?}");
+    }
+}

@@ -334,10 +334,15 @@ impl App {
         let (intake, stop_intake) = (context.intake.clone(), stopping.clone());
         workers.spawn(async move { intake.run(stop_intake).await });
         workers.spawn(context.readiness.clone().run(context.clone(), stopping.clone()));
-        let doctor = context.doctor.clone();
-        let examined =
-            stopping.clone().run_until_cancelled_owned(async move { doctor.run().await });
-        workers.spawn(async { _ = examined.await });
+        let (doctor, stop_doctor) = (context.doctor.clone(), stopping.clone());
+        workers.spawn(async move {
+            tokio::select! {
+                // First: a probe that the stop itself refuses is no finding.
+                biased;
+                () = stop_doctor.cancelled() => {}
+                () = doctor.run() => {}
+            }
+        });
         let dead = tokio::select! {
             () = shutdown => None,
             _ = &mut writer => Some("the database writer"),

@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use url::{Host, Url};
 
 use super::{
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     client::{Client, ClientError},
-    config,
+    config::{self, variables},
     domain::ids::JobId,
     key_file::{self, KeyFileError},
 };
 
-/// Where the key is looked for last.
-const KEY_VARIABLE: &str = "FINISHLINE_KEY";
+/// Where the service is unless something else is said.
+const DEFAULT_API: &str = "http://127.0.0.1:8086";
 
 /// Waits between two tries: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -31,23 +31,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 #[command(next_help_heading = "Client options")]
 #[group(skip)]
 pub(super) struct Arguments {
-    /// Address of the service's API
-    #[arg(
-        long, global = true, env = "FINISHLINE_API", value_name = "URL",
-        default_value = "http://127.0.0.1:8086", value_parser = http_url,
-    )]
-    api: Url,
+    /// Address of the service's API; else FINISHLINE_API, else http://127.0.0.1:8086
+    #[arg(long, global = true, value_name = "URL", value_parser = http_url)]
+    api: Option<Url>,
     /// API key; better FINISHLINE_KEY or --key-file, which other users of this machine cannot see
     #[arg(long, global = true, value_name = "KEY", conflicts_with = "key_file")]
     key: Option<String>,
     /// File that holds the API key
     #[arg(long, global = true, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// Send the key by plain http to another machine, where it can be read on the way
-    #[arg(
-        long, global = true, env = "FINISHLINE_INSECURE_HTTP",
-        value_parser = clap::builder::BoolishValueParser::new(),
-    )]
+    /// Send the key by plain http to another machine, where it can be read on the way; or
+    /// FINISHLINE_INSECURE_HTTP=true
+    #[arg(long, global = true)]
     insecure_http: bool,
     /// Print JSON instead of tables and sentences
     #[arg(long, global = true)]
@@ -69,33 +64,68 @@ impl Arguments {
     }
 
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let key = match (&self.key, &self.key_file) {
-            (Some(key), _) => Some(key.clone()),
-            (None, Some(file)) => {
-                let text = std::fs::read_to_string(file);
-                let text = text.with_context(|| format!("--key-file {}", file.display()));
-                Some(text.map_err(Failure::usage)?)
-            }
-            (None, None) => std::env::var(KEY_VARIABLE).ok(),
-        };
-        // As the settings read their secrets, whatever they come from.
-        let key = key.map(|key| key.trim_start_matches('\u{feff}').trim().to_owned());
-        let key = match key.filter(|key| !key.is_empty()) {
-            None if is_loopback(&self.api) => self.key_of_this_machine()?,
+        let api = self.address()?;
+        let key = match self.key()? {
+            None if is_loopback(&api) => self.key_of_this_machine()?,
             key => key,
         };
-        if key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(Failure::usage(anyhow::anyhow!("the API key is not one word of ASCII")));
-        }
-        let is_readable = self.api.scheme() == "http" && !is_loopback(&self.api);
-        if key.is_some() && is_readable && !self.insecure_http {
-            return Err(Failure::usage(anyhow::anyhow!(
-                "{} is plain http to another machine, where the API key can be read on its way: use \
-                 https, or say --insecure-http",
-                self.api
+        let is_readable = api.scheme() == "http" && !is_loopback(&api);
+        if key.is_some() && is_readable && !self.is_insecure()? {
+            return Err(Failure::usage(anyhow!(
+                "{api} is plain http to another machine, where the API key can be read on its way: \
+                 use https, or say --insecure-http"
             )));
         }
-        Ok(Client::new(self.api.clone(), key)?)
+        Ok(Client::new(api, key)?)
+    }
+
+    fn address(&self) -> Result<Url, Failure> {
+        if let Some(api) = &self.api {
+            return Ok(api.clone());
+        }
+        let text = variable(variables::API)?;
+        let url = http_url(text.as_deref().unwrap_or(DEFAULT_API));
+        url.map_err(|problem| {
+            // It may hold a password.
+            let shown = text.filter(|text| !text.contains('@')).unwrap_or_default();
+            let name = variables::API;
+            Failure::usage(anyhow!("{name}={shown}: {problem}"))
+        })
+    }
+
+    /// The key that was given, whatever it was given by.
+    fn key(&self) -> Result<Option<String>, Failure> {
+        let (text, origin) = match (&self.key, &self.key_file) {
+            (Some(key), _) => (Some(key.clone()), "--key".to_owned()),
+            (None, Some(file)) => {
+                let origin = format!("--key-file {}", file.display());
+                let text = std::fs::read_to_string(file).with_context(|| origin.clone());
+                (Some(text.map_err(Failure::usage)?), origin)
+            }
+            (None, None) => (variable(variables::KEY)?, variables::KEY.to_owned()),
+        };
+        // As the settings read their secrets, whatever they come from.
+        let key = text.map(|key| key.trim_start_matches('\u{feff}').trim().to_owned());
+        match key {
+            Some(key) if key.is_empty() && origin != variables::KEY => {
+                Err(Failure::usage(anyhow!("{origin} is empty: give an API key, or leave it out")))
+            }
+            Some(key) if !key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(Failure::usage(anyhow!("{origin}: an API key is one word of ASCII")))
+            }
+            key => Ok(key.filter(|key| !key.is_empty())),
+        }
+    }
+
+    fn is_insecure(&self) -> Result<bool, Failure> {
+        let name = variables::INSECURE_HTTP;
+        let text = variable(name)?.unwrap_or_default().to_ascii_lowercase();
+        let of_variable = match text.as_str() {
+            "" | "false" | "0" | "no" | "off" | "n" | "f" => false,
+            "true" | "1" | "yes" | "on" | "y" | "t" => true,
+            _ => return Err(Failure::usage(anyhow!("{name}={text}: write true or false"))),
+        };
+        Ok(self.insecure_http || of_variable)
     }
 
     /// The key that a service with these settings made for itself; `None` where it makes none, or
@@ -119,6 +149,11 @@ impl Arguments {
             Err(error) => Err(Failure { exit: Exit::NotReached, line: error.to_string() }),
         }
     }
+}
+
+/// The value of a variable, if it is set.
+fn variable(name: &'static str) -> Result<Option<String>, Failure> {
+    variables::of_client(name).map_err(|line| Failure::usage(anyhow!("{line}")))
 }
 
 /// Whether what is sent there stays on this machine.

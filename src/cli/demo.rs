@@ -6,15 +6,16 @@
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tokio::{net::TcpListener, sync::oneshot};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use super::{
-    Failure, sample,
+    Exit, Failure, sample,
     screen::{Form, Screen},
-    stop_signal,
+    signals::Signals,
 };
 use crate::{
     api,
@@ -41,43 +42,107 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let level = "warn".parse().expect("a level");
     telemetry::start_logging(&LogConfig { format: LogFormat::Text, level });
-    let private = Permissions::from_mode(private_files::FOLDER_MODE);
-    let folder =
-        tempfile::Builder::new().prefix("finishline-demo-").permissions(private).tempdir()?;
-    let options = Options { check_uploads: true, ..Options::default() };
-    let simulator = Simulator::start(TcpListener::bind("127.0.0.1:0").await?, options).await?;
-    let mut config = settings(&simulator, folder.path())?;
-    let listeners = open_doors(&mut config).await?;
-    let callbacks = format!("http://{}", listeners.callbacks()?);
-    let api = format!("http://{}", listeners.api()?);
-    let app = App::build(config, listeners, Clock::system()).await?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let service = tokio::spawn(app.run(async { _ = stopped.await }));
-
+    // Before anything is made: from here on a signal is no reason to leave it behind.
+    let mut signals = Signals::all().context("signals cannot be received")?;
+    let folder = temporary_folder()?;
+    let mut demo = Demo::start(folder.path()).await?;
     let mut screen = Screen::new(Form::People);
-    for line in [
-        "Finishline demo. Service and Engine simulator run in this process; nothing leaves this machine.",
-        "",
-        &format!("  callbacks   {callbacks}   the door to the internet"),
-        &format!("  api         {api}   the door to your software"),
-        &format!("  engine      {}   simulated", simulator.base_url()),
-        "",
-    ] {
-        screen.line_at_once(line)?;
-    }
     let told = tokio::select! {
-        told = tell(&api, &mut screen) => told,
-        () = stop_signal() => Ok(()),
+        biased;
+        _ = signals.next() => Err(Failure::silent(Exit::Interrupted)),
+        told = demo.tell(&arguments, &mut screen) => told.map_err(Failure::from),
     };
     if told.is_ok() && !arguments.once {
+        signals.next().await;
+    }
+    let stopped = demo.stop().await;
+    told?;
+    Ok(stopped?)
+}
+
+/// A folder that disappears with everything in it.
+fn temporary_folder() -> Result<TempDir, Failure> {
+    if std::env::temp_dir().to_str().is_none() {
+        return Err(Failure::usage(anyhow!("TMPDIR is not UTF-8: name another folder")));
+    }
+    let private = Permissions::from_mode(private_files::FOLDER_MODE);
+    let made = tempfile::Builder::new().prefix("finishline-demo-").permissions(private).tempdir();
+    made.map_err(|error| {
+        let place = std::env::temp_dir();
+        let line = format!(
+            "the demo's database has no place: {} cannot be written ({}); name another folder with \
+             TMPDIR",
+            place.display(),
+            error.kind()
+        );
+        Failure { exit: Exit::Failed, line }
+    })
+}
+
+/// The service and the Engine's double, while they run.
+struct Demo {
+    simulator: Simulator,
+    callbacks: String,
+    api: String,
+    stop: oneshot::Sender<()>,
+    service: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Demo {
+    async fn start(folder: &Path) -> anyhow::Result<Self> {
+        let options = Options { check_uploads: true, ..Options::default() };
+        let simulator = Simulator::start(TcpListener::bind("127.0.0.1:0").await?, options).await?;
+        let mut config = settings(&simulator, folder)?;
+        let listeners = open_doors(&mut config).await?;
+        let callbacks = format!("http://{}", listeners.callbacks()?);
+        let api = format!("http://{}", listeners.api()?);
+        let app = App::build(config, listeners, Clock::system()).await?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let service = tokio::spawn(app.run(async { _ = stopped.await }));
+        Ok(Self { simulator, callbacks, api, stop, service })
+    }
+
+    /// Ends both; nothing writes into the folder afterwards.
+    async fn stop(self) -> anyhow::Result<()> {
+        let _ = self.stop.send(());
+        let ended = self.service.await.context("the service broke off");
+        self.simulator.stop().await;
+        ended?
+    }
+
+    /// What this is, the job's way, and how to look at it while the demo runs.
+    async fn tell(&mut self, arguments: &Arguments, screen: &mut Screen) -> anyhow::Result<()> {
+        screen.line_at_once(
+            "Finishline demo. Service and Engine simulator run in this process; nothing leaves this machine.",
+        )?;
+        screen.line("")?;
+        // Of what ends with the command nobody needs the address.
+        if !arguments.once {
+            let engine = self.simulator.base_url();
+            screen.line(&format!("  callbacks   {}   the door to the internet", self.callbacks))?;
+            screen.line(&format!("  api         {}   the door to your software", self.api))?;
+            screen.line(&format!("  engine      {engine}   simulated"))?;
+            screen.line("")?;
+        }
+        let job = tell_job(&self.api, screen).await?;
+        screen.line("")?;
+        if arguments.once {
+            screen.line_at_once(
+                "That was all: without --once the service keeps running, to be looked at.",
+            )?;
+            return Ok(());
+        }
+        let api = &self.api;
+        screen.line("Look at it:")?;
+        screen.line(&format!("  {api}/jobs/{}   in the inspector", job.id))?;
+        for address in ["", "/result", "/deliveries"] {
+            screen.line(&format!("  curl {api}/v1/jobs/{}{address}", job.id))?;
+        }
+        screen.line(&format!("  {api}/docs"))?;
         screen.line("")?;
         screen.line_at_once("The service keeps running: press Ctrl-C to end it.")?;
-        stop_signal().await;
+        Ok(())
     }
-    let _ = stop.send(());
-    service.await.context("the service broke off")??;
-    simulator.stop().await;
-    told.map_err(Failure::from)
 }
 
 /// The defaults, with everything pointing at this process.
@@ -93,6 +158,8 @@ fn settings(simulator: &Simulator, folder: &Path) -> anyhow::Result<Config> {
         ("ENGINE__AUTH__CLIENT_SECRET", "demo-secret".to_owned()),
         ("DATABASE__URL", format!("sqlite://{}", folder.join("demo.db").display())),
         ("MIRROR__STORE", format!("file://{}", folder.join("files").display())),
+        // Whoever ends a demo does not wait for what is under way.
+        ("SERVICE__SHUTDOWN_GRACE", "1s".to_owned()),
     ];
     let environment = settings.map(|(key, value)| (format!("FINISHLINE__{key}"), value));
     Ok(config::load(None, environment.into_iter())?)
@@ -117,12 +184,10 @@ async fn open_doors(config: &mut Config) -> anyhow::Result<Listeners> {
 }
 
 /// One job from submission to result, told step by step.
-async fn tell(api: &str, screen: &mut Screen) -> anyhow::Result<()> {
+async fn tell_job(api: &str, screen: &mut Screen) -> anyhow::Result<api::Job> {
     let client = Client::new(api.parse()?, None)?;
-    let clock = Stopwatch::start();
-    let mut step = |text: String| {
-        screen.line_at_once(&format!("{:>6.2} s  {text}", clock.elapsed().as_secs_f64()))
-    };
+    let (clock, begun) = (Stopwatch::start(), Clock::system().now());
+    let mut step = |text: String| screen.line_at_once(&line(clock.elapsed().as_secs_f64(), &text));
 
     let body = json!({
         "inputFiles": { "cbct": { "extension": ".nrrd" } },
@@ -153,15 +218,20 @@ async fn tell(api: &str, screen: &mut Screen) -> anyhow::Result<()> {
 
     let job = finished(&client, job.id()).await?;
     let result = client.result(&job.id).await?.context("the job has no result")?;
-    for event in client.events(&job.id).await?.events {
-        step(format!("event {:>2}         {} {}", event.seq, event.kind, event.data.get()))?;
-    }
-    let digest: [u8; 32] = Sha256::digest(&result).into();
     step(format!(
         "the callback came: {} bytes, on disk before the Engine had its 200",
         result.len()
     ))?;
     screen.line("")?;
+    screen.line("Its events, each at its time:")?;
+    for event in client.events(&job.id).await?.events {
+        let (seconds, time) = (event.at.duration_since(begun).as_secs_f64(), event.at);
+        let time = time.strftime("%H:%M:%S%.3f UTC");
+        let data = event.data.get();
+        screen.line(&line(seconds, &format!("{:>3}  {time}  {} {data}", event.seq, event.kind)))?;
+    }
+    screen.line("")?;
+    let digest: [u8; 32] = Sha256::digest(&result).into();
     let digest = hex(&digest);
     screen.line(&format!("The result, as the Engine sent it (sha256 {digest}):"))?;
     screen.line("")?;
@@ -172,14 +242,12 @@ async fn tell(api: &str, screen: &mut Screen) -> anyhow::Result<()> {
         let structures = output.structures.join(", ");
         screen.line(&format!("  {:<10} {structures:<24} {status}", output.name))?;
     }
-    screen.line("")?;
-    screen.line("Look at it:")?;
-    screen.line(&format!("  {api}/jobs/{}   in the inspector", job.id))?;
-    for address in ["", "/result", "/deliveries"] {
-        screen.line(&format!("  curl {api}/v1/jobs/{}{address}", job.id))?;
-    }
-    screen.line_at_once(&format!("  {api}/docs"))?;
-    Ok(())
+    Ok(job)
+}
+
+/// What happened so many seconds after the beginning.
+fn line(seconds: f64, text: &str) -> String {
+    format!("{seconds:>6.2} s  {text}")
 }
 
 async fn finished(client: &Client, id: &str) -> anyhow::Result<api::Job> {

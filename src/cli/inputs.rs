@@ -3,12 +3,19 @@
 //! Used by `submit` and `jobs upload`. The invariant: whatever can be known to be wrong is found
 //! before anything is submitted.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+};
 
 use anyhow::{Context as _, bail};
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use super::progress::shell_word;
+use super::progress::{shell_os_word, shell_word};
 use crate::{client::Source, domain::link};
 
 /// Characters of an extension at most, without its dot; more is a part of the name.
@@ -28,13 +35,13 @@ pub(super) struct NamedFile {
 #[group(skip)]
 pub(super) struct Arguments {
     /// Upload this file as that input, such as cbct=scan.dcm; repeatable
-    #[arg(id = "inputs", long = "input", value_name = "NAME=FILE", value_parser = named_file)]
+    #[arg(id = "inputs", long = "input", value_name = "NAME=FILE", value_parser = OsStringValueParser::new().try_map(|text| named_file(&text)))]
     pub(super) files: Vec<NamedFile>,
     /// Content type that the links for the uploads were signed for; unless given, none is sent
-    #[arg(long, value_name = "TYPE", value_parser = header_value)]
+    #[arg(long, value_name = "TYPE", value_parser = header_value, requires = "inputs")]
     content_type: Option<HeaderValue>,
     /// Another header that the links sign, such as x-amz-acl:private; repeatable
-    #[arg(long = "upload-header", value_name = "NAME:VALUE", value_parser = named_header)]
+    #[arg(long = "upload-header", value_name = "NAME:VALUE", value_parser = named_header, requires = "inputs")]
     headers: Vec<NamedHeader>,
 }
 
@@ -70,10 +77,17 @@ pub(super) struct InputFile {
     headers: HeaderMap,
 }
 
-fn named_file(text: &str) -> Result<NamedFile, &'static str> {
-    let parts = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
-    let (name, path) = parts.ok_or("expected NAME=FILE, such as cbct=scan.dcm")?;
-    Ok(NamedFile { name: name.to_owned(), path: path.into() })
+/// A file's name may be any bytes, an input's is text.
+fn named_file(text: &OsStr) -> Result<NamedFile, &'static str> {
+    let wrong = "expected NAME=FILE, such as cbct=scan.dcm";
+    let bytes = text.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=').ok_or(wrong)?;
+    let (name, path) = (&bytes[..equals], &bytes[equals + 1..]);
+    if name.is_empty() || path.is_empty() {
+        return Err(wrong);
+    }
+    let name = str::from_utf8(name).map_err(|_| "the input's name is not UTF-8")?;
+    Ok(NamedFile { name: name.to_owned(), path: OsStr::from_bytes(path).into() })
 }
 
 impl Arguments {
@@ -135,7 +149,7 @@ impl NamedFile {
 
     /// The extension in the Engine's sense, in lower case: `.dcm`, `.nii.gz`.
     pub(super) fn extension(&self) -> Option<String> {
-        let name = self.path.file_name()?.to_str()?.to_ascii_lowercase();
+        let name = self.path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let (stem, last) = split_extension(&name)?;
         match split_extension(stem) {
             Some((_, before)) if last == COMPRESSED => Some(format!(".{before}.{last}")),
@@ -169,8 +183,9 @@ impl InputFile {
 
     /// As it is typed again.
     pub(super) fn flag(&self) -> String {
-        let word = format!("{}={}", self.name, self.path.display());
-        format!("--input {}", shell_word(&word))
+        let mut word = OsString::from(format!("{}=", self.name));
+        word.push(&self.path);
+        format!("--input {}", shell_os_word(&word))
     }
 
     /// The flags of its headers, each with a space before it.
@@ -212,7 +227,7 @@ mod tests {
             (".dcm", None),
             ("1.2.840.10008", None),
         ] {
-            let named = named_file(&format!("cbct={file}")).expect("a name and a file");
+            let named = named_file(format!("cbct={file}").as_ref()).expect("a name and a file");
             assert_eq!(named.extension().as_deref(), extension, "{file}");
         }
     }

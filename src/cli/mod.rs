@@ -10,6 +10,7 @@ mod connection;
 mod demo;
 mod download;
 mod events;
+mod flags;
 mod following;
 mod forward;
 mod healthcheck;
@@ -25,6 +26,7 @@ mod rotate_key;
 mod sample;
 mod screen;
 mod serve;
+mod signals;
 mod simulate_engine;
 mod submit;
 mod table;
@@ -34,13 +36,16 @@ mod wait;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, error::ContextValue};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ContextValue};
 
-use self::screen::{Form, Screen, say};
+use self::{
+    screen::{Form, Screen, say},
+    signals::stop_signal,
+};
 use crate::{
     blobs::BlobError,
     client::ClientError,
-    config::{self, Config},
+    config::{self, Config, variables},
     key_file::KeyFileError,
     printable, private_files,
 };
@@ -150,15 +155,28 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 pub fn run() -> ExitCode {
     // Whatever a command makes holds results, keys or patients' data.
     private_files::set_mask();
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return explain(error),
+    let parsed = Arguments::command().try_get_matches().and_then(|typed| {
+        let arguments = Arguments::from_arg_matches(&typed)?;
+        Ok((arguments, typed))
+    });
+    let (arguments, typed) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => return explain(error.format(&mut Arguments::command())),
     };
+    if let Err(failure) = flags::refuse_unused(&arguments.command, &typed) {
+        return ended(Err(failure));
+    }
+    drop(typed);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(carry_out(arguments)),
         Err(error) => Err(error.into()),
     };
+    ended(done)
+}
+
+/// Says why a command failed; answers its exit code.
+fn ended(done: Result<(), Failure>) -> ExitCode {
     let exit = match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
@@ -192,20 +210,30 @@ fn explain(mut error: clap::Error) -> ExitCode {
     let is_plain = text.split('\n').all(|line| printable::line(line) == line);
     let mut typed = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let is_repeated = typed.any(|word| word.contains('\n') && text.contains(&word));
-    if is_plain && !is_repeated {
-        error.exit();
+    let printed = match is_plain && !is_repeated {
+        true => error.print(),
+        // It stands in a hint: less beautiful, but harmless.
+        false if error.use_stderr() => {
+            say(text.trim_end());
+            Ok(())
+        }
+        false => Screen::new(Form::People).line_at_once(text.trim_end()),
+    };
+    match printed {
+        // Help that nobody gets to see.
+        Err(failed) if !error.use_stderr() => ended(Err(failed.into())),
+        _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)),
     }
-    // It came from the environment, or stands in a hint: less beautiful, but harmless.
-    match error.use_stderr() {
-        true => say(text.trim_end()),
-        false => _ = Screen::new(Form::People).line_at_once(text.trim_end()),
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
 }
 
 async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
     let file = arguments.config;
     let connection = &arguments.connection.with_settings(file.clone());
+    if flags::is_client(&arguments.command) {
+        for stray in variables::strays_of_clients() {
+            say(&format!("warning: {}", stray.warning()));
+        }
+    }
     match arguments.command {
         Command::Serve => serve::run(settings(file)?).await,
         Command::Demo(arguments) => demo::run(arguments).await,
@@ -233,18 +261,6 @@ fn settings(file: Option<PathBuf>) -> Result<Config, Failure> {
     let file = file.or_else(config::default_file);
     config::load(file.as_deref(), config::process_environment())
         .map_err(|error| Failure { exit: Exit::Usage, line: error.to_string() })
-}
-
-/// Ready when the process is asked to end, by a terminal or a supervisor.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// The work's end, or the interruption that came before.

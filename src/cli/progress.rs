@@ -3,7 +3,7 @@
 //! Used by commands that move files or wait. The invariants: progress goes to standard error, and
 //! to a terminal only; an interruption says which command takes up what is left.
 
-use std::{borrow::Cow, cell::RefCell, time::Duration};
+use std::{borrow::Cow, cell::RefCell, ffi::OsStr, os::unix::ffi::OsStrExt as _, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -160,6 +160,19 @@ pub(super) fn shell_word(word: &str) -> Cow<'_, str> {
     }
 }
 
+/// The same of a word that may be any bytes, such as a file's name.
+pub(super) fn shell_os_word(word: &OsStr) -> String {
+    if let Some(text) = word.to_str() {
+        return shell_word(text).into_owned();
+    }
+    let escaped = word.as_bytes().iter().map(|byte| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        _ => format!("\\x{byte:02x}"),
+    });
+    format!("$'{}'", escaped.collect::<String>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +182,9 @@ mod tests {
         assert_eq!(shell_word("out/müller.stl"), "out/müller.stl");
         assert_eq!(shell_word("my scans"), "'my scans'");
         assert_eq!(shell_word("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(shell_os_word("my scans".as_ref()), "'my scans'");
+        let bytes = OsStr::from_bytes(b"it's \xff\n");
+        assert_eq!(shell_os_word(bytes), r"$'it\'s \xff\x0a'");
     }
 
     #[test]

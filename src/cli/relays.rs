@@ -3,7 +3,10 @@
 //! The invariants: an order for many says how many before or after, never nothing; a secret is shown
 //! only by the command that asks for it.
 
-use clap::Subcommand;
+use clap::{
+    Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
@@ -88,10 +91,16 @@ pub(super) fn show_secret(
     Ok(screen.flush()?)
 }
 
+/// The states by name, for completions too.
+fn state() -> impl TypedValueParser<Value = RelayState> {
+    PossibleValuesParser::new(RelayState::ALL.map(RelayState::as_str))
+        .map(|text| text.parse().expect("it is one of those that are possible"))
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Filter {
-    /// pending, delivered, dead or paused
-    #[arg(long, value_parser = str::parse::<RelayState>)]
+    /// Only in this state
+    #[arg(long, value_parser = state())]
     state: Option<RelayState>,
     /// Name of a target
     #[arg(long)]

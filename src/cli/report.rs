@@ -3,6 +3,8 @@
 //! Used by `check`, `restore-check` and `verify-files`. The invariant: standard output gets either lines as they
 //! are found, or one JSON value at the end and nothing else.
 
+use std::io;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -35,12 +37,14 @@ impl Mark {
 pub(super) struct Report {
     screen: Screen,
     findings: Vec<(Mark, &'static str, String)>,
+    /// Why nobody gets to read it.
+    unheard: Option<io::Error>,
 }
 
 impl Report {
     /// One value if `json` is set, else lines.
     pub(super) fn new(json: bool) -> Self {
-        Self { screen: Screen::new(Form::of_flag(json)), findings: Vec::new() }
+        Self { screen: Screen::new(Form::of_flag(json)), findings: Vec::new(), unheard: None }
     }
 
     /// One finding: what it is about, and what was found and is to be done.
@@ -48,8 +52,10 @@ impl Report {
         let detail = detail.into();
         if !self.screen.is_json() {
             let line = format!("{:<MARK_WIDTH$} {name:<NAME_WIDTH$} {detail}", mark.as_str());
-            // The exit code says it too.
-            let _ = self.screen.line_at_once(&line);
+            // What there is to find is looked for to its end.
+            if let Err(error) = self.screen.line_at_once(&line) {
+                self.unheard.get_or_insert(error);
+            }
         }
         self.findings.push((mark, name, detail));
     }
@@ -66,7 +72,7 @@ impl Report {
             self.screen.flush()?;
         }
         match failed {
-            0 => Ok(()),
+            0 => Ok(self.unheard.map_or(Ok(()), Err)?),
             1 => Err(Failure { exit: Exit::Failed, line: "one check failed".into() }),
             _ => Err(Failure { exit: Exit::Failed, line: format!("{failed} checks failed") }),
         }

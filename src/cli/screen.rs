@@ -49,25 +49,40 @@ impl<'a> Piece<'a> {
 /// Standard output. See the module.
 pub(super) struct Screen {
     form: Form,
-    out: BufWriter<Stdout>,
+    out: BufWriter<Output>,
     is_terminal: bool,
     width: Option<usize>,
     has_colours: bool,
+}
+
+/// Standard output, whose errors say what they are about.
+struct Output(Stdout);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(|error| named(&error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().map_err(|error| named(&error))
+    }
+}
+
+fn named(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("standard output takes nothing: {error}"))
 }
 
 impl Screen {
     pub(super) fn new(form: Form) -> Self {
         let stdout = io::stdout();
         let is_terminal = stdout.is_terminal();
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         let size = if is_terminal { terminal_size::terminal_size_of(&stdout) } else { None };
         Self {
             form,
-            out: BufWriter::new(stdout),
+            out: BufWriter::new(Output(stdout)),
             is_terminal,
             width: size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0),
-            has_colours: is_terminal && !is_set("NO_COLOR") && !is_dumb,
+            has_colours: is_terminal && printable::may_have_colours(),
         }
     }
 

@@ -5,11 +5,12 @@
 
 use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use super::{
     Failure,
     screen::{Form, Screen},
+    signals::Signals,
 };
 use crate::{
     app::{App, LINK_LIFETIME, Listeners},
@@ -30,7 +31,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     raise_file_limit(&config);
-    let signals = StopSignals::listen().context("signals cannot be received")?;
+    let signals = Signals::all().context("signals cannot be received")?;
     let listeners = Listeners::inherit_or_bind(&config).await?;
     let (callbacks, api) = (listeners.callbacks()?, listeners.api()?);
     // A socket that was handed over need not listen where the settings say.
@@ -52,7 +53,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let line = format!("finishline ready callbacks=http://{callbacks} api=http://{api}");
     // The service runs even if its standard output is closed.
     let _ = Screen::new(Form::People).line_at_once(&line);
-    app.run(signals.first()).await?;
+    app.run(first(signals)).await?;
     Ok(())
 }
 
@@ -78,35 +79,24 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-/// The signals that end the process. They are caught from the moment this exists.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
+/// Ready at the first signal to stop; from then on another one ends the process at once. What was
+/// answered 2xx is on disk even so.
+async fn first(mut signals: Signals) {
+    next_stop(&mut signals).await;
+    tracing::info!("stopping; a second signal ends the process at once");
+    tokio::spawn(async move {
+        let second = next_stop(&mut signals).await;
+        std::process::exit(ENDED_BY_SIGNAL + second.as_raw_value());
+    });
 }
 
-impl StopSignals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
+/// SIGHUP asks a service to read its settings again, so it must not end one that does not.
+async fn next_stop(signals: &mut Signals) -> SignalKind {
+    loop {
+        let kind = signals.next().await;
+        if kind != SignalKind::hangup() {
+            return kind;
         }
-    }
-
-    /// Ready at the first; from then on another one ends the process at once. What was answered
-    /// 2xx is on disk even so.
-    async fn first(mut self) {
-        self.next().await;
-        tracing::info!("stopping; a second signal ends the process at once");
-        tokio::spawn(async move {
-            let second = self.next().await;
-            std::process::exit(ENDED_BY_SIGNAL + second.as_raw_value());
-        });
+        tracing::warn!("SIGHUP: settings are read at the start only; restart to change them");
     }
 }

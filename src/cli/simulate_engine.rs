@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use tokio::net::TcpListener;
 
 use super::{
@@ -29,7 +30,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         format: LogFormat::Text,
         level: "info".parse().expect("a level"),
     });
-    let listener = TcpListener::bind(arguments.listen).await?;
+    let listener = TcpListener::bind(arguments.listen).await.with_context(|| {
+        format!(
+            "{} cannot be listened on: name another address with --listen, or 127.0.0.1:0 for any \
+             free port",
+            arguments.listen
+        )
+    })?;
     let simulator = Simulator::start(listener, arguments.options).await?;
     let (base, token) = (simulator.base_url(), simulator.token_url());
     let line = format!("engine simulator ready base={base} token={token}");

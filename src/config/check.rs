@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use toml::Value;
 
 use super::error::ConfigError;
+use super::mistake;
 use super::value::webhook_key;
 use super::{ApiListen, Config, PublicUrlSetting, ReconcileAfter};
 
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     unique_names("relay.targets", targets)?;
     unique_keys(config)?;
     enough_memory(config)?;
+    mistake::refuse(config)?;
     open_to_this_machine_only(config)
 }
 
@@ -202,5 +204,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
              make one with `echo whsec_$(openssl rand -base64 24)`"
         ));
     }
+    warnings.extend(mistake::warnings(config));
     warnings
 }

@@ -150,7 +150,7 @@ fn redact_url(text: &str) -> String {
 }
 
 /// The name that was likely meant: a slip of the pen away, or the same key in another section.
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let leaf = |name: &str| {
         let name = name.rsplit('.').next().unwrap_or(name);
         name.rsplit("__").next().unwrap_or(name).to_owned()

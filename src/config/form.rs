@@ -160,8 +160,22 @@ impl<F: Form> Form for OrEmpty<F> {
 
 form!(
     /// Any text, empty too.
-    Text -> String, "is not a text: write it in quotes", |text| Ok(text.to_owned())
+    Text -> String, "is not a text: write it in quotes", |text| {
+        clean_ends(text)?;
+        Ok(text.to_owned())
+    }
 );
+
+/// Blanks around a name or a path come from a slip, and make another name of it.
+pub(super) fn clean_ends(text: &str) -> Result<(), &'static str> {
+    if text.trim() != text {
+        return Err("begins or ends with a blank or a line end: leave it out");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("holds a control character: leave it out");
+    }
+    Ok(())
+}
 
 form!(
     /// A name that tells entries of a list apart.
@@ -169,6 +183,7 @@ form!(
         if text.trim().is_empty() {
             return Err("is empty: give it a name");
         }
+        clean_ends(text)?;
         Ok(text.to_owned())
     }
 );

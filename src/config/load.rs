@@ -13,12 +13,12 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 use super::form::NUMBER;
-use super::{Config, EXAMPLE, check, secret};
+use super::{Config, EXAMPLE, check, secret, variables};
 use crate::printable;
 
 /// Where the settings are looked for when no file is named.
 const DEFAULT_FILE: &str = "finishline.toml";
-const ENVIRONMENT_PREFIX: &str = "FINISHLINE__";
+pub(super) const ENVIRONMENT_PREFIX: &str = "FINISHLINE__";
 
 const BOOLEAN: &str = "is not a boolean: write true or false";
 const LIST: &str = r#"is not a list: write it in brackets, like ["…", "…"]"#;
@@ -45,7 +45,8 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// The settings: defaults < `file` < `environment`, checked. A file that is named must exist; of
-/// the environment only names that begin with `FINISHLINE__` count.
+/// the environment only names that begin with `FINISHLINE__` count, and others that look as if they
+/// were to count are errors or warnings.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -56,18 +57,20 @@ pub fn load(
     }
     let mut origins = BTreeMap::new();
     // Sorted, so that of two mistakes the same one is reported each time.
-    let mut environment: Vec<_> =
-        environment.filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+    let mut environment: Vec<_> = environment.collect();
     environment.sort();
+    let strays = variables::strays(environment.iter().map(|(name, _)| name.as_str()))?;
+    environment.retain(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
     for (variable, text) in environment {
         let key = set(&mut settings, &variable, &text)?;
         origins.insert(key, variable);
     }
-    build(settings).map_err(|error| with_origin(error, &origins))
+    let config = build(settings).map_err(|error| with_origin(error, &origins))?;
+    Ok(Config { stray_variables: strays, ..config })
 }
 
 /// Every dotted key, of settings and of sections.
-fn known_keys() -> Vec<String> {
+pub(super) fn known_keys() -> Vec<String> {
     fn collect(table: &Table, prefix: &str, keys: &mut Vec<String>) {
         for (name, value) in table {
             let key = join(prefix, name);
@@ -86,7 +89,7 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
-fn variable_of(key: &str) -> String {
+pub(super) fn variable_of(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.replace('.', "__").to_ascii_uppercase())
 }
 
@@ -213,10 +216,34 @@ fn section_mut<'a>(settings: &'a mut Table, key: &str) -> &'a mut Table {
 /// Turns the merged tables into sections.
 fn build(mut settings: Table) -> Result<Config, ConfigError> {
     secret::take_files(&mut settings)?;
+    refuse_placeholders(&Value::Table(settings.clone()), "")?;
     let config: Config = serde_path_to_error::deserialize(settings.clone())
         .map_err(|error| explain(&settings, &error))?;
     check::check(&config)?;
     Ok(config)
+}
+
+/// What a shell, a template or Docker Compose was to fill in is text here.
+fn refuse_placeholders(value: &Value, key: &str) -> Result<(), ConfigError> {
+    let is_placeholder = |text: &str| {
+        let text = text.trim();
+        let pairs = [("${", "}"), ("$(", ")"), ("{{", "}}")];
+        pairs.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
+    };
+    match value {
+        Value::Table(section) => section
+            .iter()
+            .try_for_each(|(name, value)| refuse_placeholders(value, &join(key, name))),
+        Value::Array(items) => (0..).zip(items).try_for_each(|(index, item): (usize, _)| {
+            refuse_placeholders(item, &format!("{key}[{index}]"))
+        }),
+        Value::String(text) if is_placeholder(text) => Err(ConfigError::invalid(
+            key,
+            value,
+            "is not filled in: variables are not expanded here, write the value itself",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// serde's error in an operator's words, without the value serde may have put into it.

@@ -15,9 +15,11 @@ mod check;
 mod error;
 mod form;
 mod load;
+mod mistake;
 mod place;
 mod secret;
 mod value;
+pub mod variables;
 
 pub use error::ConfigError;
 pub use load::{default_file, load, process_environment};
@@ -25,6 +27,7 @@ pub use value::{
     ApiKeyConfig, ApiListen, LogFormat, PublicUrlSetting, ReconcileAfter, RelayTarget,
     RunningSetting, Scope, Secret,
 };
+pub use variables::StrayVariable;
 
 /// Every key with its default and a comment, as a file to start from.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -72,6 +75,9 @@ pub struct Config {
     pub retention: RetentionConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Variables of the environment that look like settings and are none.
+    #[serde(skip)]
+    pub stray_variables: Vec<StrayVariable>,
 }
 
 impl Config {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use url::{Host, Url};
 
-use super::form::{Form, form};
+use super::form::{Form, clean_ends, form};
 use super::value::{ApiListen, PublicUrlSetting};
 
 form!(
@@ -85,11 +85,11 @@ form!(
     "is not a database: write \"sqlite://finishline.db\" (in the working directory) \
      or \"sqlite:///var/lib/finishline/finishline.db\" (its full path)",
     |text| {
-        let path = text.strip_prefix("sqlite://").ok_or(Self::PROBLEM)?;
-        if path.is_empty() || path.ends_with('/') || path.contains(['?', '#', '\0']) || path == ":memory:" {
+        let file = text.strip_prefix("sqlite://").ok_or(Self::PROBLEM)?;
+        if file.is_empty() || file.ends_with('/') || file.contains(['?', '#', '\0']) || file == ":memory:" {
             return Err(Self::PROBLEM);
         }
-        Ok(PathBuf::from(path))
+        path(file, Self::PROBLEM)
     }
 );
 
@@ -97,14 +97,26 @@ form!(
     /// A file's path.
     FilePath -> PathBuf,
     "is not a path: write it like \"/var/lib/finishline/finishline.spool\"",
-    |text| if text.contains('\0') { Err(Self::PROBLEM) } else { Ok(PathBuf::from(text)) }
+    |text| path(text, Self::PROBLEM)
 );
+
+/// A path is taken as it is written.
+fn path(text: &str, problem: &'static str) -> Result<PathBuf, &'static str> {
+    clean_ends(text)?;
+    if text.contains('\0') {
+        return Err(problem);
+    }
+    if text == "~" || text.starts_with("~/") || text.starts_with('$') {
+        return Err("begins with what only a shell expands: write the path in full");
+    }
+    Ok(PathBuf::from(text))
+}
 
 form!(
     /// A folder's path.
     FolderPath -> PathBuf,
     "is not a path: write it like \"/var/lib/finishline\"",
-    |text| if text.contains('\0') { Err(Self::PROBLEM) } else { Ok(PathBuf::from(text)) }
+    |text| path(text, Self::PROBLEM)
 );
 
 form!(

@@ -1,11 +1,15 @@
 //! What a job's files are called when they are saved: readable, and harmless wherever that is.
 //!
-//! Asked by `http` for downloads and bundles. The invariant: a name is one segment without
+//! Asked by `http` for downloads and bundles, and by the download commands. The invariant: a name is one segment without
 //! separators, control or direction characters, whatever the caller and the Engine wrote.
 
 use std::collections::HashSet;
 
-use super::job::{Job, Output};
+use super::{
+    ids::JobId,
+    job::{Job, Output},
+    names::Names,
+};
 
 /// Of the caller's label, and of what is in a file. With both, an extension and four bytes for each
 /// character, a name stays below the 255 bytes that file systems take.
@@ -15,27 +19,56 @@ const MAX_CONTENT_CHARS: usize = 32;
 /// Of an extension, its dot included.
 const MAX_EXTENSION_CHARS: usize = 16;
 
+/// Whose a file is.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    pub job_id: JobId,
+    pub reference: Option<&'a str>,
+}
+
+/// What is in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// The output's name.
+    pub name: &'a str,
+    pub extension: Option<&'a str>,
+    pub structures: &'a Names,
+}
+
+/// The name of an output's file, see [`of_content`].
+pub fn of_output(job: &Job, output: &Output) -> String {
+    let (name, extension) = (output.name.as_str(), output.extension.as_deref());
+    of_content(Owner::of(job), Content { name, extension, structures: &output.structures })
+}
+
 /// `case-42-mandible.stl`: the caller's label, else the job's id; the structures, as far as they
 /// are few, else the output's name.
-pub fn of_output(job: &Job, output: &Output) -> String {
-    let label = job.reference.as_deref().map(|label| harmless(label, MAX_LABEL_CHARS));
-    let label = label.filter(|label| !label.is_empty()).unwrap_or_else(|| job.id.to_string());
-    let structures = output.structures.join("+");
+pub fn of_content(owner: Owner<'_>, content: Content<'_>) -> String {
+    let label = owner.label();
+    let structures = content.structures.join("+");
     let is_short = (1..=MAX_CONTENT_CHARS).contains(&structures.chars().count());
-    let content = if is_short { &structures } else { &output.name };
-    let content = harmless(content, MAX_CONTENT_CHARS);
-    let extension = output.extension.as_deref().map(extension).unwrap_or_default();
-    match content.is_empty() {
+    let text = harmless(if is_short { &structures } else { content.name }, MAX_CONTENT_CHARS);
+    let extension = content.extension.map(extension).unwrap_or_default();
+    match text.is_empty() {
         true => format!("{label}{extension}"),
-        false => format!("{label}-{content}{extension}"),
+        false => format!("{label}-{text}{extension}"),
     }
 }
 
 /// The name of a bundle of all files of a job.
 pub fn of_bundle(job: &Job) -> String {
-    let label = job.reference.as_deref().map(|label| harmless(label, MAX_LABEL_CHARS));
-    let label = label.filter(|label| !label.is_empty()).unwrap_or_else(|| job.id.to_string());
-    format!("{label}.zip")
+    format!("{}.zip", Owner::of(job).label())
+}
+
+impl<'a> Owner<'a> {
+    fn of(job: &'a Job) -> Self {
+        Self { job_id: job.id, reference: job.reference.as_deref() }
+    }
+
+    fn label(self) -> String {
+        let label = self.reference.map(|label| harmless(label, MAX_LABEL_CHARS));
+        label.filter(|label| !label.is_empty()).unwrap_or_else(|| self.job_id.to_string())
+    }
 }
 
 /// The same names, none of which is another's, also where case does not count.
@@ -84,10 +117,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::domain::{
-        ids::JobId,
-        job::{JobStatus, Origin},
-    };
+    use crate::domain::job::{JobStatus, Origin};
 
     fn job(reference: Option<&str>) -> Job {
         Job {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -110,8 +110,9 @@ async fn scans_go_up_and_meshes_come_down_without_a_body() {
     let upload = uploads.iter().find(|input| input.name == "cbct").unwrap().upload.clone().unwrap();
     assert_eq!(upload.content, SCAN);
     let folder = service.folder().join("out/here");
-    assert_eq!(names(&folder), ["meshes-0.stl", "meshes-1.ply"]);
-    for (index, name) in ["meshes-0.stl", "meshes-1.ply"].into_iter().enumerate() {
+    let found = ["case-42-mandible+skull.stl", "case-42-tooth11.ply"];
+    assert_eq!(names(&folder), found);
+    for (index, name) in found.into_iter().enumerate() {
         assert_eq!(fs::read(folder.join(name)).unwrap(), original(&service, job, index).await);
         assert!(ended.stdout.contains(&format!("out/here/{name}")), "{}", ended.stdout);
     }
@@ -208,6 +209,11 @@ async fn what_is_there_already_is_not_uploaded_again() {
     assert_eq!((service.jobs().await.len(), door.uploads().len()), (1, 3));
 }
 
+/// Where the mesh of a job without a label is downloaded to.
+fn mesh(service: &Service, id: &str) -> PathBuf {
+    service.folder().join(format!("out/{id}-mandible.stl"))
+}
+
 /// A job that has finished, and its id.
 async fn finished(service: &Service) -> (Value, String) {
     let job = service.submitted(&ready_job()).await;
@@ -228,7 +234,7 @@ async fn a_cut_download_goes_on_where_it_ended() {
     let ranges = door.ranges();
     assert_eq!(ranges[0], None);
     assert!(ranges.len() == 3 && ranges[1..].iter().all(Option::is_some), "{ranges:?}");
-    let written = fs::read(service.folder().join("out/meshes-0.stl")).unwrap();
+    let written = fs::read(mesh(&service, &id)).unwrap();
     assert!(written == original(&service, &job, 0).await, "every byte once, in its place");
 
     // One that never brings the rest, and begins anew each time, ends.
@@ -264,7 +270,8 @@ async fn the_key_never_reaches_the_storage_and_nothing_leads_further() {
     door.serve_outputs(move |_| redirect(&link));
     let ended = run_program(service.folder(), &args, &environment).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
-    assert_eq!(fs::read(service.folder().join("out/meshes-0.stl")).unwrap(), b"a mesh");
+    let out = service.folder().join("out");
+    assert_eq!(fs::read(out.join(&names(&out)[0])).unwrap(), b"a mesh");
     let headers = seen.lock().unwrap()[0].clone();
     assert!(!headers.contains_key("authorization") && !format!("{headers:?}").contains(key));
 
@@ -308,7 +315,7 @@ async fn the_engine_is_asked_once_for_links_that_have_expired() {
     });
     let ended = through(&door, &service, &["jobs", "download", &id, "out", "--quiet"]).await;
     assert_eq!(shown(&ended), "");
-    assert_eq!(fs::read(service.folder().join("out/meshes-0.stl")).unwrap(), b"a mesh");
+    assert_eq!(fs::read(mesh(&service, &id)).unwrap(), b"a mesh");
     assert_eq!(polls(), 1);
     door.serve_outputs(move |_| redirect(&old));
     let ended = through(&door, &service, &["jobs", "download", &id, "other", "--quiet"]).await;
@@ -335,7 +342,7 @@ async fn a_storage_that_refuses_a_link_for_another_reason_is_quoted_and_no_link_
 async fn a_file_that_differs_is_kept_unless_forced() {
     let (service, door) = started(Setup::new()).await;
     let (job, id) = finished(&service).await;
-    let place = service.folder().join("out/meshes-0.stl");
+    let place = mesh(&service, &id);
     fs::create_dir(service.folder().join("out")).unwrap();
     let mut other = original(&service, &job, 0).await;
     let last = other.len() - 1;
@@ -344,7 +351,7 @@ async fn a_file_that_differs_is_kept_unless_forced() {
         fs::write(&place, &bytes).unwrap();
         let kept = through(&door, &service, &["jobs", "download", &id, "out"]).await;
         assert_eq!(kept.code, Some(1), "{kept:?}");
-        assert!(kept.stderr.contains("out/meshes-0.stl is there and differs"), "{}", kept.stderr);
+        assert!(kept.stderr.contains("-mandible.stl is there and differs"), "{}", kept.stderr);
         assert_eq!(fs::read(&place).unwrap(), bytes);
     }
     let forced = ["jobs", "wait", &id, "--download", "out", "--force"];
@@ -371,7 +378,7 @@ async fn bytes_that_are_not_those_on_record_are_never_put_in_place() {
     door.serve_outputs(move |_| ([("etag", right.clone())], "the mesh").into_response());
     let ended = through(&door, &service, &["jobs", "download", &id, "out", "--quiet"]).await;
     assert_eq!(shown(&ended), "");
-    assert_eq!(fs::read(service.folder().join("out/meshes-0.stl")).unwrap(), b"the mesh");
+    assert_eq!(fs::read(mesh(&service, &id)).unwrap(), b"the mesh");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -391,13 +398,13 @@ async fn outputs_that_do_not_exist_are_shown_and_are_no_failure() {
     let args = ["submit", "job.json", "--download", "out"];
     let table = through(&door, &service, &args).await;
     assert_eq!(table.code, Some(0), "{table:?}");
-    for word in ["partial", "Missing", "Failed", "absent", "written", "out/meshes-2.stl"] {
+    for word in ["partial", "Missing", "Failed", "absent", "written", "-tooth11.stl"] {
         assert!(table.stdout.contains(word), "{word}: {}", table.stdout);
     }
     let value =
         json(&through(&door, &service, &[&args[..], &["--json", "--quiet"]].concat()).await);
     let states = value["downloads"].as_array().unwrap().iter().map(|one| text(&one["state"]));
-    assert_eq!(states.collect::<Vec<_>>(), ["absent", "absent", "unchanged"]);
+    assert_eq!(states.collect::<Vec<_>>(), ["absent", "absent", "written"]);
     assert_eq!(value["status"], "partial");
 
     service.engine.set(|options| options.fail_job = "always".parse().unwrap());
@@ -425,5 +432,124 @@ async fn an_interruption_names_the_command_that_goes_on() {
     let resumed = ["jobs", "wait", id, "--download", "my meshes"];
     let resumed = through(&door, &service, &resumed).await;
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
-    assert_eq!(names(&service.folder().join("my meshes")), ["meshes-0.stl"]);
+    assert_eq!(names(&service.folder().join("my meshes")), [format!("{id}-mandible.stl")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cases_one_after_the_other_share_a_folder_and_are_named_as_the_service_names_them() {
+    let files = tempfile::tempdir().unwrap();
+    let store = format!("file://{}", files.path().display());
+    let (service, door) = started(Setup::new().set("MIRROR__STORE", store)).await;
+    let mut expected = Vec::new();
+    for reference in [Some("patient a"), Some("mesh-viewer"), None, None] {
+        let mut body = ready_job();
+        if let Some(reference) = reference {
+            body["finishline"] = json_of!({ "reference": reference });
+        }
+        body["outputFiles"]["meshes"] = json_of!([
+            { "extension": ".stl", "structures": ["mandible"] },
+            { "extension": ".stl", "structures": ["mandible"] },
+        ]);
+        fs::write(service.folder().join("job.json"), body.to_string()).unwrap();
+        let args = ["submit", "job.json", "--download", "out", "--json"];
+        let ended = through(&door, &service, &args).await;
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let value = json(&ended);
+        let id = text(&value["id"]);
+        let label = reference.unwrap_or(id);
+        expected.push(format!("{label}-mandible.stl"));
+        expected.push(format!("{label}-mandible-2.stl"));
+        let states: Vec<_> =
+            value["downloads"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect();
+        assert_eq!(states, ["written", "written"], "{value}");
+        // The HTTP API gives the file the same name.
+        let secured = crate::support::wait_for("the copies", async || {
+            Some(service.job(id).await).filter(|job| job["secured"] == true)
+        });
+        secured.await;
+        let answer = service.get(&format!("/v1/jobs/{id}/outputs/meshes-0")).await.expect(200);
+        let named = answer.headers["content-disposition"].to_str().unwrap().to_owned();
+        assert!(named.contains(&format!("\"{label}-mandible.stl\"")), "{named}");
+    }
+    expected.sort();
+    assert_eq!(names(&service.folder().join("out")), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_kept_is_not_called_failed_and_is_no_success_either() {
+    let (service, door) = started(Setup::new()).await;
+    let (_, id) = finished(&service).await;
+    fs::create_dir(service.folder().join("out")).unwrap();
+    fs::write(service.folder().join(format!("out/{id}-mandible.stl")), "mine").unwrap();
+    let kept = through(&door, &service, &["jobs", "download", &id, "out"]).await;
+    assert!(kept.stdout.contains("kept") && !kept.stdout.contains("failed"), "{kept:?}");
+    let kept = through(&door, &service, &["jobs", "download", &id, "out", "--json"]).await;
+    assert_eq!((kept.code, &json(&kept)["downloads"][0]["state"]), (Some(1), &json_of!("kept")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_files_that_are_not_utf8_work() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let (service, door) = started(Setup::new()).await;
+    let folder = service.folder();
+    let odd = |text: &[u8]| OsStr::from_bytes(text).to_owned();
+    fs::write(folder.join(odd(b"scan-\xff.dcm")), SCAN).unwrap();
+    fs::write(folder.join(odd(b"job-\xff.json")), open_job().to_string()).unwrap();
+    fs::write(folder.join(odd(b"ready-\xff.json")), ready_job().to_string()).unwrap();
+    let run = async |args: &[&[u8]]| {
+        let mut command = command_in(folder, &door.url, &[]);
+        command.args(args.iter().map(|word| odd(word)));
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let submitted = run(&[
+        b"submit",
+        b"job-\xff.json",
+        b"--input",
+        b"cbct=scan-\xff.dcm",
+        b"--input",
+        b"ios_upper=upper.stl",
+    ])
+    .await;
+    assert_eq!(submitted.0, Some(0), "{submitted:?}");
+    let uploads = &service.engine.jobs()[0].inputs;
+    let upload = uploads.iter().find(|input| input.name == "cbct").unwrap().upload.clone().unwrap();
+    assert_eq!(upload.content, SCAN);
+    let downloaded = run(&[b"submit", b"ready-\xff.json", b"--download", b"out-\xff"]).await;
+    assert_eq!(downloaded.0, Some(0), "{downloaded:?}");
+    assert_eq!(names(&folder.join(odd(b"out-\xff"))).len(), 1);
+    let id = text(&service.jobs().await[0]["id"]).to_owned();
+    let result = run(&[b"jobs", b"result", id.as_bytes(), b"--output", b"result-\xff"]).await;
+    assert_eq!(result.0, Some(0), "{result:?}");
+    assert!(folder.join(odd(b"result-\xff")).exists());
+
+    // Wrong words of any bytes are wrong usage, and no panic.
+    for args in [
+        &[&b"jobs"[..], b"show", b"\xff"][..],
+        &[b"jobs", b"list", b"--reference", b"\xff"],
+        &[b"jobs", b"list", b"--key", b"\xff"],
+        &[b"submit", b"ready.json", b"--input", b"\xff=scan.dcm"],
+        &[b"\xff"],
+        &[b"--\xff"],
+        &[b"--config", b"no-\xff.toml", b"healthcheck"],
+        &[b"jobs", b"list", b"--key-file", b"no-\xff"],
+    ] {
+        let ended = run(args).await;
+        assert_eq!((ended.0, ended.1.as_str()), (Some(2), ""), "{args:?}: {ended:?}");
+        assert!(!ended.2.contains("panicked") && !ended.2.is_empty(), "{ended:?}");
+    }
+
+    // A copy of the database in such a folder, and one of such a name.
+    let database = format!("sqlite://{}", service.database.display());
+    fs::create_dir(folder.join(odd(b"copies-\xff"))).unwrap();
+    for place in [&b"copies-\xff/one.db"[..], b"two-\xff.db"] {
+        for command in [&b"backup"[..], b"restore-check"] {
+            let mut program = command_in(folder, &door.url, &[]);
+            program.args([odd(command), odd(place)]).env("FINISHLINE__DATABASE__URL", &database);
+            let output = tokio::task::spawn_blocking(move || program.output());
+            let output = output.await.unwrap().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+        }
+    }
 }

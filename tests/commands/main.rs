@@ -15,13 +15,17 @@ mod forwarding;
 mod hostile;
 mod interruptions;
 mod jobs;
+mod output;
 mod process;
+mod read_only;
 #[path = "../passing_on/receiver.rs"]
 mod receiver;
 mod relays;
 mod shell;
+mod signals;
 #[path = "../support/mod.rs"]
 mod support;
+mod usage;
 mod waiting;
 
 use serde_json::Value;

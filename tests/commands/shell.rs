@@ -135,6 +135,17 @@ async fn completions_are_scripts_of_their_shell() {
     }
 }
 
+#[tokio::test]
+async fn completions_know_the_values_of_a_flag() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run_program(folder.path(), &["completions", shell], &[]).await;
+        for word in ["unconfirmed", "rejected", "partial", "paused", "delivered"] {
+            assert!(shown(&script).contains(word), "{shell}: {word}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_nobody_hears_is_no_reason_to_stop() {
     let service = Service::start().await;

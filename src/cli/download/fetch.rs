@@ -45,7 +45,7 @@ enum Trouble {
     Download(#[from] DownloadError),
     #[error("what came is not what the service has on record")]
     OtherBytes,
-    #[error("{} is there and differs; --force replaces it", .0.display())]
+    #[error("{} is there and differs, so it is kept; --force replaces it", .0.display())]
     Differs(PathBuf),
     #[error("{0}")]
     Folder(#[from] io::Error),
@@ -75,7 +75,10 @@ impl Fetch<'_> {
             Err(trouble) => {
                 let line = trouble.to_string();
                 self.progress.alarm(&format!("{}: {line}", self.output.name));
-                Outcome::Failed(line)
+                match trouble {
+                    Trouble::Differs(_) => Outcome::Kept(line),
+                    _ => Outcome::Failed(line),
+                }
             }
         }
     }

@@ -4,7 +4,6 @@
 //! is left alone unless `--force` says otherwise; nothing is written outside the folder.
 
 mod fetch;
-mod names;
 mod part;
 mod report;
 
@@ -18,12 +17,16 @@ use self::fetch::Fetch;
 pub(super) use self::report::{exit_of, print};
 use super::{
     Failure,
-    progress::{Progress, shell_word},
+    progress::{Progress, shell_os_word},
 };
 use crate::{
     api,
     client::Client,
-    domain::{ids::JobId, names::Names},
+    domain::{
+        file_name::{self, Content, Owner},
+        ids::JobId,
+        names::Names,
+    },
     private_files,
 };
 
@@ -84,6 +87,8 @@ enum Outcome {
     Unchanged(Copy),
     /// There is no such file: `Missing`, `Failed`, or the Engine wrote it elsewhere.
     Absent,
+    /// Another file has its name and was left as it is, so this output did not come.
+    Kept(String),
     /// Why it did not come.
     Failed(String),
 }
@@ -109,10 +114,10 @@ impl Folder {
     }
 
     fn words(&self) -> String {
-        let path = self.path.display().to_string();
+        let path = shell_os_word(self.path.as_os_str());
         match self.existing {
-            Existing::Keep => shell_word(&path).into_owned(),
-            Existing::Replace => format!("{} --force", shell_word(&path)),
+            Existing::Keep => path,
+            Existing::Replace => format!("{path} --force"),
         }
     }
 
@@ -129,8 +134,7 @@ impl Folder {
         let bar = progress.downloads();
         let (refreshed, done) = (OnceCell::new(), RefCell::new(0));
         bar.set_message(format!("0 of {there} files"));
-        let names = names::file_names(&job.outputs);
-        let fetches = job.outputs.iter().zip(names).map(|(output, name)| {
+        let fetches = job.outputs.iter().zip(file_names(id, job)).map(|(output, name)| {
             let (bar, refreshed, done) = (&bar, &refreshed, &done);
             async move {
                 let outcome = match is_there(output) {
@@ -162,6 +166,23 @@ impl Downloaded {
             outcome,
         }
     }
+}
+
+/// A name for each output, as the service names its file; two that are there never share one, on
+/// file systems that do not tell `A` from `a` either.
+fn file_names(id: JobId, job: &api::Job) -> Vec<String> {
+    let owner = Owner { job_id: id, reference: job.reference.as_deref() };
+    let name = |output: &api::Output| {
+        let (name, extension) = (output.name.as_str(), output.extension.as_deref());
+        file_name::of_content(owner, Content { name, extension, structures: &output.structures })
+    };
+    let there = job.outputs.iter().filter(|output| is_there(output));
+    let mut distinct = file_name::distinct(there.map(name).collect()).into_iter();
+    let names = job.outputs.iter().map(|output| match is_there(output) {
+        true => distinct.next().unwrap_or_default(),
+        false => String::new(),
+    });
+    names.collect()
 }
 
 /// Whether there is something to fetch: the Engine gave a link, or a copy is kept.

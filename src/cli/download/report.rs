@@ -1,7 +1,7 @@
 //! What came of a download: a table for people, members for programs, an exit code for scripts.
 //!
 //! The invariant: an output that does not exist is shown and is no failure; one that exists and
-//! did not come is one.
+//! did not come ends the command with 1, also where a file of its name was kept.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::{
 struct Line<'a> {
     output: &'a str,
     status: Option<&'a str>,
-    /// `written`, `unchanged`, `absent` or `failed`.
+    /// `written`, `unchanged`, `absent`, `kept` (another file has its name) or `failed`.
     state: &'static str,
     path: Option<String>,
     bytes: Option<u64>,
@@ -34,6 +34,7 @@ impl Outcome {
             Self::Written(_) => "written",
             Self::Unchanged(_) => "unchanged",
             Self::Absent => "absent",
+            Self::Kept(_) => "kept",
             Self::Failed(_) => "failed",
         }
     }
@@ -41,7 +42,7 @@ impl Outcome {
     fn copy(&self) -> Option<&Copy> {
         match self {
             Self::Written(copy) | Self::Unchanged(copy) => Some(copy),
-            Self::Absent | Self::Failed(_) => None,
+            Self::Absent | Self::Kept(_) | Self::Failed(_) => None,
         }
     }
 }
@@ -57,7 +58,7 @@ impl Downloaded {
             bytes: copy.map(|copy| copy.bytes),
             sha256: copy.map(|copy| copy.sha256.as_str()),
             detail: match &self.outcome {
-                Outcome::Failed(why) => Some(why),
+                Outcome::Kept(why) | Outcome::Failed(why) => Some(why),
                 _ => None,
             },
         }
@@ -78,8 +79,9 @@ impl Downloaded {
 
 /// How a command ends over what was downloaded, if it would else end with `exit`.
 pub(in crate::cli) fn exit_of(downloaded: &[Downloaded], exit: Exit) -> Exit {
-    let has_failed = downloaded.iter().any(|one| matches!(one.outcome, Outcome::Failed(_)));
-    if has_failed { Exit::Failed } else { exit }
+    let is_missing =
+        |one: &Downloaded| matches!(one.outcome, Outcome::Kept(_) | Outcome::Failed(_));
+    if downloaded.iter().any(is_missing) { Exit::Failed } else { exit }
 }
 
 /// Prints the job's status and its outputs; as JSON, the job with a member `downloads`.

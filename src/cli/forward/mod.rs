@@ -31,6 +31,7 @@ use crate::{
     api,
     client::{Client, ClientError, Followed},
     clock::Clock,
+    config::variables,
 };
 
 #[derive(Debug, clap::Args)]
@@ -38,8 +39,9 @@ pub(super) struct Arguments {
     /// Where results are posted, such as http://localhost:3000/hook
     #[arg(long, value_name = "URL", value_parser = http_url)]
     to: Url,
-    /// Signs each delivery: whsec_ + base64
-    #[arg(long, env = "FINISHLINE_FORWARD_SECRET", hide_env_values = true, value_name = "SECRET")]
+    /// Signs each delivery: whsec_ + base64; better FINISHLINE_FORWARD_SECRET, which other users of
+    /// this machine cannot see
+    #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
     /// Keeps the place of the last result that was taken
     #[arg(long, value_name = "FILE", default_value = "finishline-forward.cursor")]
@@ -64,7 +66,7 @@ pub(super) async fn run(
     arguments: Arguments,
 ) -> Result<(), Failure> {
     let client = connection.client()?;
-    let webhook = arguments.secret.as_deref().map(webhook).transpose()?;
+    let webhook = signer(arguments.secret)?;
     let target = Target::new(arguments.to, webhook, arguments.give_up)?;
     let start = arguments.since.or(arguments.last.map(Start::Last));
     let (mut cursor, found) = Cursor::open(arguments.cursor, client.base())?;
@@ -86,9 +88,19 @@ pub(super) async fn run(
     .await
 }
 
-fn webhook(secret: &str) -> Result<Webhook, Failure> {
+/// What signs, if a flag or a variable names a secret.
+fn signer(secret: Option<String>) -> Result<Option<Webhook>, Failure> {
+    if let Some(secret) = secret {
+        return webhook(&secret, "--secret").map(Some);
+    }
+    let name = variables::FORWARD_SECRET;
+    let secret = variables::of_client(name).map_err(|line| Failure::usage(anyhow!("{line}")))?;
+    secret.map(|secret| webhook(&secret, name)).transpose()
+}
+
+fn webhook(secret: &str, origin: &str) -> Result<Webhook, Failure> {
     // The error would show what it could not read.
-    let wrong = || Failure::usage(anyhow!("--secret: expected whsec_ and base64 after it"));
+    let wrong = || Failure::usage(anyhow!("{origin}: expected whsec_ and base64 after it"));
     let key = secret.strip_prefix("whsec_").filter(|key| !key.is_empty()).ok_or_else(wrong)?;
     Webhook::new(key).map_err(|_| wrong())
 }

@@ -35,6 +35,7 @@ pub(in crate::cli) struct Wait {
 
 #[derive(Debug, clap::Args)]
 #[group(skip)]
+#[command(group(clap::ArgGroup::new("files").required(true).multiple(true).args(["inputs"])))]
 pub(in crate::cli) struct Upload {
     #[command(flatten)]
     job: OneJob,

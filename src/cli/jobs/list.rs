@@ -2,6 +2,8 @@
 //!
 //! The invariant: a filter is checked here, so a slip ends as wrong usage.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::{
     api,
     cli::{
@@ -16,7 +18,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
     /// Only with this status; several, separated by commas
-    #[arg(long, value_delimiter = ',', value_parser = str::parse::<JobStatus>)]
+    #[arg(long, value_delimiter = ',', value_parser = status())]
     status: Vec<JobStatus>,
     /// Only of this end user
     #[arg(long, value_name = "END_USER_ID")]
@@ -45,6 +47,12 @@ pub(in crate::cli) struct Arguments {
     created_before: Option<String>,
     #[command(flatten)]
     extent: Extent,
+}
+
+/// The statuses by name, for completions too.
+fn status() -> impl TypedValueParser<Value = JobStatus> {
+    PossibleValuesParser::new(JobStatus::ALL.map(JobStatus::as_str))
+        .map(|text| text.parse().expect("it is one of those that are possible"))
 }
 
 fn instant(text: &str) -> Result<String, &'static str> {

@@ -6,6 +6,7 @@
 mod erase;
 mod files;
 mod list;
+mod reason;
 mod show;
 
 use std::{
@@ -98,7 +99,12 @@ async fn at_once(client: &Client, screen: &mut Screen, command: Command) -> Resu
     match command {
         Command::List(arguments) => list::run(client, screen, &arguments).await,
         Command::Show(OneJob { id }) => {
-            print_job(screen, &client.get(&format!("/v1/jobs/{id}"), &[]).await?)
+            let job = client.get(&format!("/v1/jobs/{id}"), &[]).await?;
+            let reason = match screen.is_json() {
+                true => None,
+                false => reason::find(client, &job.value).await?,
+            };
+            show::print_job_with(screen, &job, reason)
         }
         Command::Result { job, output: None } => Ok(screen.result(&result(client, job.id).await?)?),
         Command::Result { job, output: Some(path) } => {

@@ -18,11 +18,20 @@ pub(in crate::cli) fn print_job(
     screen: &mut Screen,
     job: &Answer<api::JobView>,
 ) -> Result<(), Failure> {
+    print_job_with(screen, job, None)
+}
+
+/// The same with the reason of its status.
+pub(super) fn print_job_with(
+    screen: &mut Screen,
+    job: &Answer<api::JobView>,
+    reason: Option<String>,
+) -> Result<(), Failure> {
     if screen.is_json() {
         return Ok(screen.json_text(&job.json)?);
     }
     match &job.value {
-        api::JobView::Full(job) => print_whole_job(screen, job),
+        api::JobView::Full(job) => print_whole_job(screen, job, reason),
         api::JobView::Brief(_) => print_brief_job(screen, &job.value),
     }
 }
@@ -42,7 +51,11 @@ fn print_warnings(screen: &mut Screen, warnings: &[String]) -> Result<(), Failur
     Ok(())
 }
 
-fn print_whole_job(screen: &mut Screen, job: &api::Job) -> Result<(), Failure> {
+fn print_whole_job(
+    screen: &mut Screen,
+    job: &api::Job,
+    reason: Option<String>,
+) -> Result<(), Failure> {
     let text = |value: &Option<String>| value.as_deref().map(Cell::from);
     let overdue = job.overdue.then(|| "past its due time without a result".into());
     facts(
@@ -50,6 +63,7 @@ fn print_whole_job(screen: &mut Screen, job: &api::Job) -> Result<(), Failure> {
         &[
             ("job", Some(job.id.as_str().into())),
             ("status", Some(Cell::status(&job.status))),
+            ("reason", reason.map(Cell::from)),
             ("overdue", overdue),
             ("reference", text(&job.reference)),
             ("origin", (job.origin != "submitted").then(|| job.origin.as_str().into())),

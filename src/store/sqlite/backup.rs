@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, SqliteConnection};
 use tempfile::NamedTempFile;
 
-use super::open::BUSY_TIMEOUT;
+use super::open;
 
 /// A copy that was made.
 #[derive(Clone, Copy, Debug)]
@@ -54,18 +54,18 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
     // In the same folder, so that it can be renamed. Made with mode 0600.
     let copy = tempfile::Builder::new().prefix(".finishline-backup-").tempfile_in(&folder);
     let copy = copy.map_err(unwritable)?;
-    let name = copy.path().to_str().ok_or_else(|| {
-        BackupError::Unwritable(target.clone(), "its path is not UTF-8".to_owned())
-    })?;
+    let opened = File::open(&folder).map_err(unwritable)?;
+    let within = copy.path().file_name().unwrap_or_default();
+    let reached = open::utf8_name(&folder, &opened).join(within);
+    let name = reached.to_string_lossy();
 
-    let source =
-        SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(BUSY_TIMEOUT);
+    let source = open::any().filename(database).read_only(true);
     let mut connection = SqliteConnection::connect_with(&source).await.map_err(unreadable)?;
-    let copied = sqlx::query("vacuum into ?").bind(name).execute(&mut connection).await;
+    let copied = sqlx::query("vacuum into ?").bind(name.as_ref()).execute(&mut connection).await;
     copied.map_err(unreadable)?;
     connection.close().await.map_err(unreadable)?;
 
-    let jobs = count_jobs(copy.path()).await.map_err(unreadable)?;
+    let jobs = count_jobs(&reached).await.map_err(unreadable)?;
     let kept = tokio::task::spawn_blocking(move || keep(copy, &target, &folder));
     let bytes = kept.await.map_err(io::Error::other).map_err(unwritable)??;
     Ok(Copied { bytes, jobs })
@@ -73,7 +73,7 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
 
 /// Reads the copy itself, which proves that it can be read.
 async fn count_jobs(copy: &Path) -> sqlx::Result<u64> {
-    let options = SqliteConnectOptions::new().filename(copy).read_only(true).immutable(true);
+    let options = open::any().filename(copy).read_only(true).immutable(true);
     let mut connection = SqliteConnection::connect_with(&options).await?;
     let jobs: i64 =
         sqlx::query_scalar("select count(*) from jobs").fetch_one(&mut connection).await?;

@@ -5,14 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlx::{
-    Connection, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteSynchronous},
-};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteSynchronous};
 
 use super::{
     OpenError, inspect, mirror,
-    open::{BUSY_TIMEOUT, schema_version},
+    open::{self, schema_version},
 };
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
@@ -37,11 +34,10 @@ impl Copies {
         }
         let unusable = |error: sqlx::Error| OpenError::Unusable(path.to_owned(), error.to_string());
         // Not opened read-only: without a service there is no log's index yet, and reading makes it.
-        let options = SqliteConnectOptions::new()
+        let options = open::any()
             .filename(path)
             .create_if_missing(false)
             .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
             .pragma("query_only", "on");
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(unusable)?;
         match inspect::schema(&mut connection).await.map_err(unusable)? {

@@ -3,19 +3,19 @@
 //! Called by `finishline restore-check` and `check`. The invariant: a file that is inspected is not
 //! changed, and nothing is left beside it; no schema is brought up to date here.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use sqlx::{
-    Connection, Row, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteSynchronous},
-};
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteSynchronous};
 
 use super::{
     OpenError,
-    open::{BUSY_TIMEOUT, lock, schema_version},
+    open::{self, lock, schema_version},
     rows,
 };
 use crate::domain::ids::DeliveryId;
@@ -75,9 +75,11 @@ pub async fn inspect(file: &Path) -> Result<Inspection, InspectError> {
             return Err(InspectError::Unfinished(log));
         }
     }
+    let opened = File::open(file)
+        .map_err(|error| InspectError::NotADatabase(file.to_owned(), error.to_string()))?;
     // Immutable: neither locks nor shared memory nor a log are made.
-    let options = SqliteConnectOptions::new()
-        .filename(file)
+    let options = open::any()
+        .filename(open::utf8_name(file, &opened))
         .read_only(true)
         .immutable(true)
         // A body may be large: one at a time in memory, not fifty.
@@ -223,11 +225,8 @@ pub async fn check_up(path: &Path, now: Timestamp) -> Result<Option<Checkup>, Op
         Err(error) => return Err(error),
     };
     let unusable = |error: sqlx::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(lock.is_none())
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT);
+    let options =
+        open::any().filename(path).read_only(lock.is_none()).synchronous(SqliteSynchronous::Full);
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(unusable)?;
     let found = schema(&mut connection).await.map_err(unusable)?;
     let checkup = match found {

@@ -5,6 +5,7 @@
 
 use std::{
     fs::File,
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,7 +28,7 @@ const BESIDE: [&str; 5] = ["", "-wal", "-shm", "-journal", "-lock"];
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for another process (a backup, an administrator) to let go.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
 const ROW_BUFFER: usize = 1_000;
@@ -71,14 +72,30 @@ pub(super) fn tighten(path: &Path) {
     }
 }
 
-/// How the database is opened by whoever uses it in earnest.
+/// What every connection begins with, whatever it is for.
+///
+/// SQLite keeps its temporary files in memory: a container may have no folder for them, and they
+/// would hold patients' data. What a statement or a sort needs is bounded by its batch.
+pub(super) fn any() -> SqliteConnectOptions {
+    SqliteConnectOptions::new().pragma("temp_store", "memory").busy_timeout(BUSY_TIMEOUT)
+}
+
+/// A name of an open file or folder that the driver takes, which wants UTF-8: the path, else the
+/// system's own name for what is open.
+pub(super) fn utf8_name(path: &Path, open: &File) -> PathBuf {
+    match path.to_str() {
+        Some(_) => path.to_owned(),
+        None => format!("/proc/self/fd/{}", open.as_raw_fd()).into(),
+    }
+}
+
+/// How the service opens the database.
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
+    any()
         .filename(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(BUSY_TIMEOUT)
         .row_buffer_size(ROW_BUFFER)
 }
 
@@ -110,6 +127,7 @@ pub(super) async fn migrate(
 pub(super) async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
     let mut connection = SqliteConnection::connect_with(options).await?;
     prove_durable(&mut connection).await?;
+    prove_no_files(&mut connection).await?;
     Ok(connection)
 }
 
@@ -124,6 +142,20 @@ async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
         let found = format!("journal_mode={journal}, synchronous={synchronous}");
         return Err(sqlx::Error::Configuration(
             format!("it does not commit durably ({found} instead of wal, {FULL})").into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A SQLite that was built to keep its temporary files on disk would find a place for them at its
+/// first large change, or find none.
+async fn prove_no_files(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let place: i64 = sqlx::query_scalar("pragma temp_store").fetch_one(connection).await?;
+    const MEMORY: i64 = 2;
+    if place != MEMORY {
+        return Err(sqlx::Error::Configuration(
+            format!("it keeps temporary files on disk (temp_store={place} instead of {MEMORY})")
+                .into(),
         ));
     }
     Ok(())

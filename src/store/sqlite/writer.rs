@@ -402,7 +402,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_is_stuck_in_a_transaction_is_opened_anew() {
         let folder = tempfile::tempdir().expect("a folder");
-        let options = SqliteConnectOptions::new()
+        let options = crate::store::sqlite::open::any()
             .filename(folder.path().join("test.db"))
             .create_if_missing(true)
             .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
