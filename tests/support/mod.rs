@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, reason = "each test crate uses a part of it")]
 
 mod answer;
+mod nginx;
 mod program;
 
 use std::{
@@ -35,6 +36,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use answer::Answer;
+pub use nginx::Nginx;
 pub use program::{Ended, Program, run_program};
 
 /// Longer than anything here takes on a slow machine.
