@@ -18,6 +18,7 @@ mod deliveries;
 pub mod docs;
 mod download;
 pub mod error;
+mod event_stream;
 mod events;
 mod extract;
 mod failures;
