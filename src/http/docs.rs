@@ -46,7 +46,8 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
         title = "Finishline",
         description = "Submit Engine jobs, never poll, never lose a result. Errors are RFC 9457 \
             problems with a stable `code`; times are RFC 3339 in UTC; every answer carries \
-            `x-request-id`.",
+            `x-request-id`. There is no CORS: call it from your server, not from a page of another \
+            origin.",
     ),
     paths(
         jobs::submit,

@@ -55,8 +55,8 @@ pub enum Problem {
     NotFound,
     /// There is no file to be had; why.
     NoFile(String),
-    /// The address does not take this method.
-    MethodNotAllowed,
+    /// The address does not take this method; what to do instead.
+    MethodNotAllowed(&'static str),
     /// The body, or the head, did not come in time.
     RequestTimeout,
     /// The job has no input of that name.
@@ -77,8 +77,8 @@ pub enum Problem {
     PayloadTooLarge(usize),
     /// No byte of the range is in the file, which has this many.
     RangeNotSatisfiable(u64),
-    /// The body is announced as something else than JSON.
-    UnsupportedMediaType,
+    /// The body is announced as something that is not read here; what to send instead.
+    UnsupportedMediaType(&'static str),
     /// The body or the query holds what cannot be.
     ValidationFailed(Vec<Violation>),
     /// The key was used with another body.
@@ -150,7 +150,7 @@ impl Problem {
             Self::NotFound | Self::NoFile(_) => {
                 (S::NOT_FOUND, "not-found", "There is nothing here")
             }
-            Self::MethodNotAllowed => {
+            Self::MethodNotAllowed(_) => {
                 (S::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
             }
             Self::RequestTimeout => {
@@ -177,7 +177,7 @@ impl Problem {
             Self::RangeNotSatisfiable(_) => {
                 (S::RANGE_NOT_SATISFIABLE, "range-not-satisfiable", "The file has no such bytes")
             }
-            Self::UnsupportedMediaType => {
+            Self::UnsupportedMediaType(_) => {
                 (S::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
             }
             Self::ValidationFailed(_) => {
@@ -252,7 +252,7 @@ impl Problem {
             Self::ForbiddenScope(scope) => format!("it needs the scope {}", scope.as_str()),
             Self::NotFound => "check the address and the id".into(),
             Self::NoFile(reason) => reason.clone(),
-            Self::MethodNotAllowed => "see the Allow header for the methods of this address".into(),
+            Self::MethodNotAllowed(advice) | Self::UnsupportedMediaType(advice) => (*advice).into(),
             Self::RequestTimeout => {
                 "its head or body did not come in time; the connection is closed".into()
             }
@@ -278,7 +278,6 @@ impl Problem {
             Self::AddressEnded => "the job finished more than 7 days ago; nothing is kept".into(),
             Self::PayloadTooLarge(limit) => format!("the limit is {limit} bytes"),
             Self::RangeNotSatisfiable(bytes) => format!("the file has {bytes} bytes"),
-            Self::UnsupportedMediaType => "send it as Content-Type: application/json".into(),
             Self::ValidationFailed(violations) => match violations.as_slice() {
                 [one] if one.pointer.is_empty() => one.detail.clone(),
                 [one] => format!("{}: {}", one.pointer, one.detail),

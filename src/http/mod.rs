@@ -4,6 +4,7 @@
 //! invariant: nothing that reads a stored result can be reached through the callbacks door, unless
 //! the settings merge the doors, and then only with a key.
 
+mod accept;
 pub mod access;
 mod address_places;
 mod answers;
@@ -23,8 +24,10 @@ mod events;
 mod extract;
 mod failures;
 pub mod feed;
+mod gzip;
 mod headers;
 mod health;
+mod idempotency_key;
 mod inputs;
 mod inspector;
 mod jobs;
@@ -232,7 +235,7 @@ fn observed(routes: Routes, context: Context) -> Router {
     routes
         .into_router()
         .fallback(any(async || Problem::NotFound))
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .method_not_allowed_fallback(observe::wrong_method)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn(observe::refuse_large_head))
         .layer(from_fn_with_state(labels, observe::measure))
