@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     Json,
+    extract::State,
     http::{
         HeaderMap, HeaderValue,
         header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
@@ -16,15 +17,15 @@ use axum::{
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        ContentBuilder, Header, Object, Ref, ResponseBuilder, Type,
+        ContentBuilder, Header, Object, Ref, ResponseBuilder, Server, Type,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use super::{
-    callbacks, deliveries, error::Problem, events, extract::Segments, health, inputs, jobs, orders,
-    outputs, relays, results, routes::Routes, stats,
+    Context, callbacks, deliveries, error::Problem, events, extract::Segments, health, inputs,
+    jobs, orders, outputs, prefix::Prefix, relays, results, routes::Routes, stats,
 };
 
 /// The page's own scripts; styles that its scripts write, and pictures within its styles.
@@ -34,9 +35,11 @@ const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
+/// The document is named relative to the page, wherever a proxy puts both.
+///
 /// The outside validator would be told of every private address.
 static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-    Arc::new(Config::new(["/openapi.json"]).validator_url("none").use_base_layout())
+    Arc::new(Config::new(["../openapi.json"]).validator_url("none").use_base_layout())
 });
 
 /// The OpenAPI document.
@@ -128,10 +131,20 @@ impl Modify for TooManyFailures {
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .route("/openapi.json", get(async || Json(Document::openapi())))
+        .route("/openapi.json", get(document))
         .route("/docs", get(async || Redirect::to("/docs/")))
         .route("/docs/", get(async || file("index.html")))
         .route("/docs/{*file}", get(async |Segments(name): Segments<String>| file(&name)))
+}
+
+/// The document, with the path that a proxy puts in front of the API.
+async fn document(State(context): State<Context>) -> Json<utoipa::openapi::OpenApi> {
+    let mut document = Document::openapi();
+    let prefix = Prefix::of(&context.config.api);
+    if !prefix.as_str().is_empty() {
+        document.servers = Some(vec![Server::new(prefix.as_str())]);
+    }
+    Json(document)
 }
 
 /// One of the files that the page is made of.

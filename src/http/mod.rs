@@ -39,6 +39,7 @@ mod origin;
 mod outputs;
 mod peers;
 mod places;
+mod prefix;
 pub mod probe;
 mod progress;
 mod readiness;
@@ -226,6 +227,7 @@ fn api_routes(context: &Context) -> Routes {
         .merge(docs::routes())
         .layer(from_fn_with_state(context.clone(), access::only_this_machine))
         .merge(inspector::routes(context))
+        .layer(from_fn_with_state(context.clone(), prefix::put_before))
 }
 
 /// What every answer of every door gets: its headers, a request id, a span, figures, and a problem
