@@ -195,8 +195,15 @@ pub struct Event {
     pub data: Box<RawValue>,
 }
 
-/// The comment in a stream of events that ends what was before; the number of an event follows.
-pub const CAUGHT_UP: &str = "caught up with ";
+/// The type of the event in a stream that ends what was before; its data is [`CaughtUp`].
+pub const CAUGHT_UP: &str = "caught-up";
+
+/// A follower has been sent everything that there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaughtUp {
+    /// The number of the last event that was sent or is of another job; 0 if there is none.
+    pub seq: i64,
+}
 
 /// One page of a job's timeline.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]

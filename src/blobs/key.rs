@@ -19,6 +19,11 @@ pub struct FileKey {
 }
 
 impl FileKey {
+    /// The file's name in its folder, with the output's extension.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The position makes it unique, the name is for people.
     pub fn new(place: FilePlace, output_name: &str, extension: Option<&str>) -> Self {
         let name = harmless(output_name, MAX_NAME_CHARS);

@@ -16,7 +16,10 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_RANGE, LOCATION, RANGE},
+    header::{
+        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap,
+        HeaderValue, IF_RANGE, LOCATION, RANGE,
+    },
 };
 use tokio::{fs::File, io::AsyncReadExt};
 use tokio_util::io::ReaderStream;
@@ -26,6 +29,7 @@ use super::{ANSWER_TIMEOUT, Answer, Client, ClientError};
 use crate::{
     api,
     domain::{
+        content_coding::{ContentCoding, Unpacker},
         ids::JobId,
         storage::{MAX_REFUSAL_BYTES, StorageRefusal},
     },
@@ -65,6 +69,17 @@ pub struct Partial {
     pub etag: String,
 }
 
+/// What is to be downloaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Name of the output.
+    pub output: &'a str,
+    /// Of the file it is to become, with its extension.
+    pub file_name: &'a str,
+    /// What is there of it.
+    pub partial: Option<&'a Partial>,
+}
+
 /// Why an output does not come.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
@@ -81,6 +96,12 @@ pub enum DownloadError {
     /// Whoever was to send it cannot be reached, or fell silent midway.
     #[error("{0} does not send it to its end")]
     Broken(String),
+    /// It comes packed in a way that is not unpacked.
+    #[error("{origin}: {reason}")]
+    Packed { origin: String, reason: String },
+    /// It comes packed, and the bytes are damaged.
+    #[error("the packed bytes from {0} are damaged")]
+    Damaged(String),
 }
 
 impl DownloadError {
@@ -97,7 +118,7 @@ impl DownloadError {
                 refusal.is_passing() || matches!(refusal.status, 206 | 416)
             }
             Self::Broken(_) => true,
-            Self::NotFollowed => false,
+            Self::NotFollowed | Self::Packed { .. } | Self::Damaged(_) => false,
         }
     }
 
@@ -109,11 +130,14 @@ impl DownloadError {
 }
 
 /// An output as it comes.
-#[derive(Debug)]
 pub struct Download {
     response: Response,
     /// Who sends it, for messages.
     sender: String,
+    /// While it comes packed.
+    unpacker: Option<Unpacker>,
+    /// What has come packed and is not unpacked yet.
+    packed: Bytes,
     /// The place in the file of the first byte that comes: 0, or what was there already.
     pub offset: u64,
     /// Bytes of the whole file, if the sender says.
@@ -161,23 +185,23 @@ impl Client {
         self.answer(self.request_at(Method::POST, &path)).await
     }
 
-    /// Opens an output, from its beginning or after what is there of it; the sender decides.
+    /// Opens an output of this file name, from its beginning or after what is there of it; the sender decides.
     pub async fn download(
         &self,
         job: JobId,
-        name: &str,
-        partial: Option<&Partial>,
+        wanted: Wanted<'_>,
     ) -> Result<Download, DownloadError> {
-        let request = self.request_at(Method::GET, &["jobs", &job.to_string(), "outputs", name]);
+        let Wanted { output, partial, .. } = wanted;
+        let request = self.request_at(Method::GET, &["jobs", &job.to_string(), "outputs", output]);
         let response = begun(ranged(request, partial)).await;
         let response = response.ok_or_else(|| ClientError::Unreachable(self.base.clone()))?;
         if response.status() == StatusCode::TEMPORARY_REDIRECT {
-            return self.download_from_storage(&response, partial).await;
+            return self.download_from_storage(&response, wanted).await;
         }
         if !response.status().is_success() {
             return Err(self.refusal(response).await.into());
         }
-        let mut download = Download::of(response, self.base.to_string(), partial)?;
+        let mut download = Download::of(response, self.base.to_string(), wanted)?;
         let digest = download.etag.as_ref().map(|etag| etag.trim_matches('"').to_owned());
         download.sha256 = digest.filter(|digest| digest.len() == DIGEST_DIGITS);
         Ok(download)
@@ -187,7 +211,7 @@ impl Client {
     async fn download_from_storage(
         &self,
         redirect: &Response,
-        partial: Option<&Partial>,
+        wanted: Wanted<'_>,
     ) -> Result<Download, DownloadError> {
         let link = redirect.headers().get(LOCATION).and_then(|link| link.to_str().ok());
         let link = link.and_then(|link| Url::parse(link).ok());
@@ -196,10 +220,10 @@ impl Client {
         if !self.may_follow(&link) {
             return Err(DownloadError::NotFollowed);
         }
-        let response = begun(ranged(self.http.get(link.clone()), partial)).await;
+        let response = begun(ranged(self.http.get(link.clone()), wanted.partial)).await;
         let response = response.ok_or_else(|| DownloadError::Broken(origin.clone()))?;
         match response.status().is_success() {
-            true => Download::of(response, origin, partial),
+            true => Download::of(response, origin, wanted),
             false => {
                 let refusal = refusal_of(response).await.without_link(&link);
                 Err(DownloadError::Refused { origin, refusal })
@@ -226,14 +250,20 @@ impl Client {
 }
 
 impl Download {
-    fn of(
-        response: Response,
-        sender: String,
-        partial: Option<&Partial>,
-    ) -> Result<Self, DownloadError> {
+    fn of(response: Response, sender: String, wanted: Wanted<'_>) -> Result<Self, DownloadError> {
+        let codings = response.headers().get_all(CONTENT_ENCODING);
+        let coding = ContentCoding::read(codings.iter().map(HeaderValue::as_bytes));
+        let coding =
+            coding.map_err(|reason| DownloadError::Packed { origin: sender.clone(), reason })?;
+        let unpacker = (coding == ContentCoding::Gzip).then(|| Unpacker::new(wanted.file_name));
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = header(ETAG).filter(|etag| etag.starts_with('"')).map(str::to_owned);
-        let (offset, total) = match (response.status(), partial) {
+        let (offset, total) = match (response.status(), wanted.partial) {
+            // Its length, and the name of its bytes, are those of what is packed.
+            (StatusCode::OK, _) if unpacker.is_some() => (0, None),
+            (status, _) if unpacker.is_some() => {
+                return Err(DownloadError::unread(sender, status.as_u16()));
+            }
             (StatusCode::PARTIAL_CONTENT, Some(partial)) => {
                 let range = header(CONTENT_RANGE).and_then(content_range);
                 match range.filter(|(first, _)| *first == partial.length) {
@@ -244,11 +274,47 @@ impl Download {
             (StatusCode::OK, _) => (0, response.content_length()),
             (status, _) => return Err(DownloadError::unread(sender, status.as_u16())),
         };
-        Ok(Self { response, sender, offset, total, etag, sha256: None })
+        let etag = etag.filter(|_| unpacker.is_none());
+        let packed = Bytes::new();
+        Ok(Self { response, sender, unpacker, packed, offset, total, etag, sha256: None })
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes of the file; `None` at the end.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, DownloadError> {
+        loop {
+            if let Some(unpacker) = &mut self.unpacker
+                && !self.packed.is_empty()
+            {
+                let mut rest = &self.packed[..];
+                let unpacked = unpacker.step(&mut rest);
+                let unpacked = unpacked.map_err(|_| DownloadError::Damaged(self.sender.clone()))?;
+                self.packed = self.packed.slice(self.packed.len() - rest.len()..);
+                if !unpacked.is_empty() {
+                    return Ok(Some(unpacked.into()));
+                }
+                continue;
+            }
+            let sent = self.sent_piece().await?;
+            if self.unpacker.is_none() {
+                return Ok(sent);
+            }
+            match sent {
+                Some(packed) => self.packed = packed,
+                None => {
+                    let last = self.unpacker.take().map(Unpacker::finish).transpose();
+                    let last = last.map_err(|_| self.damaged())?.unwrap_or_default();
+                    return Ok((!last.is_empty()).then(|| last.into()));
+                }
+            }
+        }
+    }
+
+    fn damaged(&self) -> DownloadError {
+        DownloadError::Damaged(self.sender.clone())
+    }
+
+    /// The next bytes as they are sent.
+    async fn sent_piece(&mut self) -> Result<Option<Bytes>, DownloadError> {
         match tokio::time::timeout(DOWNLOAD_STALL, self.response.chunk()).await {
             Ok(Ok(piece)) => Ok(piece),
             _ => Err(self.broken()),
@@ -286,6 +352,7 @@ async fn refusal_of(mut response: Response) -> StorageRefusal {
 
 /// Asks for the rest of a file, or for all of it should it be another one by now.
 fn ranged(request: RequestBuilder, partial: Option<&Partial>) -> RequestBuilder {
+    let request = request.header(ACCEPT_ENCODING, "identity");
     match partial {
         Some(Partial { length, etag }) => {
             request.header(RANGE, format!("bytes={length}-")).header(IF_RANGE, etag)

@@ -9,7 +9,7 @@ use reqwest::{Method, Response};
 
 use super::{
     Client, ClientError,
-    sse::{Parser, Part},
+    sse::{self, Parser},
 };
 use crate::{api, domain::ids::JobId};
 
@@ -69,20 +69,16 @@ impl EventStream {
             let piece = tokio::time::timeout(self.silence, self.response.chunk()).await;
             let Ok(Ok(Some(piece))) = piece else { return Ok(None) };
             let foreign = || ClientError::Foreign(self.client.base.clone());
-            for part in self.parser.push(&piece).map_err(|_| foreign())? {
-                match part {
-                    Part::Data(json) => {
-                        let event = serde_json::from_str(&json).map_err(|_| foreign())?;
-                        self.ready.push_back(Followed::Event { event: Box::new(event), json });
-                    }
-                    Part::Comment(text) => {
-                        let seen = text.strip_prefix(api::CAUGHT_UP).map(str::parse);
-                        if let Some(Ok(seen)) = seen {
-                            self.ready.push_back(Followed::CaughtUp(seen));
-                        }
-                    }
-                }
+            for event in self.parser.push(&piece).map_err(|_| foreign())? {
+                self.ready.push_back(read(event).map_err(|_| foreign())?);
             }
         }
     }
+}
+
+fn read(sse::Event { kind, data }: sse::Event) -> serde_json::Result<Followed> {
+    if kind == api::CAUGHT_UP {
+        return Ok(Followed::CaughtUp(serde_json::from_str::<api::CaughtUp>(&data)?.seq));
+    }
+    Ok(Followed::Event { event: Box::new(serde_json::from_str(&data)?), json: data })
 }

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
 pub use self::{
-    files::{Download, DownloadError, Partial, Source},
+    files::{Download, DownloadError, Partial, Source, Wanted},
     follow::{EventStream, Followed},
 };
 use crate::api;

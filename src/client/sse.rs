@@ -8,13 +8,12 @@ const MAX_EVENT: usize = 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// One part of a stream.
+/// An event of a stream. Its id stands in its data as well.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// An event's data; its other fields stand in there as well.
-    Data(String),
-    /// What stands after the colon, without the space before it.
-    Comment(String),
+pub(super) struct Event {
+    /// Empty if the stream does not say it.
+    pub(super) kind: String,
+    pub(super) data: String,
 }
 
 /// An event is larger than any of ours.
@@ -25,6 +24,7 @@ pub(super) struct TooLarge;
 #[derive(Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
+    kind: String,
     data: Option<String>,
     /// The last byte was a carriage return: a line feed right after it belongs to it.
     is_after_return: bool,
@@ -33,15 +33,15 @@ pub(super) struct Parser {
 
 impl Parser {
     /// Takes the next piece; answers what has become whole with it.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Result<Vec<Part>, TooLarge> {
-        let mut parts = Vec::new();
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<Vec<Event>, TooLarge> {
+        let mut events = Vec::new();
         for &byte in piece {
             let is_second_half = std::mem::take(&mut self.is_after_return) && byte == b'\n';
             match byte {
                 b'\n' if is_second_half => {}
                 b'\n' | b'\r' => {
                     self.is_after_return = byte == b'\r';
-                    parts.extend(self.end_line()?);
+                    events.extend(self.end_line()?);
                 }
                 _ => self.line.push(byte),
             }
@@ -49,22 +49,23 @@ impl Parser {
                 return Err(TooLarge);
             }
         }
-        Ok(parts)
+        Ok(events)
     }
 
-    fn end_line(&mut self) -> Result<Option<Part>, TooLarge> {
+    fn end_line(&mut self) -> Result<Option<Event>, TooLarge> {
         let mut line = std::mem::take(&mut self.line);
         if !std::mem::replace(&mut self.is_begun, true) && line.starts_with(BYTE_ORDER_MARK) {
             line.drain(..BYTE_ORDER_MARK.len());
         }
         if line.is_empty() {
-            return Ok(self.data.take().map(Part::Data));
+            let kind = std::mem::take(&mut self.kind);
+            return Ok(self.data.take().map(|data| Event { kind, data }));
         }
         let line = String::from_utf8_lossy(&line);
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
-            "" => return Ok(Some(Part::Comment(value.to_owned()))),
+            "event" => value.clone_into(&mut self.kind),
             "data" => match &mut self.data {
                 Some(data) => {
                     data.push('\n');
@@ -85,35 +86,32 @@ impl Parser {
 mod tests {
     use super::*;
 
-    fn data(text: &str) -> Part {
-        Part::Data(text.to_owned())
-    }
-
-    fn comment(text: &str) -> Part {
-        Part::Comment(text.to_owned())
+    fn event(kind: &str, data: &str) -> Event {
+        Event { kind: kind.to_owned(), data: data.to_owned() }
     }
 
     #[test]
     fn every_cut_and_every_line_end_reads_the_same() {
         let stream = "\u{feff}: hello\nid: 7\nevent: job.finished\ndata: {\"a\":\ndata: 1}\n\n\
-            :\n\nid: 8\n\ndata\n\ndata:x: y\nretry: 10\nunknown: z\n\ndata: not ended\n";
-        let expected = [comment("hello"), data("{\"a\":\n1}"), comment(""), data(""), data("x: y")];
+            :\n\nid: 8\n\nevent: lost\n\n: x\ndata\n\ndata:x: y\nretry: 10\nunknown: z\n\n\
+            data: not ended\n";
+        let expected = [event("job.finished", "{\"a\":\n1}"), event("", ""), event("", "x: y")];
         for line_end in ["\n", "\r\n", "\r"] {
             let bytes = stream.replace('\n', line_end).into_bytes();
             for size in 1..=bytes.len() {
                 let mut parser = Parser::default();
                 let pieces = bytes.chunks(size);
-                let parts: Vec<Part> =
+                let events: Vec<Event> =
                     pieces.flat_map(|piece| parser.push(piece).expect("small")).collect();
-                assert_eq!(parts, expected, "{line_end:?}, pieces of {size}");
+                assert_eq!(events, expected, "{line_end:?}, pieces of {size}");
             }
         }
     }
 
     #[test]
     fn only_one_space_is_taken_from_a_value() {
-        let parts = Parser::default().push(b"data:  two\n\n").expect("small");
-        assert_eq!(parts, [data(" two")]);
+        let events = Parser::default().push(b"data:  two\n\n").expect("small");
+        assert_eq!(events, [event("", " two")]);
     }
 
     #[test]

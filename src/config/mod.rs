@@ -153,6 +153,20 @@ pub struct ServiceConfig {
     /// For whatever moves more than a callback. Not a setting: only tests change it.
     #[serde(skip)]
     pub least_rate: LeastRate,
+    /// How long an event stream is silent at most. Not a setting: only tests change it.
+    #[serde(skip)]
+    pub heartbeat: Heartbeat,
+}
+
+/// How long an event stream is silent at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat(pub Duration);
+
+impl Default for Heartbeat {
+    /// Proxies close a connection that is silent for a minute.
+    fn default() -> Self {
+        Self(Duration::from_secs(15))
+    }
 }
 
 /// How slow the other side of an upload, a copy or a download may be.

@@ -5,6 +5,7 @@
 
 pub mod bounds;
 pub mod callback_address;
+pub mod content_coding;
 pub mod delivery;
 pub mod digest;
 pub mod event;

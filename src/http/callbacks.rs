@@ -4,17 +4,16 @@
 //! refused before a byte is read or a row is touched; the 2xx is sent only after the body is on
 //! disk; a sender that hangs up cancels nothing.
 
-use std::{io::Read, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Json,
     body::Body,
     extract::{ConnectInfo, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_ENCODING},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
@@ -25,7 +24,7 @@ use super::{
     error::Problem,
     extract::{BodyError, Segments, read_body},
     failures::{Attempt, Failure},
-    limits::Held,
+    gzip,
     parameters::{CallbackPath, InboxPath},
     probe,
     refusals::{CALLBACK, Refusals, STORE},
@@ -55,11 +54,6 @@ const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Bodies above this are unpacked, digested and read on a thread for slow work.
 const SLOW_BYTES: usize = 256 * 1024;
-
-/// First bytes of every gzip member (RFC 1952); no JSON text begins so.
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// A packed body is unpacked in pieces of this size.
-const UNPACKED_PIECE: usize = 16 * 1024;
 
 /// Takes in the callback of the job that the address proves.
 #[utoipa::path(
@@ -317,18 +311,18 @@ async fn read_arrival(
     let limit = context.config.callbacks.max_body;
     let id_pointers = context.config.engine.job_id_pointers.clone();
     let received_at = context.clock.now();
-    // Some proxies unpack a body and leave the header: what does not begin as gzip is read as it is,
-    // or it would stand on record as malformed and its repeats as duplicates of that.
-    let is_gzip = is_gzip(&addressed.headers) && body.starts_with(&GZIP_MAGIC);
+    // What is announced as gzip and is none is not malformed: its repeats would be duplicates of that.
+    let is_gzip = gzip::is_packed(&addressed.headers, &body);
     let is_slow = is_gzip || body.len() > SLOW_BYTES;
     let unpacked = context.limits.bodies.body(limit);
     let headers = kept_headers(&addressed.headers, &redaction(context, addressed.address));
     let read = move || {
-        let (body, broken) = match is_gzip.then(|| unpack(&body, unpacked, limit)).transpose()? {
-            None => (body, None),
-            Some(Ok(unpacked)) => (unpacked, None),
-            Some(Err(reason)) => (body, Some(reason)),
-        };
+        let (body, broken) =
+            match is_gzip.then(|| gzip::unpack(&body, unpacked, limit)).transpose()? {
+                None => (body, None),
+                Some(Ok(unpacked)) => (unpacked, None),
+                Some(Err(reason)) => (body, Some(reason)),
+            };
         let sha256: [u8; 32] = Sha256::digest(&body).into();
         let reading = match broken {
             Some(reason) => Reading::Malformed(reason),
@@ -390,31 +384,6 @@ fn kept_headers(headers: &HeaderMap, redaction: &Redaction) -> Vec<(String, Stri
         (name.as_str().to_owned(), redaction.kept(name.as_str(), &value))
     };
     headers.iter().map(kept).collect()
-}
-
-fn is_gzip(headers: &HeaderMap) -> bool {
-    let encoding = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
-    encoding.is_some_and(|value| {
-        matches!(value.trim().to_ascii_lowercase().as_str(), "gzip" | "x-gzip")
-    })
-}
-
-/// The unpacked body, or why it is broken.
-fn unpack(
-    body: &[u8],
-    mut unpacked: Held,
-    limit: usize,
-) -> Result<Result<Bytes, String>, BodyError> {
-    let mut decoder = MultiGzDecoder::new(body);
-    let mut piece = [0; UNPACKED_PIECE];
-    loop {
-        match decoder.read(&mut piece) {
-            Ok(0) => return Ok(Ok(unpacked.into_bytes())),
-            Ok(bytes) if unpacked.len() + bytes > limit => return Err(BodyError::TooLarge),
-            Ok(bytes) => unpacked.push(&piece[..bytes])?,
-            Err(error) => return Ok(Err(format!("broken gzip: {error}"))),
-        }
-    }
 }
 
 /// The answer to a body that was not taken in.

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::{
     Json,
+    extract::State,
     http::{
         HeaderMap, HeaderValue,
         header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE},
@@ -16,7 +17,7 @@ use axum::{
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        OpenApi as OpenApiDocument,
+        OpenApi as OpenApiDocument, Server,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -24,8 +25,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config, SwaggerFile};
 
 use super::{
-    callback_operations, error::Problem, extract::Segments, operations, operator_operations,
-    routes::Routes,
+    Context, callback_operations, error::Problem, extract::Segments, operations,
+    operator_operations, prefix::Prefix, routes::Routes,
 };
 use crate::api;
 
@@ -36,9 +37,11 @@ const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
+/// The document is named relative to the page, wherever a proxy puts both.
+///
 /// The outside validator would be told of every private address.
 static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
-    Arc::new(Config::new(["/openapi.json"]).validator_url("none").use_base_layout())
+    Arc::new(Config::new(["../openapi.json"]).validator_url("none").use_base_layout())
 });
 
 /// The whole document: what is said of the API, and every operation of both doors.
@@ -55,7 +58,8 @@ static DOCUMENT: LazyLock<OpenApiDocument> = LazyLock::new(|| {
         title = "Finishline",
         description = "Submit Engine jobs, never poll, never lose a result. Errors are RFC 9457 \
             problems with a stable `code`; times are RFC 3339 in UTC; every answer carries \
-            `x-request-id`.",
+            `x-request-id`. There is no CORS: call it from your server, not from a page of another \
+            origin.",
     ),
     components(schemas(api::Problem, api::schema::JobStatus, api::schema::RelayState)),
     tags(
@@ -92,10 +96,20 @@ pub(super) fn pattern(path: &str) -> &'static str {
 
 pub(super) fn routes() -> Routes {
     Routes::new()
-        .route("/openapi.json", get(async || Json(&*DOCUMENT)))
+        .route("/openapi.json", get(document))
         .route("/docs", get(async || Redirect::to("/docs/")))
         .route("/docs/", get(async || file("index.html")))
         .route("/docs/{*file}", get(async |Segments(name): Segments<String>| file(&name)))
+}
+
+/// The document, with the path that a proxy puts in front of the API.
+async fn document(State(context): State<Context>) -> Json<OpenApiDocument> {
+    let mut document = DOCUMENT.clone();
+    let prefix = Prefix::of(&context.config.api);
+    if !prefix.as_str().is_empty() {
+        document.servers = Some(vec![Server::new(prefix.as_str())]);
+    }
+    Json(document)
 }
 
 /// One of the files that the page is made of.

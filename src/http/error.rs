@@ -55,8 +55,8 @@ pub enum Problem {
     NotFound,
     /// There is no file to be had; why.
     NoFile(String),
-    /// The address does not take this method.
-    MethodNotAllowed,
+    /// The address does not take this method; what to do instead.
+    MethodNotAllowed(&'static str),
     /// The body, or the head, did not come in time.
     RequestTimeout,
     /// The job has no input of that name.
@@ -77,8 +77,8 @@ pub enum Problem {
     PayloadTooLarge(usize),
     /// No byte of the range is in the file, which has this many.
     RangeNotSatisfiable(u64),
-    /// The body is announced as something else than JSON.
-    UnsupportedMediaType,
+    /// The body is announced as something that is not read here; what to send instead.
+    UnsupportedMediaType(&'static str),
     /// The body or the query holds what cannot be.
     ValidationFailed(Vec<Violation>),
     /// The key was used with another body.
@@ -142,7 +142,7 @@ impl Problem {
             Self::ForbiddenOrigin(_) => C::ForbiddenOrigin,
             Self::ForbiddenScope(_) => C::ForbiddenScope,
             Self::NotFound | Self::NoFile(_) => C::NotFound,
-            Self::MethodNotAllowed => C::MethodNotAllowed,
+            Self::MethodNotAllowed(_) => C::MethodNotAllowed,
             Self::RequestTimeout => C::RequestTimeout,
             Self::UnknownInput => C::UnknownInput,
             Self::InputProvided(_) => C::InputProvided,
@@ -152,7 +152,7 @@ impl Problem {
             Self::Gone | Self::AddressEnded => C::Gone,
             Self::PayloadTooLarge(_) => C::PayloadTooLarge,
             Self::RangeNotSatisfiable(_) => C::RangeNotSatisfiable,
-            Self::UnsupportedMediaType => C::UnsupportedMediaType,
+            Self::UnsupportedMediaType(_) => C::UnsupportedMediaType,
             Self::ValidationFailed(_) => C::ValidationFailed,
             Self::IdempotencyMismatch => C::IdempotencyMismatch,
             Self::HeadersTooLarge => C::HeadersTooLarge,
@@ -195,7 +195,7 @@ impl Problem {
             Self::ForbiddenScope(scope) => format!("it needs the scope {}", scope.as_str()),
             Self::NotFound => "check the address and the id".into(),
             Self::NoFile(reason) => reason.clone(),
-            Self::MethodNotAllowed => "see the Allow header for the methods of this address".into(),
+            Self::MethodNotAllowed(advice) | Self::UnsupportedMediaType(advice) => (*advice).into(),
             Self::RequestTimeout => {
                 "its head or body did not come in time; the connection is closed".into()
             }
@@ -221,7 +221,6 @@ impl Problem {
             Self::AddressEnded => "the job finished more than 7 days ago; nothing is kept".into(),
             Self::PayloadTooLarge(limit) => format!("the limit is {limit} bytes"),
             Self::RangeNotSatisfiable(bytes) => format!("the file has {bytes} bytes"),
-            Self::UnsupportedMediaType => "send it as Content-Type: application/json".into(),
             Self::ValidationFailed(violations) => match violations.as_slice() {
                 [one] if one.pointer.is_empty() => one.detail.clone(),
                 [one] => format!("{}: {}", one.pointer, one.detail),

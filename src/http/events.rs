@@ -3,17 +3,15 @@
 //! The invariants: events are shown in the order of their numbers, which is the order of their
 //! commits; a follower that resumes after the last one it saw misses none and sees none twice.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use axum::{
     Json,
     extract::{RawQuery, State},
     http::HeaderMap,
-    response::{
-        IntoResponse, Response,
-        sse::{self, KeepAlive, Sse},
-    },
+    response::Response,
 };
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::broadcast;
 
@@ -21,6 +19,7 @@ use super::{
     Context,
     access::MayRead,
     error::Problem,
+    event_stream,
     extract::{JobPath, RowQuery},
     feed::{Published, render},
     jobs::found,
@@ -33,9 +32,6 @@ use crate::{
     domain::{event::Event, ids::JobId, page::RowList},
     store::StoreError,
 };
-
-/// Silence is broken this often, so that proxies keep the connection.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Events replayed at a time: a follower holds what it has not taken yet.
 const PAGE: u32 = 100;
@@ -71,8 +67,11 @@ pub async fn timeline(
     get, path = "/v1/events", tag = "events",
     description = "Server-sent events: `event` is the type, `id` the number, `data` the event. \
         Resumes after `Last-Event-ID` or `after` with nothing missed; without either it follows \
-        from now. Where what was ends and what comes begins stands a comment, `caught up with` \
-        the number. A reader that is too slow is cut and may resume; a stream ends with the session \
+        from now. After the replay, at once where there is nothing to replay, comes the event \
+        `caught-up` with the data `{\"seq\": N}` and without an `id`: everything up to that number \
+        has been sent. A client that connects without a number and may lose the connection before \
+        its first event keeps that `seq` and resumes with `after`. Silence is broken by comments of \
+        one line. A reader that is too slow is cut and may resume; a stream ends with the session \
         it was opened in. Scope: `read`.",
     params(EventQuery),
     responses(
@@ -96,35 +95,48 @@ pub async fn follow(
     // numbers up to it will be used again, for events that its reader has not seen.
     let seen = after.map_or(last, |seq| seq.min(last));
     let over = caller.over(&context);
-    let follower =
-        Follower { context, job_id, seen, live, replayed: Some(VecDeque::new()), room: None };
+    let heartbeat = context.config.service.heartbeat.0;
+    let replayed = Some(VecDeque::new());
+    let follower = Follower { context, job_id, seen, last, live, replayed, room: None };
     let events = follower.into_stream().take_until(over);
-    let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    let events = Sse::new(events).keep_alive(heartbeat);
-    Ok(place.until_sent(events.into_response()))
+    Ok(place.until_sent(event_stream::respond(events, heartbeat)))
 }
 
 fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option<i64>), Problem> {
-    let (mut job_id, mut after) = (None, None);
-    let number = |pointer: &str, text: &str| {
-        let number = text.trim().parse::<i64>().ok().filter(|number| *number >= 0);
-        number.ok_or_else(|| Problem::invalid(pointer, "expected the number of an event"))
-    };
+    let (mut job_id, mut after, mut last_event_id) = (None, None, None);
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "jobId" => {
                 let id = value.parse().map_err(|error| Problem::invalid("/jobId", error))?;
                 job_id = Some(id);
             }
-            "after" => after = Some(number("/after", &value)?),
+            "after" => after = Some(event_number("/after", &value)?),
+            // Polyfills of EventSource say it here.
+            "lastEventId" => last_event_id = Some(event_number("/lastEventId", &value)?),
             _ => return Err(Problem::invalid(format!("/{name}"), "unknown parameter")),
         }
     }
-    if let Some(last) = headers.get("last-event-id") {
-        let last = last.to_str().unwrap_or_default();
-        after = Some(number("/Last-Event-ID", last)?);
+    let resumed = last_event_id_header(headers)?.or(last_event_id);
+    Ok((job_id, resumed.or(after)))
+}
+
+/// An empty header says nothing. Several, which a proxy may have joined, mean the smallest number:
+/// nothing is missed.
+fn last_event_id_header(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
+    let mut smallest = None;
+    for value in headers.get_all("last-event-id") {
+        let text = value.to_str().unwrap_or("?");
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let number = event_number("/Last-Event-ID", part)?;
+            smallest = Some(smallest.map_or(number, |least: i64| least.min(number)));
+        }
     }
-    Ok((job_id, after))
+    Ok(smallest)
+}
+
+fn event_number(pointer: &str, text: &str) -> Result<i64, Problem> {
+    let number = text.trim().parse::<i64>().ok().filter(|number| *number >= 0);
+    number.ok_or_else(|| Problem::invalid(pointer, "expected the number of an event"))
 }
 
 /// One open stream.
@@ -133,6 +145,9 @@ struct Follower {
     job_id: Option<JobId>,
     /// The last event that was sent or passed over.
     seen: i64,
+    /// The last event that was stored when the stream began: once the replay ends, all up to it
+    /// were sent or are of other jobs.
+    last: i64,
     live: broadcast::Receiver<Arc<Published>>,
     /// What was read of the store and not sent yet; `None` once the live end is reached.
     replayed: Option<VecDeque<Event>>,
@@ -141,19 +156,22 @@ struct Follower {
 }
 
 impl Follower {
-    fn into_stream(self) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    fn into_stream(self) -> impl Stream<Item = Bytes> {
         stream::unfold(self, |mut follower| async move {
             let event = follower.next().await?;
-            Some((Ok(event), follower))
+            Some((event, follower))
         })
     }
 
     /// The next event; `None` ends the stream, and the reader resumes after what it saw.
-    async fn next(&mut self) -> Option<sse::Event> {
+    async fn next(&mut self) -> Option<Bytes> {
         while self.replayed.is_some() {
             match self.replay().await {
                 Ok(Some(event)) => return Some(render(&event)),
-                Ok(None) if self.replayed.is_none() => return Some(caught_up(self.seen)),
+                Ok(None) if self.replayed.is_none() => {
+                    self.seen = self.seen.max(self.last);
+                    return Some(caught_up(self.seen));
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a follower was cut");
@@ -194,7 +212,8 @@ impl Follower {
     }
 }
 
-/// Tells a reader that it has seen all there is, and from where on to resume if it sees no more.
-fn caught_up(seen: i64) -> sse::Event {
-    sse::Event::default().comment(format!("{}{seen}", api::CAUGHT_UP))
+/// Tells a client that it has seen all there is, and from where on to resume if it sees no more.
+fn caught_up(seq: i64) -> Bytes {
+    let data = serde_json::to_string(&api::CaughtUp { seq }).expect("a number is JSON");
+    event_stream::unnumbered(api::CAUGHT_UP, &data)
 }

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     error::Problem,
+    gzip::read_unpacked,
     limits::{Full, Limits},
 };
 use crate::{
@@ -38,6 +39,8 @@ use crate::{
 
 /// An order says little.
 const MAX_ORDER_BYTES: usize = 64 * 1024;
+
+const NOT_JSON: &str = "send it as Content-Type: application/json";
 
 /// The job id in the address; anything else there is not found.
 pub struct JobPath(pub JobId);
@@ -291,8 +294,7 @@ pub async fn read_small_json<T: Default + DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, Problem> {
-    let body = read_body(&limits.of_callers(), headers, body, MAX_ORDER_BYTES).await;
-    let body = body.map_err(|error| error.into_problem(MAX_ORDER_BYTES))?;
+    let body = read_unpacked(&limits.of_callers(), headers, body, MAX_ORDER_BYTES).await?;
     if body.is_empty() {
         return Ok(T::default());
     }
@@ -312,7 +314,7 @@ pub fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     let kind = kind.to_ascii_lowercase();
     let is_json =
         kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
-    if is_json { Ok(()) } else { Err(Problem::UnsupportedMediaType) }
+    if is_json { Ok(()) } else { Err(Problem::UnsupportedMediaType(NOT_JSON)) }
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use axum::response::sse;
+use bytes::Bytes;
 use tokio::sync::{Mutex, broadcast};
 use tokio_util::sync::CancellationToken;
 
+use super::event_stream;
 use crate::{
     api,
     domain::event::Event,
@@ -25,7 +26,7 @@ const PAGE: u32 = 500;
 /// An event, rendered once for all who follow.
 pub struct Published {
     pub event: Event,
-    pub rendered: sse::Event,
+    pub rendered: Bytes,
 }
 
 /// Cheap to clone; clones publish to the same followers.
@@ -90,7 +91,7 @@ impl Feed {
 }
 
 /// An event as its followers read it.
-pub(super) fn render(event: &Event) -> sse::Event {
+pub(super) fn render(event: &Event) -> Bytes {
     let data = serde_json::to_string(&api::Event::from(event.clone())).expect("an event is JSON");
-    sse::Event::default().id(event.seq.to_string()).event(&event.kind).data(data)
+    event_stream::numbered(event.seq, &event.kind, &data)
 }

@@ -9,7 +9,7 @@ use axum::{
     extract::State,
     http::{
         HeaderMap,
-        header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
+        header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
     },
 };
 
@@ -18,6 +18,7 @@ use super::{
     access::MaySubmit,
     error::Problem,
     extract::FilePath,
+    gzip,
     refusals::{CHECKED, JOB, KEY, Refusals},
     upload::{self, Arriving},
 };
@@ -102,8 +103,7 @@ fn file_head(headers: &HeaderMap) -> Result<FileHead, Problem> {
     if headers.contains_key(CONTENT_RANGE) {
         return Err(Problem::invalid("/Content-Range", "a file is sent as a whole"));
     }
-    let is_encoded = headers.get(CONTENT_ENCODING).is_some_and(|value| value != "identity");
-    if is_encoded {
+    if !gzip::codings(headers).is_empty() {
         return Err(Problem::invalid("/Content-Encoding", "send the file's own bytes, unpacked"));
     }
     refuse_form(headers)?;

@@ -10,7 +10,7 @@ use axum::{
     extract::{RawQuery, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE, LOCATION},
+        header::{CONTENT_TYPE, LOCATION},
     },
     response::{AppendHeaders, IntoResponse, Response},
 };
@@ -20,10 +20,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Context,
+    accept::prefers,
     access::{Caller, MayErase, MayRead, MaySubmit},
     error::Problem,
-    extract::{JobPath, ListQuery, expect_json, read_body},
-    parameters::{EndUserQuery, MAX_IDEMPOTENCY_KEY, SubmitHeaders},
+    extract::{JobPath, ListQuery, expect_json},
+    gzip::read_unpacked,
+    idempotency_key,
+    parameters::{EndUserQuery, SubmitHeaders},
     refusals::{CHECKED, ENGINE, JOB, JSON, KEY, Refusals, STORE},
     submission::{Submitted, submit as submit_job},
     wait::{self, Wait},
@@ -46,7 +49,8 @@ const MAX_JOB_BODY: usize = 1024 * 1024;
 /// Bodies above this are read on a thread for slow work.
 const SLOW_BYTES: usize = 64 * 1024;
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const LINES: &str = "application/x-ndjson";
+
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -57,7 +61,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
     description = "The body is the Engine's job body; unknown fields are passed on untouched. \
         `finishWebhook` is kept as the job's relay target and replaced by this service's own \
         callback address. `finishline.reference` is a label of your own, never sent. With an \
-        `Idempotency-Key`, the same body never makes two jobs. Without the scope `read`, the \
+        `Idempotency-Key`, the same body never makes two jobs. The body may be packed with gzip. Without the scope `read`, the \
         answer is the job in short. Scope: `submit`.",
     params(SubmitHeaders),
     request_body(content = schema::JobRequest, example = json!(api::example_job_body())),
@@ -84,14 +88,13 @@ pub async fn submit(
     body: Body,
 ) -> Result<Response, Problem> {
     expect_json(&headers)?;
-    let key = idempotency_key(&headers)?;
+    let key = idempotency_key::read(&headers)?;
     let wait = wait::preferred(&headers);
     // Before the Engine hears of the job: whoever is refused may come again.
     let _place = wait.map(|_| context.limits.places.take(&caller.name)).transpose()?;
-    let body = read_body(&context.limits.of_callers(), &headers, body, MAX_JOB_BODY).await;
-    let body = body.map_err(|error| error.into_problem(MAX_JOB_BODY))?;
+    let body = read_unpacked(&context.limits.of_callers(), &headers, body, MAX_JOB_BODY).await?;
     let request = read_request(&context, body).await?;
-    let idempotency = key.map(|key| once(&caller.name, key, &request));
+    let idempotency = key.map(|key| once(&caller.name, &key, &request));
     let submitted = submit_job(context.clone(), request, idempotency).await;
     let mut response = match submitted.map_err(|problem| caller.view_problem(problem))? {
         Submitted::Now(job) => {
@@ -156,20 +159,6 @@ pub(super) fn once(api_key: &str, key: &str, request: &JobRequest) -> Idempotenc
     }
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(first) = given.next() else { return Ok(None) };
-    let is_visible = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-    let key = first.to_str().ok().filter(|key| {
-        (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(is_visible)
-    });
-    if key.is_none() || given.next().is_some() {
-        let detail = format!("expected one key of 1 to {MAX_IDEMPOTENCY_KEY} visible characters");
-        return Err(Problem::invalid("/Idempotency-Key", detail));
-    }
-    Ok(key)
-}
-
 /// Lists jobs, newest first.
 #[utoipa::path(
     operation_id = "listJobs",
@@ -197,7 +186,7 @@ pub async fn list(
         // Without a public URL, no callback address leads here.
         query.filter.public_url = context.public_url.current().await.unwrap_or_default();
     }
-    if wants_lines(&headers) {
+    if prefers(&headers, LINES, "application/json") {
         let place = context.limits.places.take(&caller.name)?;
         return Ok(place.until_sent(lines(&context, caller, query)));
     }
@@ -210,13 +199,6 @@ pub async fn list(
     let jobs = page.jobs.into_iter().map(|job| caller.view_whole(job));
     let jobs = jobs.collect::<Result<_, _>>()?;
     Ok(Json(api::Jobs { jobs, next_cursor }).into_response())
-}
-
-fn wants_lines(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|kind| {
-        kind.split(';').next().is_some_and(|kind| kind.trim() == "application/x-ndjson")
-    })
 }
 
 /// All matches, a page at a time as the reader takes them. It breaks off when the caller's session is
@@ -244,7 +226,7 @@ fn lines(context: &Context, caller: Caller, query: ListQuery) -> Response {
             Ok::<_, BoxError>(Some((lines, (page.next.map(Some), over))))
         }
     });
-    let kind = HeaderValue::from_static("application/x-ndjson");
+    let kind = HeaderValue::from_static(LINES);
     ([(CONTENT_TYPE, kind)], Body::from_stream(pages)).into_response()
 }
 

@@ -4,6 +4,7 @@
 //! invariant: nothing that reads a stored result can be reached through the callbacks door, unless
 //! the settings merge the doors, and then only with a key.
 
+mod accept;
 pub mod access;
 mod address_places;
 mod answers;
@@ -18,13 +19,16 @@ mod deliveries;
 pub mod docs;
 mod download;
 pub mod error;
+mod event_stream;
 mod events;
 mod extract;
 mod failures;
 pub mod feed;
 mod file_responses;
+mod gzip;
 mod headers;
 mod health;
+mod idempotency_key;
 mod inputs;
 mod inspector;
 mod jobs;
@@ -38,6 +42,7 @@ mod outputs;
 mod parameters;
 mod peers;
 mod places;
+mod prefix;
 pub mod probe;
 mod progress;
 mod readiness;
@@ -196,6 +201,7 @@ fn api_routes(context: &Context) -> Routes {
         .merge(docs::routes())
         .layer(from_fn_with_state(context.clone(), access::only_this_machine))
         .merge(inspector::routes(context))
+        .layer(from_fn_with_state(context.clone(), prefix::put_before))
 }
 
 /// What the Engine calls. Each operation's method, path and description stand with its handler.
@@ -244,7 +250,7 @@ fn observed(routes: Routes, context: Context) -> Router {
     routes
         .into_router()
         .fallback(any(async || Problem::NotFound))
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .method_not_allowed_fallback(observe::wrong_method)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(from_fn(observe::refuse_large_head))
         .layer(from_fn_with_state(labels, observe::measure))

@@ -8,7 +8,10 @@ use std::any::Any;
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        header::ACCESS_CONTROL_REQUEST_METHOD,
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -34,6 +37,11 @@ const MAX_HEADERS: usize = 100;
 
 /// What a header has beside its name and value: colon, space and line break.
 const HEADER_SIGNS: usize = 4;
+
+const SEE_ALLOW: &str = "see the Allow header for the methods of this address";
+
+const NO_CORS: &str = "there is no CORS: pages of other origins cannot call this API, whatever its \
+    settings; call it from your server";
 
 /// What a request is called in the log and in its answer.
 #[derive(Clone)]
@@ -75,6 +83,14 @@ pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response 
         return Problem::HeadersTooLarge.into_response();
     }
     next.run(request).await
+}
+
+/// The answer to a method that the address does not take. A browser asks so before it sends what a
+/// page of another origin wants: the answer says why it may not.
+pub(super) async fn wrong_method(method: Method, headers: HeaderMap) -> Problem {
+    let is_preflight =
+        method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    Problem::MethodNotAllowed(if is_preflight { NO_CORS } else { SEE_ALLOW })
 }
 
 pub(super) fn span(request: &Request) -> Span {

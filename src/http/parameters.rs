@@ -75,7 +75,16 @@ parameters! {
     EventQuery: [
         query("jobId", "Events of this job only", text()),
         query("after", "The number of the last event seen; 0 for all", integer(0..=MAX_SEQ)),
-        header("Last-Event-ID", "As `after`, and stronger", integer(0..=MAX_SEQ)),
+        query(
+            "lastEventId",
+            "As `after`, and stronger: for clients that cannot set a header",
+            integer(0..=MAX_SEQ),
+        ),
+        header(
+            "Last-Event-ID",
+            "As `after`, and the strongest; an empty one says nothing",
+            integer(0..=MAX_SEQ),
+        ),
     ];
     SubmitHeaders: [
         header(

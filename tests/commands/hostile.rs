@@ -117,7 +117,8 @@ async fn answer(request: Request) -> Response {
         "events" => {
             let events = [event(7, "job.finished"), event(8, STEERING)];
             let data = events.map(|event| format!("data: {event}\n\n")).concat();
-            return Body::from(format!("{data}: {CAUGHT_UP}8\n\n")).into_response();
+            let end = format!("event: {CAUGHT_UP}\ndata: {{\"seq\":8}}\n\n");
+            return Body::from(format!("{data}{end}")).into_response();
         }
         "jobs" if request.method() == "GET" => json!({ "jobs": [job()], "nextCursor": null }),
         path if request.method() == "DELETE" => {

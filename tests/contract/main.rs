@@ -16,6 +16,7 @@ mod headers;
 mod hosts;
 mod idempotency;
 mod links;
+mod negotiation;
 mod open_door;
 mod openapi;
 mod own_key;

@@ -6,6 +6,7 @@ mod copies;
 mod double;
 mod kills;
 mod mirroring;
+mod packed;
 mod privacy;
 mod s3;
 mod serving;

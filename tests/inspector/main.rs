@@ -10,6 +10,7 @@ mod meshes;
 mod overview;
 mod pages;
 mod payloads;
+mod prefix;
 mod sessions;
 mod submit;
 #[path = "../support/mod.rs"]

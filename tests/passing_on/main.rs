@@ -9,6 +9,7 @@ mod outage;
 mod places;
 mod receiver;
 mod relaying;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod waiting;

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, reason = "each test crate uses a part of it")]
 
 mod answer;
+mod nginx;
 mod program;
 
 use std::{
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use finishline::{
     app::{self, App, Listeners, Opened},
     clock::Clock,
-    config::{self, ApiListen, Config, LeastRate, PublicUrlSetting},
+    config::{self, ApiListen, Config, Heartbeat, LeastRate, PublicUrlSetting},
     http::Patterns,
     outbound::{Outbound, Permissions},
     simulator::{Options, Processing, Simulator},
@@ -35,6 +36,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 pub use answer::Answer;
+pub use nginx::Nginx;
 pub use program::{Ended, Program, run_program};
 
 /// Longer than anything here takes on a slow machine.
@@ -55,6 +57,7 @@ pub struct Setup {
     wrap: Option<Wrap>,
     key: Option<String>,
     least_rate: LeastRate,
+    heartbeat: Heartbeat,
     is_public_url_set: bool,
 }
 
@@ -73,6 +76,7 @@ impl Setup {
             wrap: None,
             key: None,
             least_rate: LeastRate::default(),
+            heartbeat: Heartbeat::default(),
             is_public_url_set: false,
         }
     }
@@ -114,6 +118,11 @@ impl Setup {
         Self { least_rate: LeastRate { bytes_per_second, patience }, ..self }
     }
 
+    /// How long an event stream is silent at most.
+    pub fn heartbeat(self, silence: Duration) -> Self {
+        Self { heartbeat: Heartbeat(silence), ..self }
+    }
+
     pub async fn start(self) -> Service {
         let engine = Simulator::start(free_port().await, self.options).await.expect("a simulator");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -140,6 +149,7 @@ impl Setup {
         settings.extend(given.map(|(name, value)| (name, value.replace("{engine}", &origin))));
         let mut config = load(&settings);
         config.service.least_rate = self.least_rate;
+        config.service.heartbeat = self.heartbeat;
         let mut service = Service {
             callbacks: String::new(),
             api: String::new(),

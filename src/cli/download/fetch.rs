@@ -18,7 +18,7 @@ use crate::{
         connection::{Backoff, line_of},
         progress::Progress,
     },
-    client::{Client, DownloadError},
+    client::{Client, DownloadError, Wanted},
     domain::ids::JobId,
 };
 
@@ -126,8 +126,12 @@ impl Fetch<'_> {
     /// Goes on where the part ends; what has come is in the part, however it ends.
     async fn attempt(&self, place: &PathBuf, part: &mut Part) -> Result<(), Trouble> {
         let partial = part.partial();
-        let mut download =
-            self.client.download(self.id, &self.output.name, partial.as_ref()).await?;
+        let wanted = Wanted {
+            output: &self.output.name,
+            file_name: self.output.extension.as_deref().unwrap_or_default(),
+            partial: partial.as_ref(),
+        };
+        let mut download = self.client.download(self.id, wanted).await?;
         if download.offset == 0 {
             self.restart(part).await?;
             if let Some(total) = download.total {

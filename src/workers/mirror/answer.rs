@@ -7,9 +7,14 @@ use reqwest::{
     Response, StatusCode,
     header::{
         CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap,
-        TRANSFER_ENCODING,
+        HeaderValue, TRANSFER_ENCODING,
     },
 };
+
+use crate::domain::content_coding::ContentCoding;
+
+/// Where Google's storage says how an object is stored, if it answers otherwise.
+const GOOGLE_STORED_ENCODING: &str = "x-goog-stored-content-encoding";
 
 /// Of a content type: longer ones are no use to a browser.
 const MAX_CONTENT_TYPE_CHARS: usize = 100;
@@ -38,6 +43,8 @@ pub(super) struct Head {
     /// Names these very bytes; weak ones do not, and are left out.
     pub etag: Option<String>,
     pub content_type: String,
+    /// How what follows is packed; lengths and digests are those of the packed bytes.
+    pub coding: ContentCoding,
     /// Of the whole file.
     pub sha256: Option<[u8; 32]>,
     /// Of the whole file.
@@ -46,18 +53,19 @@ pub(super) struct Head {
 
 impl Head {
     /// Reads the head of a 200 or 206.
-    pub fn read(response: &Response) -> Result<Self, &'static str> {
+    pub fn read(response: &Response) -> Result<Self, String> {
         let headers = response.headers();
-        if text(headers, CONTENT_ENCODING.as_str())
-            .is_some_and(|encoding| !encoding.trim().eq_ignore_ascii_case("identity"))
-        {
-            return Err("its content is encoded, which was not asked for");
-        }
+        let codings = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
+        let coding = ContentCoding::read(codings)?;
+        // Google unpacks by itself what is stored packed; the digests stay those of what is stored.
+        let is_stored_packed =
+            text(headers, GOOGLE_STORED_ENCODING).is_some_and(|stored| stored != "identity");
+        let is_unpacked_already = is_stored_packed && coding == ContentCoding::Plain;
         let length = match text(headers, CONTENT_LENGTH.as_str()) {
             Some(length) => Some(length.trim().parse().map_err(|_| "its length is unreadable")?),
             // Of a body that ends with the connection nobody knows whether it is whole.
             None if text(headers, TRANSFER_ENCODING.as_str()).is_none() => {
-                return Err("the server does not say how long it is");
+                return Err("the server does not say how long it is".into());
             }
             None => None,
         };
@@ -66,7 +74,7 @@ impl Head {
                 let range = text(headers, CONTENT_RANGE.as_str()).and_then(content_range);
                 let (first, end, total) = range.ok_or("its range is unreadable")?;
                 if length.is_some_and(|length| length != end - first) {
-                    return Err("the server tells two lengths");
+                    return Err("the server tells two lengths".into());
                 }
                 (first, Some(end - first), total)
             }
@@ -80,8 +88,9 @@ impl Head {
             total,
             etag: etag.map(str::to_owned),
             content_type: content_type(headers),
-            sha256: told_sha256(headers, is_whole),
-            md5: told_md5(headers, is_whole),
+            coding,
+            sha256: told_sha256(headers, is_whole).filter(|_| !is_unpacked_already),
+            md5: told_md5(headers, is_whole).filter(|_| !is_unpacked_already),
         })
     }
 }

@@ -15,11 +15,12 @@ use sha2::Digest;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{answer::Head, hashing::Hashing};
+use super::{answer::Head, hashing::Hashing, packed::PackedBytes};
 use crate::{
     blobs::{BlobError, BlobWriter, Blobs, FileKey},
     clock::{self, Clock, Stopwatch},
     domain::{
+        content_coding::{ContentCoding, Unpacker},
         link,
         mirror::MirroredFile,
         pace::Pace,
@@ -179,6 +180,11 @@ impl Download<'_> {
         if announced.is_some_and(|bytes| bytes > self.max_bytes) {
             return Err(Fault::TooLarge.into());
         }
+        if head.coding == ContentCoding::Gzip {
+            // What came before is of plain bytes, and a part of packed ones is of no use.
+            self.restart().await?;
+            return self.take_packed(response, head).await;
+        }
         let known = match self.copy.place_of(&head)? {
             Place::Beginning => {
                 if self.copy.received > 0 {
@@ -195,25 +201,57 @@ impl Download<'_> {
 
     /// Takes the body, but for its first `known` bytes.
     async fn take(&mut self, mut response: Response, mut known: u64) -> Result<(), Break> {
-        loop {
-            let stopwatch = Stopwatch::start();
-            let patience = IDLE_TIMEOUT.min(self.pace.patience());
-            let piece = timeout(patience, response.chunk()).await;
-            let bytes = piece.as_ref().ok().and_then(|piece| piece.as_ref().ok()?.as_ref());
-            self.note(stopwatch, bytes.map_or(0, Bytes::len))?;
-            let piece = piece.map_err(|_| Break::Off("the server stopped sending".into()))?;
-            let piece = piece.map_err(|error| Break::Off(outbound::describe(&error).into()))?;
-            let Some(mut piece) = piece else { break };
+        while let Some(mut piece) = self.next_piece(&mut response).await? {
             let skipped = known.min(piece.len() as u64);
             known -= skipped;
             let _ = piece.split_to(usize::try_from(skipped).unwrap_or(usize::MAX));
-            if self.copy.received + piece.len() as u64 > self.max_bytes {
-                return Err(Fault::TooLarge.into());
-            }
-            self.copy.append(piece).await?;
+            self.append(piece).await?;
         }
         self.copy.note_end();
         Ok(())
+    }
+
+    /// Takes a packed body and keeps what it unpacks to. It is not resumed: its ranges are those of
+    /// the packed bytes, whose copy nobody keeps.
+    async fn take_packed(&mut self, mut response: Response, head: Head) -> Result<(), Break> {
+        if head.start != 0 || head.total != head.length {
+            return Err(Fault::other("a part of packed bytes is of no use").into());
+        }
+        let mut packed = PackedBytes::new(&head);
+        let mut unpacker = Unpacker::new(self.key.name());
+        self.copy.expect(packed.expected_file(head));
+        let damaged = |_| Fault::other("its packed bytes are damaged");
+        while let Some(piece) = self.next_piece(&mut response).await? {
+            packed.update(&piece)?;
+            let mut rest = &piece[..];
+            while !rest.is_empty() {
+                let unpacked = unpacker.step(&mut rest).map_err(damaged)?;
+                self.append(unpacked.into()).await?;
+            }
+        }
+        packed.finish()?;
+        let unpacked = unpacker.finish().map_err(damaged)?;
+        self.append(unpacked.into()).await?;
+        self.copy.note_end();
+        Ok(())
+    }
+
+    async fn append(&mut self, piece: Bytes) -> Result<(), Fault> {
+        if self.copy.received + piece.len() as u64 > self.max_bytes {
+            return Err(Fault::TooLarge);
+        }
+        if piece.is_empty() { Ok(()) } else { self.copy.append(piece).await }
+    }
+
+    /// The next bytes of an answer, in time.
+    async fn next_piece(&mut self, response: &mut Response) -> Result<Option<Bytes>, Break> {
+        let stopwatch = Stopwatch::start();
+        let patience = IDLE_TIMEOUT.min(self.pace.patience());
+        let piece = timeout(patience, response.chunk()).await;
+        let bytes = piece.as_ref().ok().and_then(|piece| piece.as_ref().ok()?.as_ref());
+        self.note(stopwatch, bytes.map_or(0, Bytes::len))?;
+        let piece = piece.map_err(|_| Break::Off("the server stopped sending".into()))?;
+        piece.map_err(|error| Break::Off(outbound::describe(&error).into()))
     }
 
     // Not `&self`: a writer cannot be looked at from two threads.

@@ -7,6 +7,7 @@
 mod answer;
 mod fetch;
 mod hashing;
+mod packed;
 mod renewal;
 
 use std::{

@@ -122,7 +122,7 @@ async fn a_connection_that_fell_silent_is_opened_anew_after_the_last_event() {
                     Ordering::SeqCst,
                 );
                 let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
-                     : caught up with 41\n\n";
+                     event: caught-up\ndata: {\"seq\":41}\n\n";
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 // Held open without a word, until the other side has had enough.
                 let _ = stream.read(&mut [0; 1]).await;

@@ -135,7 +135,7 @@ async function read() {
       }
       const lines = (line + value).split("\n");
       line = lines.pop();
-      if (lines.some((one) => one.startsWith("event:"))) {
+      if (lines.some((one) => one.startsWith("event:") && one !== "event: caught-up")) {
         somethingHappened();
       }
     }

@@ -2,6 +2,8 @@
 // their progress, and then it goes to the job. What the server refuses stands at its field.
 
 const form = document.querySelector("#submit");
+// What a proxy puts before our addresses, or nothing.
+const root = form.getAttribute("action").replace(/\/submit$/, "");
 const body = form.elements.body;
 const alertBox = document.querySelector("#alert");
 const state = form.querySelector("[data-submit-state]");
@@ -183,7 +185,7 @@ function tell(problem) {
   }
   if (problem.jobId) {
     const link = add(add(alertBox, "p", ""), "a", "It is on record as a job");
-    link.href = `/jobs/${encodeURIComponent(problem.jobId)}`;
+    link.href = `${root}/jobs/${encodeURIComponent(problem.jobId)}`;
   }
   alertBox.hidden = false;
   (first ?? alertBox).scrollIntoView({ block: "center" });
@@ -203,7 +205,7 @@ async function submit() {
     key = newKey();
     usedFor = null;
   }
-  const answer = await fetch("/v1/jobs", {
+  const answer = await fetch(`${root}/v1/jobs`, {
     method: "POST",
     headers: { "content-type": "application/json", "idempotency-key": key },
     body: text,
@@ -250,7 +252,7 @@ form.addEventListener("submit", async (event) => {
 // -------------------------------------------------------------------------------------- uploading
 
 function follow(job) {
-  const address = `/jobs/${encodeURIComponent(job.id)}`;
+  const address = `${root}/jobs/${encodeURIComponent(job.id)}`;
   const awaited = job.inputs.filter((input) => input.state === "awaiting");
   if (awaited.length === 0) {
     location.assign(address);
@@ -283,7 +285,7 @@ class Row {
     this.name = name;
     this.isDone = false;
     this.isGoing = false;
-    this.address = `/v1/jobs/${encodeURIComponent(job)}/inputs/${encodeURIComponent(name)}`;
+    this.address = `${root}/v1/jobs/${encodeURIComponent(job)}/inputs/${encodeURIComponent(name)}`;
     this.element = document.createElement("li");
     add(this.element, "strong", name);
     add(this.element, "code", extension);

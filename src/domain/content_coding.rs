@@ -1,0 +1,200 @@
+//! `Content-Encoding` of a file that is fetched: gzip is unpacked, whatever else is refused by name.
+//!
+//! Used by whoever fetches outputs. The invariants: what is handed out are the file's own bytes; a
+//! piece at a time, so a file of any size takes the memory of a few pieces; what does not unpack to
+//! its end is an error.
+
+use std::io::{self, Write as _};
+
+use flate2::write::MultiGzDecoder;
+
+/// First bytes of every gzip file (RFC 1952).
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Characters of a foreign coding's name that are repeated.
+const MAX_NAME_CHARS: usize = 40;
+
+/// How the bytes of an answer are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentCoding {
+    /// Not at all.
+    Plain,
+    Gzip,
+}
+
+impl ContentCoding {
+    /// Reads the values of all `Content-Encoding` headers.
+    ///
+    /// # Errors
+    /// Why such a file cannot be unpacked.
+    pub fn read<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, String> {
+        let text: Vec<String> = values
+            .into_iter()
+            .map(|value| String::from_utf8_lossy(value).to_ascii_lowercase())
+            .collect();
+        let names = text.iter().flat_map(|list| list.split(',')).map(str::trim);
+        // A signature's framing of uploads that some servers repeat with the file.
+        let names = names.filter(|name| !matches!(*name, "" | "identity" | "aws-chunked"));
+        let names: Vec<&str> = names.collect();
+        match names.as_slice() {
+            [] => Ok(Self::Plain),
+            ["gzip" | "x-gzip"] => Ok(Self::Gzip),
+            [name] => {
+                let is_plain = |one: &char| one.is_ascii_alphanumeric() || "-_.".contains(*one);
+                let name: String = name.chars().filter(is_plain).take(MAX_NAME_CHARS).collect();
+                Err(format!("it comes packed as {name}, which is not unpacked here"))
+            }
+            _ => Err("it comes packed more than once, which is not unpacked here".into()),
+        }
+    }
+}
+
+/// Whether a file of this name holds gzip by itself, such as `scan.nii.gz`.
+pub fn is_gzip_file(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with(".gz") || name.ends_with(".tgz")
+}
+
+/// Unpacks a file as it comes.
+///
+/// One that is gzip by its name keeps one layer: a storage may call the file's own gzip an encoding.
+pub struct Unpacker {
+    decoder: MultiGzDecoder<Vec<u8>>,
+    /// What came, while it is not known yet whether it is the file itself.
+    held: Option<Vec<u8>>,
+    is_file_itself: bool,
+}
+
+impl Unpacker {
+    /// `name` is the file's.
+    pub fn new(name: &str) -> Self {
+        Self {
+            decoder: MultiGzDecoder::new(Vec::new()),
+            held: is_gzip_file(name).then(Vec::new),
+            is_file_itself: false,
+        }
+    }
+
+    /// Takes some bytes of `packed` and hands out what they unpack to, which may be nothing yet. To
+    /// be called until `packed` is empty.
+    ///
+    /// # Errors
+    /// It is not gzip, or damaged.
+    pub fn step(&mut self, packed: &mut &[u8]) -> io::Result<Vec<u8>> {
+        if self.is_file_itself {
+            return Ok(std::mem::take(packed).to_vec());
+        }
+        let before = *packed;
+        let taken = self.decoder.write(packed)?;
+        *packed = &packed[taken..];
+        let Some(held) = &mut self.held else {
+            return Ok(std::mem::take(self.decoder.get_mut()));
+        };
+        held.extend_from_slice(&before[..taken]);
+        let unpacked = self.decoder.get_mut();
+        if unpacked.len() < MAGIC.len() {
+            return Ok(Vec::new());
+        }
+        let held = self.held.take().unwrap_or_default();
+        if unpacked.starts_with(&MAGIC) {
+            return Ok(std::mem::take(unpacked));
+        }
+        self.is_file_itself = true;
+        Ok(held)
+    }
+
+    /// What is left once everything has come.
+    ///
+    /// # Errors
+    /// It ended too early, or its checksum is not that of what it unpacked to.
+    pub fn finish(mut self) -> io::Result<Vec<u8>> {
+        if self.is_file_itself {
+            return Ok(Vec::new());
+        }
+        self.decoder.try_finish()?;
+        let unpacked = std::mem::take(self.decoder.get_mut());
+        // A short file comes out at its end only.
+        match self.held {
+            Some(held) if !unpacked.starts_with(&MAGIC) => Ok(held),
+            _ => Ok(unpacked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    }
+
+    fn unpack(name: &str, bytes: &[u8], size: usize) -> io::Result<Vec<u8>> {
+        let mut unpacker = Unpacker::new(name);
+        let mut file = Vec::new();
+        for mut piece in bytes.chunks(size) {
+            while !piece.is_empty() {
+                file.extend(unpacker.step(&mut piece)?);
+            }
+        }
+        file.extend(unpacker.finish()?);
+        Ok(file)
+    }
+
+    #[test]
+    fn the_file_comes_out_however_it_is_cut() {
+        let file: Vec<u8> = (0..200_000_u32).flat_map(|one| (one / 7).to_le_bytes()).collect();
+        let once = packed(&file);
+        let twice = packed(&once);
+        let members = [packed(&file[..1000]), packed(&file[1000..])].concat();
+        for size in [1, 7, 4096, usize::MAX] {
+            assert!(unpack("mesh.stl", &once, size).expect("gzip") == file, "{size}");
+            assert!(unpack("mesh.stl", &members, size).expect("gzip") == file, "{size}");
+            assert!(unpack("scan.nii.gz", &twice, size).expect("gzip") == once, "{size}");
+            assert!(unpack("scan.nii.gz", &once, size).expect("gzip") == once, "{size}");
+            assert_eq!(unpack("a.gz", &packed(b""), size).expect("gzip"), packed(b""));
+            assert_eq!(unpack("a.stl", &packed(b""), size).expect("gzip"), b"");
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_is_an_error() {
+        let whole = packed(&[7; 5000]);
+        let mut damaged = whole.clone();
+        let place = damaged.len() - 6;
+        damaged[place] ^= 1;
+        for bytes in [&whole[..whole.len() - 1], &whole[..12], &whole[..5], &damaged, b"solid mesh"]
+        {
+            assert!(unpack("mesh.stl", bytes, 64).is_err(), "{} bytes", bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_coding_is_known_or_refused_by_name() {
+        let read = |values: &[&str]| ContentCoding::read(values.iter().map(|one| one.as_bytes()));
+        for plain in [&[][..], &[""], &["identity"], &["Identity, identity"], &["aws-chunked"]] {
+            assert_eq!(read(plain), Ok(ContentCoding::Plain), "{plain:?}");
+        }
+        for gzip in
+            [&["gzip"][..], &["GZip"], &["x-gzip"], &["aws-chunked,gzip"], &["identity", "gzip"]]
+        {
+            assert_eq!(read(gzip), Ok(ContentCoding::Gzip), "{gzip:?}");
+        }
+        for refused in [
+            &["br"][..],
+            &["zstd"],
+            &["deflate"],
+            &["compress"],
+            &["gzip, gzip"],
+            &["gzip", "br"],
+            &["\u{1b}[2J"],
+        ] {
+            let reason = read(refused).expect_err("refused");
+            assert!(!reason.contains('\u{1b}'), "{reason}");
+        }
+    }
+}
