@@ -248,9 +248,12 @@ impl Lines {
     }
 }
 
-/// `None` if it is to come.
+/// `None` if it is far ahead: the clock was set back. A little ahead is now: requests that run side by
+/// side read the clock before they are counted, and not in that order.
 fn age(at: Timestamp, now: Timestamp) -> Option<Duration> {
-    Duration::try_from(now.duration_since(at)).ok()
+    let ahead = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+    (ahead < MINUTE).then_some(age)
 }
 
 #[cfg(test)]
@@ -280,6 +283,15 @@ mod tests {
         assert_eq!(failures.note_key(attempt(1), at(60)), None, "the first is a minute old");
         assert_eq!(failures.note_key(attempt(1), at(60)), Some(Duration::from_secs(1)));
         assert_eq!(failures.note_key(attempt(1), at(-3600)), None, "the clock was set back");
+    }
+
+    #[test]
+    fn attempts_that_are_counted_out_of_order_all_count() {
+        let failures = Failures::default();
+        for second in (0..10).rev() {
+            assert_eq!(failures.note_key(attempt(1), at(second)), None, "{second}");
+        }
+        assert!(failures.note_key(attempt(1), at(3)).is_some());
     }
 
     #[test]
