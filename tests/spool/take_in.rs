@@ -146,7 +146,7 @@ async fn an_older_database_beside_a_newer_spool_gets_what_waits_and_what_comes()
 
     fs::copy(&backup, folder.database()).expect("restored");
     let store = open_store(&folder.database()).await;
-    assert_eq!(store.0.spool_mark(), None);
+    assert_eq!(store.0.spool_mark().await.expect("a working store"), None);
     let second = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     assert_eq!(second.take_in().await.expect("a working store"), 1);
     assert_eq!(received(&*store.0, after).await, [(Outcome::Stored, 0)]);

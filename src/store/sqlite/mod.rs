@@ -51,9 +51,10 @@ use self::{
     writer::{Database, Outside, Writer},
 };
 use super::{
-    Arrival, Backlog, Begun, BegunAgain, EngineAnswer, EraseTarget, ErasedBatch, Lookup,
-    NewSubmission, Receipt, ResultOrders, SignedOut, SpoolMark, Spooled, Stats, Store, StoreError,
-    StoredResult,
+    Arrival, Backlog, Begun, BegunAgain, CallbackAddresses, EngineAnswer, EraseTarget, ErasedBatch,
+    Erasing, Lookup, Mirroring, NewSubmission, Querying, Receipt, Receiving, Reconciling, Relaying,
+    ResultOrders, SpoolMark, Spooled, Statistics, Stats, Store, StoreError, StoredResult,
+    Submissions, Timeline, Uploading,
 };
 use crate::domain::{
     callback_address::{AddressRecord, Standing},
@@ -79,8 +80,6 @@ pub struct SqliteStore {
     checkpointer: Connections,
     closing: CancellationToken,
     signing_keys: SigningKeys,
-    spool_mark: Option<SpoolMark>,
-    signed_out: Vec<SignedOut>,
     wake: Wake,
     orders: ResultOrders,
 }
@@ -111,9 +110,6 @@ impl SqliteStore {
         open::migrate(&mut connection, path).await?;
         let signing_keys =
             keys::load(&mut connection, now).await.map_err(|error| unusable(&error))?;
-        let spool_mark = spooled::mark(&mut connection).await.map_err(|error| unusable(&error))?;
-        let signed_out =
-            sessions::signed_out(&mut connection).await.map_err(|error| unusable(&error))?;
         let interrupted =
             open::settle(&mut connection, now).await.map_err(|error| unusable(&error))?;
         if interrupted > 0 {
@@ -139,8 +135,6 @@ impl SqliteStore {
             checkpointer,
             closing,
             signing_keys,
-            spool_mark,
-            signed_out,
             wake,
             orders,
         };
@@ -166,15 +160,7 @@ fn closed() -> StoreError {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
-    fn signing_keys(&self) -> &SigningKeys {
-        &self.signing_keys
-    }
-
-    async fn callback_address(&self, id: JobId) -> Result<Lookup<AddressRecord>, StoreError> {
-        ask!(self, keys::address, id)
-    }
-
+impl Submissions for SqliteStore {
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
         self.writer.submit(submission).await
     }
@@ -197,13 +183,50 @@ impl Store for SqliteStore {
         let callback_base = callback_base.to_owned();
         self.writer.commit(resubmit::Resubmit { id, is_confirmed, callback_base }).await
     }
+}
 
+#[async_trait]
+impl Uploading for SqliteStore {
+    async fn record_upload(
+        &self,
+        id: JobId,
+        input: &str,
+        bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        let input = input.to_owned();
+        self.writer.commit(inputs::RecordUpload { id, input, bytes, now }).await
+    }
+
+    async fn record_notified(
+        &self,
+        id: JobId,
+        inputs: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.writer.commit(inputs::RecordNotified { id, inputs, now }).await
+    }
+}
+
+#[async_trait]
+impl CallbackAddresses for SqliteStore {
+    fn signing_keys(&self) -> &SigningKeys {
+        &self.signing_keys
+    }
+
+    async fn callback_address(&self, id: JobId) -> Result<Lookup<AddressRecord>, StoreError> {
+        ask!(self, keys::address, id)
+    }
+}
+
+#[async_trait]
+impl Receiving for SqliteStore {
     async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
         self.writer.receive(arrival).await
     }
 
-    fn spool_mark(&self) -> Option<SpoolMark> {
-        self.spool_mark
+    async fn spool_mark(&self) -> Result<Option<SpoolMark>, StoreError> {
+        ask!(self, spooled::mark)
     }
 
     async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
@@ -223,186 +246,10 @@ impl Store for SqliteStore {
     ) -> Result<Lookup<Standing>, StoreError> {
         self.writer.commit(notes::RecordOversize { id, limit_bytes, now }).await
     }
+}
 
-    async fn erase_batch(
-        &self,
-        target: &EraseTarget,
-        now: Timestamp,
-    ) -> Result<Lookup<ErasedBatch>, StoreError> {
-        self.writer.commit(erase::Erase { target: target.clone(), now }).await
-    }
-
-    async fn finish_erasure(&self) -> Result<(), StoreError> {
-        let Some(batch) = ask!(self, erase::unfinished)? else { return Ok(()) };
-        scrub::scrub(&self.readers, &self.writer).await?;
-        erase::empty_log(&self.checkpointer).await?;
-        self.writer.commit(erase::Finish { batch }).await
-    }
-
-    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
-        self.writer.commit(reconcile::Schedule { after }).await
-    }
-
-    async fn expedite_stale(
-        &self,
-        public_url: &str,
-        now: Timestamp,
-    ) -> Result<Vec<JobId>, StoreError> {
-        let public_url = public_url.to_owned();
-        if !ask!(self, reconcile::is_any_stale, &public_url)? {
-            return Ok(Vec::new());
-        }
-        self.writer.commit(reconcile::Expedite { public_url, now }).await
-    }
-
-    async fn claim_due(
-        &self,
-        now: Timestamp,
-        lease_until: Timestamp,
-        horizon: Duration,
-        limit: u32,
-    ) -> Result<Vec<DueJob>, StoreError> {
-        let claim = reconcile::Claim::new(now, lease_until, horizon, limit);
-        if !ask!(self, reconcile::is_any_due, &claim)? {
-            return Ok(Vec::new());
-        }
-        self.writer.commit(claim).await
-    }
-
-    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.commit(reconcile::Postpone { id, next, now }).await
-    }
-
-    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
-        ask!(self, read::turnarounds)
-    }
-
-    async fn claim_relays(
-        &self,
-        now: Timestamp,
-        lease_until: Timestamp,
-        under_way: Vec<(String, u32)>,
-        concurrency: u32,
-    ) -> Result<Vec<DueRelay>, StoreError> {
-        let claim = relay::Claim { now, lease_until, under_way, concurrency };
-        if ask!(self, relay::open_targets, &claim)?.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.writer.commit(claim).await
-    }
-
-    async fn record_attempt(
-        &self,
-        id: Uuid,
-        attempt: Attempt,
-        after: AfterAttempt,
-    ) -> Result<(), StoreError> {
-        self.writer.commit(relay::RecordAttempt { id, attempt, after }).await
-    }
-
-    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-        let filter = RelayFilter::default();
-        let order = relay::Resend { filter, id: Some(id), now, is_dry_run: false };
-        Ok(self.writer.commit(order).await? > 0)
-    }
-
-    async fn resend_relays(
-        &self,
-        filter: RelayFilter,
-        now: Timestamp,
-        is_dry_run: bool,
-    ) -> Result<u64, StoreError> {
-        self.writer.commit(relay::Resend { filter, id: None, now, is_dry_run }).await
-    }
-
-    async fn relays(
-        &self,
-        filter: &RelayFilter,
-        before: Option<i64>,
-        limit: u32,
-        now: Timestamp,
-    ) -> Result<Vec<Relay>, StoreError> {
-        ask!(self, relay::list, filter, before, limit, now)
-    }
-
-    async fn relay(
-        &self,
-        id: Uuid,
-        now: Timestamp,
-    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
-        ask!(self, relay::show, id, now)
-    }
-
-    async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, StoreError> {
-        ask!(self, relay::backlog, now)
-    }
-
-    async fn record_upload(
-        &self,
-        id: JobId,
-        input: &str,
-        bytes: Option<u64>,
-        now: Timestamp,
-    ) -> Result<Lookup<Job>, StoreError> {
-        let input = input.to_owned();
-        self.writer.commit(inputs::RecordUpload { id, input, bytes, now }).await
-    }
-
-    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError> {
-        self.writer.commit(notes::Note(event)).await
-    }
-
-    async fn record_notified(
-        &self,
-        id: JobId,
-        inputs: Vec<String>,
-        now: Timestamp,
-    ) -> Result<Lookup<Job>, StoreError> {
-        self.writer.commit(inputs::RecordNotified { id, inputs, now }).await
-    }
-
-    async fn claim_mirrors(
-        &self,
-        now: Timestamp,
-        lease_until: Timestamp,
-        places: FreePlaces,
-    ) -> Result<Vec<DueMirror>, StoreError> {
-        if !ask!(self, mirror::is_any_due, now)? {
-            return Ok(Vec::new());
-        }
-        let chosen = ask!(self, mirror::choose, now, places)?;
-        self.writer.commit(mirror::Claim { now, lease_until, chosen }).await
-    }
-
-    async fn record_mirror(
-        &self,
-        place: FilePlace,
-        after: AfterMirror,
-        now: Timestamp,
-    ) -> Result<Lookup<()>, StoreError> {
-        self.writer.commit(mirror::Record { place, after, now }).await
-    }
-
-    async fn stored_copies(
-        &self,
-        after: Option<FilePlace>,
-        limit: u32,
-    ) -> Result<Vec<StoredCopy>, StoreError> {
-        ask!(self, mirror::copies, after, limit)
-    }
-
-    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError> {
-        ask!(self, mirror::doomed, limit)
-    }
-
-    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError> {
-        self.writer.commit(mirror::Forget { job_id }).await
-    }
-
-    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.commit(notes::Probe { now }).await
-    }
-
+#[async_trait]
+impl Querying for SqliteStore {
     async fn job(&self, id: JobId) -> Result<Lookup<Job>, StoreError> {
         ask!(self, read::job, id)
     }
@@ -463,6 +310,13 @@ impl Store for SqliteStore {
         let _room = self.large.of(bytes.unsigned_abs()).await?;
         ask!(self, read::delivery_body, id)
     }
+}
+
+#[async_trait]
+impl Timeline for SqliteStore {
+    async fn note(&self, event: NewEvent) -> Result<Lookup<()>, StoreError> {
+        self.writer.commit(notes::Note(event)).await
+    }
 
     async fn events(
         &self,
@@ -485,9 +339,182 @@ impl Store for SqliteStore {
     async fn last_event(&self) -> Result<i64, StoreError> {
         ask!(self, read::last_event)
     }
+}
 
+#[async_trait]
+impl Statistics for SqliteStore {
     async fn stats(&self, now: Timestamp) -> Result<Stats, StoreError> {
         ask!(self, read::stats, now)
+    }
+
+    async fn turnarounds(&self) -> Result<Vec<u64>, StoreError> {
+        ask!(self, read::turnarounds)
+    }
+}
+
+#[async_trait]
+impl Reconciling for SqliteStore {
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
+        self.writer.commit(reconcile::Schedule { after }).await
+    }
+
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let public_url = public_url.to_owned();
+        if !ask!(self, reconcile::is_any_stale, &public_url)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(reconcile::Expedite { public_url, now }).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError> {
+        let claim = reconcile::Claim::new(now, lease_until, horizon, limit);
+        if !ask!(self, reconcile::is_any_due, &claim)? {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(claim).await
+    }
+
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.commit(reconcile::Postpone { id, next, now }).await
+    }
+}
+
+#[async_trait]
+impl Relaying for SqliteStore {
+    async fn claim_relays(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        under_way: Vec<(String, u32)>,
+        concurrency: u32,
+    ) -> Result<Vec<DueRelay>, StoreError> {
+        let claim = relay::Claim { now, lease_until, under_way, concurrency };
+        if ask!(self, relay::open_targets, &claim)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.writer.commit(claim).await
+    }
+
+    async fn record_attempt(
+        &self,
+        id: Uuid,
+        attempt: Attempt,
+        after: AfterAttempt,
+    ) -> Result<(), StoreError> {
+        self.writer.commit(relay::RecordAttempt { id, attempt, after }).await
+    }
+
+    async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        let filter = RelayFilter::default();
+        let order = relay::Resend { filter, id: Some(id), now, is_dry_run: false };
+        Ok(self.writer.commit(order).await? > 0)
+    }
+
+    async fn resend_relays(
+        &self,
+        filter: RelayFilter,
+        now: Timestamp,
+        is_dry_run: bool,
+    ) -> Result<u64, StoreError> {
+        self.writer.commit(relay::Resend { filter, id: None, now, is_dry_run }).await
+    }
+
+    async fn relays(
+        &self,
+        filter: &RelayFilter,
+        before: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Relay>, StoreError> {
+        ask!(self, relay::list, filter, before, limit, now)
+    }
+
+    async fn relay(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Relay, Vec<Attempt>)>, StoreError> {
+        ask!(self, relay::show, id, now)
+    }
+
+    async fn backlog(&self, now: Timestamp) -> Result<Vec<Backlog>, StoreError> {
+        ask!(self, relay::backlog, now)
+    }
+}
+
+#[async_trait]
+impl Mirroring for SqliteStore {
+    async fn claim_mirrors(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        places: FreePlaces,
+    ) -> Result<Vec<DueMirror>, StoreError> {
+        if !ask!(self, mirror::is_any_due, now)? {
+            return Ok(Vec::new());
+        }
+        let chosen = ask!(self, mirror::choose, now, places)?;
+        self.writer.commit(mirror::Claim { now, lease_until, chosen }).await
+    }
+
+    async fn record_mirror(
+        &self,
+        place: FilePlace,
+        after: AfterMirror,
+        now: Timestamp,
+    ) -> Result<Lookup<()>, StoreError> {
+        self.writer.commit(mirror::Record { place, after, now }).await
+    }
+
+    async fn stored_copies(
+        &self,
+        after: Option<FilePlace>,
+        limit: u32,
+    ) -> Result<Vec<StoredCopy>, StoreError> {
+        ask!(self, mirror::copies, after, limit)
+    }
+
+    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError> {
+        ask!(self, mirror::doomed, limit)
+    }
+
+    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError> {
+        self.writer.commit(mirror::Forget { job_id }).await
+    }
+}
+
+#[async_trait]
+impl Erasing for SqliteStore {
+    async fn erase_batch(
+        &self,
+        target: &EraseTarget,
+        now: Timestamp,
+    ) -> Result<Lookup<ErasedBatch>, StoreError> {
+        self.writer.commit(erase::Erase { target: target.clone(), now }).await
+    }
+
+    async fn finish_erasure(&self) -> Result<(), StoreError> {
+        let Some(batch) = ask!(self, erase::unfinished)? else { return Ok(()) };
+        scrub::scrub(&self.readers, &self.writer).await?;
+        erase::empty_log(&self.checkpointer).await?;
+        self.writer.commit(erase::Finish { batch }).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn probe(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.commit(notes::Probe { now }).await
     }
 
     async fn close(&self) {
