@@ -11,8 +11,8 @@ use sqlx::{
 };
 
 use super::{
-    OpenError, inspect, mirror,
-    open::{BUSY_TIMEOUT, schema_version},
+    inspect, mirror_orders,
+    open::{BUSY_TIMEOUT, OpenError, schema_version},
 };
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
@@ -62,7 +62,7 @@ impl Copies {
     /// # Errors
     /// When the database cannot be read.
     pub async fn next_page(&mut self) -> Result<Vec<StoredCopy>, OpenError> {
-        let page = mirror::copies(&mut self.connection, self.after, PAGE).await;
+        let page = mirror_orders::copies(&mut self.connection, self.after, PAGE).await;
         let page = page.map_err(|error| self.unusable(&error))?;
         self.after = page.last().map(|copy| copy.place).or(self.after);
         Ok(page)

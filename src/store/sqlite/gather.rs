@@ -12,8 +12,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
-    closed,
-    connections::{Connections, READERS},
+    connections::{Connections, READERS, closed},
     read, rows,
 };
 use crate::{
@@ -117,7 +116,7 @@ async fn look_up<A>(
 ) -> Result<HashMap<JobId, A>, StoreError> {
     let mut reader = readers.lend().await?;
     let found = answers(&mut reader, topic, ids).await;
-    reader.settle(found)
+    reader.hand_back(found)
 }
 
 async fn answers<A>(

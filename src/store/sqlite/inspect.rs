@@ -14,8 +14,7 @@ use sqlx::{
 };
 
 use super::{
-    OpenError,
-    open::{BUSY_TIMEOUT, lock, schema_version},
+    open::{BUSY_TIMEOUT, OpenError, lock, schema_version},
     rows,
 };
 use crate::domain::ids::DeliveryId;

@@ -7,19 +7,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
-use super::{SqliteStore, writer::UseCase};
+use super::{SqliteStore, use_case::UseCase};
 use crate::store::{SignOuts, SignedOut, StoreError};
 
 #[async_trait]
 impl SignOuts for SqliteStore {
     async fn signed_out(&self) -> Result<Vec<SignedOut>, StoreError> {
-        let mut reader = self.readers.lend().await?;
-        let found = signed_out(&mut reader).await;
-        reader.settle(found)
+        self.read(signed_out).await
     }
 
     async fn sign_out(&self, session: SignedOut, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.commit(SignOut { session, now }).await
+        self.write(SignOut { session, now }).await
     }
 }
 

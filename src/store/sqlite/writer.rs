@@ -3,7 +3,7 @@
 //! What has queued up while a transaction was being committed goes into the next one together
 //! (group commit), so an fsync is shared by all who wait. The invariants: a caller hears `Ok` only
 //! after the commit; a change that fails takes no other change down with it; whatever SQLite
-//! answers, the next batch finds a connection outside of any transaction.
+//! answers, the next batch finds a connection hooks of any transaction.
 
 use std::fs::File;
 
@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{self, RecordAnswer},
-    closed,
-    open::connect,
+    connections::{closed, connect},
     pipeline::Pipeline,
     receive, submit,
+    use_case::UseCase,
 };
 use crate::{
     clock::Stopwatch,
@@ -37,16 +37,8 @@ const MAX_BATCH: usize = 64;
 /// its way, and beside large ones an fsync costs little.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// A change to the database: one use case, carried out within the transaction of a batch.
-#[async_trait]
-pub(super) trait UseCase: Send + Sync + 'static {
-    type Output: Send + 'static;
-
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Self::Output>;
-}
-
 /// What a commit has to do with the rest of the service.
-pub(super) struct Outside {
+pub(super) struct CommitHooks {
     pub wake: Wake,
     pub orders: ResultOrders,
     /// Held while the database may be written.
@@ -108,11 +100,11 @@ impl Writer {
     /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
     pub(super) fn start(
         database: Database,
-        outside: Outside,
+        hooks: CommitHooks,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let task = tokio::spawn(run(database, changes, outside, closing));
+        let task = tokio::spawn(run(database, changes, hooks, closing));
         (Self { queue }, task)
     }
 
@@ -158,7 +150,7 @@ impl Writer {
 async fn run(
     mut database: Database,
     mut changes: mpsc::Receiver<Change>,
-    outside: Outside,
+    hooks: CommitHooks,
     closing: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -173,7 +165,7 @@ async fn run(
                 telemetry::STORE_QUEUE_DEPTH.of([]).decrement(taken as f64);
                 while !batch.is_empty() {
                     let mut part: Vec<Change> = batch.drain(..fitting(&batch)).collect();
-                    let Err(error) = write(&mut database, &mut part, &outside).await else {
+                    let Err(error) = write(&mut database, &mut part, &hooks).await else {
                         continue;
                     };
                     // Turn by turn, waiting for the database would take minutes. Whoever came
@@ -196,7 +188,7 @@ async fn run(
     }
     // A child process that is just being started may hold the file a moment longer; this frees the
     // lock all the same.
-    let _ = outside.lock.unlock();
+    let _ = hooks.lock.unlock();
 }
 
 /// The write connection, opened anew after a failure that it may not have survived.
@@ -229,19 +221,19 @@ fn fitting(batch: &[Change]) -> usize {
 async fn write(
     database: &mut Database,
     batch: &mut Vec<Change>,
-    outside: &Outside,
+    hooks: &CommitHooks,
 ) -> sqlx::Result<()> {
     let started = Stopwatch::start();
     let size = batch.len();
-    let orders = &outside.orders;
+    let orders = &hooks.orders;
     match database.transact(batch, orders).await {
-        Ok(()) => reply(batch.drain(..), &outside.wake),
+        Ok(()) => reply(batch.drain(..), &hooks.wake),
         Err(Failure::Begin(error)) => return Err(error),
         Err(Failure::Change(error)) if size == 1 => refuse(batch.drain(..), &error),
         Err(Failure::Change(_)) => {
             while !batch.is_empty() {
                 match database.transact(&mut batch[..1], orders).await {
-                    Ok(()) => reply(batch.drain(..1), &outside.wake),
+                    Ok(()) => reply(batch.drain(..1), &hooks.wake),
                     Err(Failure::Begin(error)) => return Err(error),
                     Err(Failure::Change(error)) => refuse(batch.drain(..1), &error),
                 }

@@ -18,7 +18,7 @@ use self::{
     reads::{push_addressees, push_reads},
     state::{Known, State, insert_jobs, push_updates, upsert_outputs},
 };
-use super::{mirror, pipeline::Pipeline, relay, rows};
+use super::{mirror_orders, pipeline::Pipeline, relay_orders, rows};
 use crate::{
     domain::{
         callback_address::Standing,
@@ -253,14 +253,15 @@ impl<'a> Batch<'a> {
             query.push("update deliveries set repeats = repeats + ").push_bind(times);
             query.push(" where seq = ").push_bind(delivery).push(";");
         }
-        relay::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
+        relay_orders::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
         if orders.is_mirroring {
             let connection = pipeline.connection().await?;
             let results =
                 self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
             let results = results.map(|(_, job_seq, _, arrival)| (*job_seq, arrival.received_at));
-            mirror::order(connection, &self.outputs_of(results)).await?;
-            mirror::renew(connection, &self.outputs_of(self.renewals.iter().copied())).await?;
+            mirror_orders::order(connection, &self.outputs_of(results)).await?;
+            mirror_orders::renew(connection, &self.outputs_of(self.renewals.iter().copied()))
+                .await?;
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ impl<'a> Batch<'a> {
     }
 
     /// A result is passed on to every target, the job's own included.
-    fn relays(&self, relay_targets: &[String]) -> Vec<relay::Order> {
+    fn relays(&self, relay_targets: &[String]) -> Vec<relay_orders::Order> {
         let results =
             self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
         let mut orders = Vec::new();

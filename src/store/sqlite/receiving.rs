@@ -1,28 +1,65 @@
-//! Taking in what waited in the emergency spool, each arrival once.
+//! Putting what was received on record: directly, and from the emergency spool, each arrival once.
 //!
-//! Carried out by the writer. The invariant: the mark moves in the transaction that takes the record
-//! in. The arrival may be on record all the same: the database was slow, not gone, and committed it
-//! after the intake had turned to the spool; such a commit always comes before the take-in, because
-//! the writer keeps the order in which it is asked.
+//! The statements for arrivals, which the writer carries out many at a time, are in `receive/`. The
+//! invariant: the spool's mark moves in the transaction that takes the record in. The arrival may be
+//! on record all the same, because the database was slow, not gone, and committed it after the
+//! intake had turned to the spool; such a commit always comes before the take-in, because the writer
+//! keeps the order in which it is asked.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
 use super::{
+    SqliteStore, callback_addresses,
     pipeline::Pipeline,
     receive::{self, TakenIn},
     rows,
-    writer::UseCase,
+    use_case::UseCase,
 };
 use crate::{
     domain::{
-        delivery::Outcome,
+        callback_address::Standing,
+        delivery::{MAX_OVERSIZE_EVENTS, Outcome},
         event::{EventType, NewEvent},
+        ids::JobId,
         result::Reading,
     },
-    store::{Addressee, Arrival, Receipt, ResultOrders, SpoolMark, Spooled},
+    store::{
+        Addressee, Arrival, Lookup, Receipt, Receiving, ResultOrders, SpoolMark, Spooled,
+        StoreError,
+    },
 };
+
+#[async_trait]
+impl Receiving for SqliteStore {
+    async fn receive(&self, arrival: Arrival) -> Result<Receipt, StoreError> {
+        self.writer.receive(arrival).await
+    }
+
+    async fn spool_mark(&self) -> Result<Option<SpoolMark>, StoreError> {
+        self.read(async |connection| mark(connection).await).await
+    }
+
+    async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
+        let orders = self.orders.clone();
+        let receipt = self.write(TakeIn { spooled, orders }).await?;
+        if let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = receipt {
+            self.wake.finished(job_id.0);
+        }
+        Ok(receipt)
+    }
+
+    async fn record_oversize(
+        &self,
+        id: JobId,
+        limit_bytes: usize,
+        now: Timestamp,
+    ) -> Result<Lookup<Standing>, StoreError> {
+        self.write(RecordOversize { id, limit_bytes, now }).await
+    }
+}
 
 pub(super) struct TakeIn {
     pub spooled: Spooled,
@@ -114,4 +151,58 @@ async fn take_in(
         rows::insert_events(connection, &[event]).await?;
     }
     Ok(taken.map(|taken| taken.receipt))
+}
+
+/// That a body was too large to be kept.
+pub(super) struct RecordOversize {
+    pub id: JobId,
+    pub limit_bytes: usize,
+    pub now: Timestamp,
+}
+
+#[async_trait]
+impl UseCase for RecordOversize {
+    type Output = Lookup<Standing>;
+
+    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Lookup<Standing>> {
+        match callback_addresses::address(connection, self.id).await? {
+            Lookup::Erased => return Ok(Lookup::Erased),
+            Lookup::Found(record) if record.standing_at(self.now) != Standing::Valid => {
+                return Ok(Lookup::Found(Standing::Ended));
+            }
+            Lookup::Found(_) | Lookup::Missing => {}
+        }
+        if self.count(connection).await? <= i64::from(MAX_OVERSIZE_EVENTS) {
+            let event = NewEvent::new(self.id, EventType::DeliveryOversize, self.now)
+                .with(json!({ "limitBytes": self.limit_bytes }));
+            rows::insert_events(connection, &[event]).await?;
+        }
+        Ok(Lookup::Found(Standing::Valid))
+    }
+}
+
+impl RecordOversize {
+    /// How many there were with this one. For a job that is not on record its events are counted:
+    /// it has no others.
+    async fn count(&self, connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+        let counted = sqlx::query_scalar(
+            "update jobs set oversize_count = oversize_count + 1 where id = ?
+             returning oversize_count",
+        )
+        .bind(self.id.0)
+        .fetch_optional(&mut *connection)
+        .await?;
+        match counted {
+            Some(count) => Ok(count),
+            None => {
+                sqlx::query_scalar(
+                    "select count(*) + 1 from (select 1 from events where job_id = ? limit ?)",
+                )
+                .bind(self.id.0)
+                .bind(MAX_OVERSIZE_EVENTS)
+                .fetch_one(connection)
+                .await
+            }
+        }
+    }
 }
