@@ -73,7 +73,7 @@ pub(super) async fn settle_spool(config: &Config) -> anyhow::Result<()> {
     };
     let store: Arc<dyn Store> = Arc::new(store);
     let intake = app::intake(config, &clock, store.clone()).await?;
-    let taken = intake.take_in().await;
+    let taken = intake.drain().await;
     intake.close(std::future::pending()).await;
     store.close().await;
     writer.await?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::{Lookup, StoreError};
 use crate::domain::{
     ids::JobId,
-    mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
+    mirror::{AfterMirror, DueMirror, FilePlace, FreePlaces, PendingFileDeletion, StoredCopy},
 };
 
 /// A part of [`super::Store`], whose promises hold here too.
@@ -51,11 +51,14 @@ pub trait Mirroring: Send + Sync {
     ///
     /// # Errors
     /// The database cannot be read: ask again. Until then an erasure is not finished.
-    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError>;
+    async fn pending_file_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<PendingFileDeletion>, StoreError>;
 
     /// The copies of this erased job are deleted for good.
     ///
     /// # Errors
     /// The job may still be listed: delete its copies once more, which does no harm.
-    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError>;
+    async fn finish_file_deletion(&self, job_id: JobId) -> Result<(), StoreError>;
 }

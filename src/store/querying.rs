@@ -10,7 +10,7 @@ use super::{Lookup, StoreError};
 use crate::domain::{
     delivery::Delivery,
     ids::{DeliveryId, JobId},
-    job::{Job, Marks},
+    job::{Job, JobFlags},
     page::{JobFilter, JobPage, Page, Position},
 };
 
@@ -48,11 +48,11 @@ pub trait Querying: Send + Sync {
     ///
     /// # Errors
     /// The database cannot be read: ask again.
-    async fn marks(
+    async fn job_flags(
         &self,
         ids: &[JobId],
         public_url: Option<&str>,
-    ) -> Result<HashMap<JobId, Marks>, StoreError>;
+    ) -> Result<HashMap<JobId, JobFlags>, StoreError>;
 
     /// The job that the Engine knows by this id, inbox jobs aside; `None` if there is none, or more
     /// than one.

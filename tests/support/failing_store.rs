@@ -22,8 +22,8 @@ use finishline::{
         delivery::Delivery,
         event::{Event, NewEvent},
         ids::{DeliveryId, JobId},
-        job::{Job, Marks},
-        mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, StoredCopy},
+        job::{Job, JobFlags},
+        mirror::{AfterMirror, DueMirror, FilePlace, FreePlaces, PendingFileDeletion, StoredCopy},
         page::{JobFilter, JobPage, Page, Position},
         reconcile::{DueJob, Next},
         relay::{AfterAttempt, Attempt, DueRelay, Relay, RelayFilter},
@@ -202,7 +202,7 @@ forward! {
     Querying {
         job(id: JobId) -> Lookup<Job>;
         jobs(filter: &JobFilter, after: Option<Position>, limit: u32) -> JobPage;
-        marks(ids: &[JobId], public_url: Option<&str>) -> HashMap<JobId, Marks>;
+        job_flags(ids: &[JobId], public_url: Option<&str>) -> HashMap<JobId, JobFlags>;
         job_of_engine(engine_job_id: &str) -> Option<JobId>;
         result(id: JobId) -> Lookup<Option<StoredResult>>;
         result_digest(id: JobId) -> Option<[u8; 32]>;
@@ -239,8 +239,8 @@ forward! {
         claim_mirrors(now: Timestamp, lease_until: Timestamp, places: FreePlaces) -> Vec<DueMirror>;
         record_mirror(place: FilePlace, after: AfterMirror, now: Timestamp) -> Lookup<()>;
         stored_copies(after: Option<FilePlace>, limit: u32) -> Vec<StoredCopy>;
-        doomed_files(limit: u32) -> Vec<Doomed>;
-        forget_doomed(job_id: JobId) -> ();
+        pending_file_deletions(limit: u32) -> Vec<PendingFileDeletion>;
+        finish_file_deletion(job_id: JobId) -> ();
     }
     Erasing {
         erase(target: EraseTarget, now: Timestamp) -> Lookup<u64>;

@@ -29,7 +29,7 @@ pub(super) async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> 
         "delete from relay_targets where target in
              (select target from relays where url is not null and job_seq in ",
         "delete from relays where (job_seq in ",
-        mirror_orders::DOOM,
+        mirror_orders::NOTE_FILE_DELETIONS,
         "delete from mirrors where (job_seq in ",
         "delete from job_inputs where (job_seq in ",
         "delete from job_outputs where (job_seq in ",

@@ -123,7 +123,7 @@ pub(super) async fn copies(
 }
 
 /// Within an erasure, before its rows go: notes the jobs whose copies are to be deleted.
-pub(super) const DOOM: &str = "insert or replace into doomed_files (job_id, until)
+pub(super) const NOTE_FILE_DELETIONS: &str = "insert or replace into doomed_files (job_id, until)
      select jobs.id, coalesce(max(mirrors.leased_until), 0)
      from mirrors join jobs on jobs.seq = mirrors.job_seq
      group by jobs.id having (jobs.seq in ";

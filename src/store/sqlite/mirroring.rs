@@ -20,7 +20,10 @@ use crate::{
         digest::hex,
         event::{EventType, NewEvent},
         ids::JobId,
-        mirror::{AfterMirror, Doomed, DueMirror, FilePlace, FreePlaces, MirroredFile, StoredCopy},
+        mirror::{
+            AfterMirror, DueMirror, FilePlace, FreePlaces, MirroredFile, PendingFileDeletion,
+            StoredCopy,
+        },
         time::from_millis,
     },
     store::{Lookup, Mirroring, StoreError},
@@ -58,12 +61,15 @@ impl Mirroring for SqliteStore {
         self.read(async |connection| mirror_orders::copies(connection, after, limit).await).await
     }
 
-    async fn doomed_files(&self, limit: u32) -> Result<Vec<Doomed>, StoreError> {
-        self.read(async |connection| doomed(connection, limit).await).await
+    async fn pending_file_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<PendingFileDeletion>, StoreError> {
+        self.read(async |connection| pending_file_deletions(connection, limit).await).await
     }
 
-    async fn forget_doomed(&self, job_id: JobId) -> Result<(), StoreError> {
-        self.write(Forget { job_id }).await
+    async fn finish_file_deletion(&self, job_id: JobId) -> Result<(), StoreError> {
+        self.write(FinishFileDeletion { job_id }).await
     }
 }
 
@@ -267,28 +273,28 @@ impl Record {
 
 const DAMAGED: &str = "the copy is not what was stored";
 
-pub(super) async fn doomed(
+pub(super) async fn pending_file_deletions(
     connection: &mut SqliteConnection,
     limit: u32,
-) -> sqlx::Result<Vec<Doomed>> {
+) -> sqlx::Result<Vec<PendingFileDeletion>> {
     let rows = sqlx::query("select job_id, until from doomed_files order by until limit ?")
         .bind(limit)
         .fetch_all(connection)
         .await?;
-    let doomed = |row: &SqliteRow| {
+    let deletion = |row: &SqliteRow| {
         let until = from_millis(row.try_get("until")?);
-        Ok(Doomed { job_id: JobId(row.try_get("job_id")?), until })
+        Ok(PendingFileDeletion { job_id: JobId(row.try_get("job_id")?), until })
     };
-    rows.iter().map(doomed).collect()
+    rows.iter().map(deletion).collect()
 }
 
 /// Copies of an erased job that are deleted for good.
-pub(super) struct Forget {
+pub(super) struct FinishFileDeletion {
     pub job_id: JobId,
 }
 
 #[async_trait]
-impl UseCase for Forget {
+impl UseCase for FinishFileDeletion {
     type Output = ();
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {

@@ -6,12 +6,12 @@
 mod adopted;
 mod answer;
 pub mod backup;
+mod batch_loader;
 mod callback_addresses;
 mod connections;
 pub mod copies;
 mod erased_rows;
 mod erasing;
-mod gather;
 pub mod inspect;
 pub mod keys;
 mod large;
@@ -32,6 +32,7 @@ mod relaying;
 mod rows;
 mod scrub;
 mod sessions;
+mod statements;
 mod statistics;
 mod submissions;
 mod submit;
@@ -50,8 +51,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::open::{OpenError, schema_version};
 use self::{
+    batch_loader::{BatchLoader, DIGESTS, SMALL_RESULTS},
     connections::{Connections, connect},
-    gather::{DIGESTS, Gather, SMALL_RESULTS},
     large::Room,
     use_case::UseCase,
     writer::{CommitHooks, Database, Writer},
@@ -63,8 +64,8 @@ use crate::{domain::signing_keys::SigningKeys, wake::Wake};
 pub struct SqliteStore {
     writer: Writer,
     readers: Arc<Connections>,
-    small_results: Gather<StoredResult>,
-    digests: Gather<[u8; 32]>,
+    small_results: BatchLoader<StoredResult>,
+    digests: BatchLoader<[u8; 32]>,
     large: Room,
     checkpointer: Connections,
     closing: CancellationToken,
@@ -108,8 +109,8 @@ impl SqliteStore {
             );
         }
         let readers = Arc::new(Connections::that_read(&options));
-        let small_results = Gather::start(&SMALL_RESULTS, &readers);
-        let digests = Gather::start(&DIGESTS, &readers);
+        let small_results = BatchLoader::start(&SMALL_RESULTS, &readers);
+        let digests = BatchLoader::start(&DIGESTS, &readers);
         let checkpointer = Connections::that_checkpoint(options);
         let closing = CancellationToken::new();
         let database = Database { options: writing, connection: Some(connection) };

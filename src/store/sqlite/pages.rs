@@ -6,7 +6,7 @@
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{read, rows};
+use super::{read, statements};
 use crate::{
     domain::{
         bounds,
@@ -74,7 +74,7 @@ pub(super) async fn jobs(connection: &mut SqliteConnection, keys: Keys) -> sqlx:
                 list.push_bind(*seq);
             }
         });
-        let [found, inputs, outputs] = rows::fetch_each(connection, query).await?;
+        let [found, inputs, outputs] = statements::fetch_each(connection, query).await?;
         jobs = read::joined(&found, &inputs, &outputs)?;
     }
     let jobs: Vec<Job> = jobs.into_iter().map(|(_, job)| job).collect();

@@ -12,7 +12,7 @@ use crate::{
     domain::{
         delivery::Delivery,
         ids::{DeliveryId, JobId},
-        job::{Job, Marks},
+        job::{Job, JobFlags},
         page::{JobFilter, JobPage, Page, Position},
     },
     store::{Lookup, Querying, StoreError, StoredResult},
@@ -37,12 +37,12 @@ impl Querying for SqliteStore {
         self.read(async |connection| pages::jobs(connection, keys).await).await
     }
 
-    async fn marks(
+    async fn job_flags(
         &self,
         ids: &[JobId],
         public_url: Option<&str>,
-    ) -> Result<HashMap<JobId, Marks>, StoreError> {
-        self.read(async |connection| read::marks(connection, ids, public_url).await).await
+    ) -> Result<HashMap<JobId, JobFlags>, StoreError> {
+        self.read(async |connection| read::job_flags(connection, ids, public_url).await).await
     }
 
     async fn job_of_engine(&self, engine_job_id: &str) -> Result<Option<JobId>, StoreError> {

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{pipeline::Pipeline, rows};
+use super::{pipeline::Pipeline, rows, statements};
 use crate::{
     domain::{
         bounds::{MAX_INPUTS, MAX_OUTPUTS, MAX_ROWS_BYTES},
         delivery::{Delivery, Outcome},
         ids::{DeliveryId, JobId},
-        job::{Job, Marks},
+        job::{Job, JobFlags},
         time::from_millis,
     },
     store::{Lookup, StoredResult},
@@ -24,7 +24,7 @@ use crate::{
 pub(super) async fn job(connection: &mut SqliteConnection, id: JobId) -> sqlx::Result<Lookup<Job>> {
     let mut query = QueryBuilder::new("");
     push_jobs_of(&mut query, &[id]);
-    let [rows, inputs, outputs] = rows::fetch_each(connection, query).await?;
+    let [rows, inputs, outputs] = statements::fetch_each(connection, query).await?;
     match joined(&rows, &inputs, &outputs)?.pop() {
         Some((_, job)) => Ok(Lookup::Found(job)),
         None => missing(connection, id).await,
@@ -97,11 +97,11 @@ pub(super) async fn job_of_engine(
     Ok(if let [only] = found[..] { Some(JobId(only)) } else { None })
 }
 
-pub(super) async fn marks(
+pub(super) async fn job_flags(
     connection: &mut SqliteConnection,
     ids: &[JobId],
     public_url: Option<&str>,
-) -> sqlx::Result<HashMap<JobId, Marks>> {
+) -> sqlx::Result<HashMap<JobId, JobFlags>> {
     let mut query = QueryBuilder::<Sqlite>::new(
         "select id,
                 status in ('submitting', 'submitted', 'unconfirmed')
@@ -122,16 +122,16 @@ pub(super) async fn marks(
         list.push_bind(id.0);
     }
     query.push(")");
-    let mut marks = HashMap::new();
+    let mut flags = HashMap::new();
     for row in query.build().fetch_all(connection).await? {
-        let one = Marks {
+        let one = JobFlags {
             has_stale_callback: row.try_get::<Option<bool>, _>("is_stale")?.unwrap_or(false),
             has_conflict: row.try_get("has_conflict")?,
             has_dead_relay: row.try_get("has_dead_relay")?,
         };
-        marks.insert(JobId(row.try_get("id")?), one);
+        flags.insert(JobId(row.try_get("id")?), one);
     }
-    Ok(marks)
+    Ok(flags)
 }
 
 /// A kind of a job's parts: its name, how many of them are read, and the bytes that those hold, as

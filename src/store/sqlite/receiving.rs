@@ -14,7 +14,7 @@ use sqlx::{Row, SqliteConnection};
 use super::{
     SqliteStore, callback_addresses,
     pipeline::Pipeline,
-    receive::{self, TakenIn},
+    receive::{self, Received},
     rows,
     use_case::UseCase,
 };
@@ -44,7 +44,7 @@ impl Receiving for SqliteStore {
 
     async fn receive_spooled(&self, spooled: Spooled) -> Result<Option<Receipt>, StoreError> {
         let orders = self.orders.clone();
-        let receipt = self.write(TakeIn { spooled, orders }).await?;
+        let receipt = self.write(ReceiveSpooled { spooled, orders }).await?;
         if let Some(Receipt::Kept { job_id, outcome: Outcome::Stored }) = receipt {
             self.wake.finished(job_id.0);
         }
@@ -61,14 +61,14 @@ impl Receiving for SqliteStore {
     }
 }
 
-pub(super) struct TakeIn {
+pub(super) struct ReceiveSpooled {
     pub spooled: Spooled,
     /// See [`receive::apply`].
     pub orders: ResultOrders,
 }
 
 #[async_trait]
-impl UseCase for TakeIn {
+impl UseCase for ReceiveSpooled {
     type Output = Option<Receipt>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Option<Receipt>> {
@@ -83,7 +83,7 @@ impl UseCase for TakeIn {
         let receipt = if is_counted(connection, arrival).await? {
             None
         } else {
-            take_in(connection, arrival, &self.orders).await?
+            receive_with_event(connection, arrival, &self.orders).await?
         };
         if *is_oldest {
             sqlx::query("update instance set spool_id = ?, spool_mark = ?")
@@ -136,7 +136,7 @@ async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sql
     .await
 }
 
-async fn take_in(
+async fn receive_with_event(
     connection: &mut SqliteConnection,
     arrival: &Arrival,
     orders: &ResultOrders,
@@ -145,7 +145,7 @@ async fn take_in(
     let taken = receive::apply(&mut pipeline, &[arrival], orders).await?.pop();
     pipeline.flush().await?;
     // What is only counted has no event here either.
-    if let Some(TakenIn { receipt: Receipt::Kept { job_id, .. }, is_told: true }) = taken {
+    if let Some(Received { receipt: Receipt::Kept { job_id, .. }, has_event: true }) = taken {
         let event = NewEvent::new(job_id, EventType::DeliverySpooled, arrival.received_at)
             .with(json!({ "deliveryId": arrival.delivery_id.to_string() }));
         rows::insert_events(connection, &[event]).await?;

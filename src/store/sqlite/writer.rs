@@ -1,9 +1,26 @@
-//! The one task that writes: callers hand it a change and await its commit.
+//! The one task that writes: callers hand it a change and wait for its commit.
 //!
 //! What has queued up while a transaction was being committed goes into the next one together
-//! (group commit), so an fsync is shared by all who wait. The invariants: a caller hears `Ok` only
-//! after the commit; a change that fails takes no other change down with it; whatever SQLite
-//! answers, the next batch finds a connection hooks of any transaction.
+//! (group commit), so that all who wait share one fsync.
+//!
+//! ```text
+//! callers ── hand_over ──> queue (QUEUE_CAPACITY; full: Overloaded)
+//!                            │ recv_many, at most MAX_BATCH
+//!                            v
+//!                          batch, cut where MAX_BATCH_BYTES are reached
+//!                            │
+//!           begin ── all changes, kind by kind ── commit
+//!              │              │                     │
+//!       cannot begin     one fails: roll back       v
+//!              │              │                   hooks: wake those who wait for events, results
+//!              v              v                     │
+//!        refuse all      each change in a           v
+//!       that wait        transaction of its own   answer the callers Ok
+//! ```
+//!
+//! The invariants: a caller hears `Ok` only after the commit; a change that fails takes no other
+//! change down with it; the next batch always finds a connection outside of any transaction,
+//! whatever SQLite has answered.
 
 use std::fs::File;
 
@@ -37,7 +54,8 @@ const MAX_BATCH: usize = 64;
 /// its way, and beside large ones an fsync costs little.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// What a commit has to do with the rest of the service.
+/// What happens beside a commit: who is woken, what follows from a result, and the lock that is
+/// released at the end.
 pub(super) struct CommitHooks {
     pub wake: Wake,
     pub orders: ResultOrders,
@@ -51,7 +69,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
 }
 
-/// Those that come in numbers are carried out many at a time, each kind by statements for all.
+/// The frequent kinds are applied many at a time, by statements that serve all of a kind.
 enum Change {
     Receive(Box<Waiting<Arrival, Receipt>>),
     Submit(Box<Waiting<NewSubmission, Begun>>),
@@ -79,7 +97,7 @@ impl<C, O> Waiting<C, O> {
             (Ok(()), None) => Err(StoreError::Unavailable("the change was not applied".into())),
             (Err(error), _) => Err(StoreError::Unavailable(error.to_string())),
         };
-        // A caller that went away is not told; its change stands.
+        // The caller may be gone; its change is kept.
         let _ = self.reply.send(answer);
     }
 }
@@ -108,7 +126,7 @@ impl Writer {
         (Self { queue }, task)
     }
 
-    /// Carries a use case out; `Ok` once it is on disk.
+    /// Makes a change; `Ok` once it is on disk.
     pub(super) async fn commit<U: UseCase>(&self, use_case: U) -> Result<U::Output, StoreError> {
         self.hand_over(use_case, |waiting| Change::Other(waiting)).await
     }
@@ -168,8 +186,8 @@ async fn run(
                     let Err(error) = write(&mut database, &mut part, &hooks).await else {
                         continue;
                     };
-                    // Turn by turn, waiting for the database would take minutes. Whoever came
-                    // meanwhile is refused too, or nobody could say how long a change may take.
+                    // One after the other, each waiting for the database, would take minutes. What
+                    // was queued meanwhile is refused too, so that no change waits longer than that.
                     part.append(&mut batch);
                     let taken = match changes.len() {
                         0 => 0,
@@ -260,7 +278,7 @@ impl Database {
             lost => lost.insert(connect(&self.options).await.map_err(Failure::Begin)?),
         };
         let mut pipeline = Pipeline::begin(connection);
-        let Err(error) = carry_out(&mut pipeline, batch, orders).await else { return Ok(()) };
+        let Err(error) = apply_all(&mut pipeline, batch, orders).await else { return Ok(()) };
         if pipeline.has_begun() {
             // Refused where SQLite has rolled back already. Should a transaction stay open, the
             // next one cannot begin, and the connection is opened anew.
@@ -270,7 +288,7 @@ impl Database {
         if !is_busy(&error)
             && let Some(connection) = self.connection.take()
         {
-            // What it would say is known.
+            // Its error is known already.
             let _ = connection.close().await;
         }
         Err(Failure::Begin(error))
@@ -286,9 +304,9 @@ fn is_busy(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, BUSY | LOCKED))
 }
 
-/// Applies the changes and commits. Kind by kind: nobody of a batch has been answered yet, so one
-/// order is as good as another.
-async fn carry_out(
+/// Applies the changes, kind by kind, and commits. No caller of a batch has been answered yet, so
+/// any order will do.
+async fn apply_all(
     pipeline: &mut Pipeline<'_>,
     batch: &mut [Change],
     orders: &ResultOrders,
@@ -355,7 +373,7 @@ impl Change {
     }
 }
 
-/// Tells everyone that their changes are on disk.
+/// Wakes those who wait for results and commits, and answers the callers.
 fn reply(changes: impl Iterator<Item = Change>, wake: &Wake) {
     let changes: Vec<Change> = changes.collect();
     for change in &changes {

@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// What became of an arrival.
-pub(super) struct TakenIn {
+pub(super) struct Received {
     pub receipt: Receipt,
     /// An event tells of it; further ones of their kind are counted only.
-    pub is_told: bool,
+    pub has_event: bool,
 }
 
 /// Puts arrivals on record; what became of each, in their order.
@@ -44,15 +44,15 @@ pub(super) async fn apply(
     pipeline: &mut Pipeline<'_>,
     arrivals: &[&Arrival],
     orders: &ResultOrders,
-) -> sqlx::Result<Vec<TakenIn>> {
+) -> sqlx::Result<Vec<Received>> {
     let arrivals = inbox::addressed(pipeline, arrivals).await?;
     let arrivals: Vec<&Arrival> = arrivals.iter().map(AsRef::as_ref).collect();
     let mut batch = Batch::load(pipeline, &arrivals).await?;
     let mut taken = Vec::with_capacity(arrivals.len());
     for arrival in &arrivals {
         let events = batch.events.len();
-        let receipt = batch.take_in(arrival);
-        taken.push(TakenIn { receipt, is_told: batch.events.len() > events });
+        let receipt = batch.receive(arrival);
+        taken.push(Received { receipt, has_event: batch.events.len() > events });
     }
     batch.write(pipeline, orders).await?;
     Ok(taken)
@@ -178,7 +178,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn take_in(&mut self, arrival: &'a Arrival) -> Receipt {
+    fn receive(&mut self, arrival: &'a Arrival) -> Receipt {
         let seq = match self.addressees.get(&arrival.addressee) {
             Some(Some(seq)) => *seq,
             Some(None) => return Receipt::Erased,

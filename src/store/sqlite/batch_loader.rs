@@ -61,7 +61,7 @@ impl<A> Topic<A> {
 }
 
 /// Asks about one topic. Its tasks end when it is dropped.
-pub(super) struct Gather<A> {
+pub(super) struct BatchLoader<A> {
     questions: mpsc::Sender<Question<A>>,
 }
 
@@ -70,7 +70,7 @@ struct Question<A> {
     reply: oneshot::Sender<Result<Option<A>, StoreError>>,
 }
 
-impl<A: Clone + Send + Sync + 'static> Gather<A> {
+impl<A: Clone + Send + Sync + 'static> BatchLoader<A> {
     /// One task for each reader: what comes while all of them ask, the next one takes together.
     pub(super) fn start(topic: &'static Topic<A>, readers: &Arc<Connections>) -> Self {
         let (questions, asked) = mpsc::channel(READERS as usize * MOST);
