@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use crate::{
     blobs::{BlobError, Blobs},
     clock::Clock,
-    domain::{ids::JobId, mirror::Doomed},
+    domain::{ids::JobId, mirror::PendingFileDeletion},
     store::{EraseTarget, ErasedBatch, Lookup, Store, StoreError, intake::Intake},
 };
 
@@ -54,10 +54,10 @@ impl Eraser {
             _ => None,
         };
         // A callback that waits may have to make its job first.
-        self.intake.take_in().await?;
+        self.intake.drain().await?;
         let erased = self.store.erase(target, self.clock.now()).await?;
         // One that came meanwhile is of an erased job by now, and is not kept.
-        self.intake.take_in().await?;
+        self.intake.drain().await?;
         self.delete_files(only).await?;
         Ok(erased)
     }
@@ -81,27 +81,27 @@ impl Eraser {
     pub async fn finish(&self) -> Result<(), EraseError> {
         // The one that fails must not keep the other from being done.
         let files = self.delete_files(None).await;
-        self.intake.take_in().await?;
+        self.intake.drain().await?;
         self.store.finish_erasure().await?;
         files
     }
 
     /// Deletes the copies of erased jobs, of all or of one.
     async fn delete_files(&self, only: Option<JobId>) -> Result<(), EraseError> {
-        let doomed = self.store.doomed_files(u32::MAX).await?;
-        let meant = doomed.into_iter().filter(|one| only.is_none_or(|id| id == one.job_id));
+        let pending = self.store.pending_file_deletions(u32::MAX).await?;
+        let meant = pending.into_iter().filter(|one| only.is_none_or(|id| id == one.job_id));
         let deletions = stream::iter(meant).map(|one| self.delete_files_of(one));
         let outcomes: Vec<Result<(), EraseError>> =
             deletions.buffer_unordered(DELETIONS_AT_ONCE).collect().await;
         outcomes.into_iter().collect()
     }
 
-    async fn delete_files_of(&self, doomed: Doomed) -> Result<(), EraseError> {
+    async fn delete_files_of(&self, deletion: PendingFileDeletion) -> Result<(), EraseError> {
         let blobs = self.blobs.as_ref().ok_or(EraseError::NoFileStore)?;
-        blobs.delete_job(doomed.job_id).await?;
+        blobs.delete_job(deletion.job_id).await?;
         // Until then, a copy that was under way may be finished: they are deleted once more.
-        if doomed.until <= self.clock.now() {
-            self.store.forget_doomed(doomed.job_id).await?;
+        if deletion.until <= self.clock.now() {
+            self.store.finish_file_deletion(deletion.job_id).await?;
         }
         Ok(())
     }

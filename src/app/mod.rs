@@ -169,11 +169,11 @@ impl App {
         let (store, writer) =
             SqliteStore::open_with(path, clock.now(), wake.clone(), orders).await?;
         let opened = Opened { store: Arc::new(store), writer, wake };
-        Self::with_store(config, listeners, clock, opened)
+        Self::with_store(config, listeners, clock, opened).await
     }
 
     /// The same on a store that is open already.
-    pub fn with_store(
+    pub async fn with_store(
         mut config: Config,
         listeners: Listeners,
         clock: Clock,
@@ -188,7 +188,7 @@ impl App {
         };
         let outbound = Outbound::new(permissions, std::slice::from_ref(&config.engine.base_url))?;
         let port = listeners.callbacks()?.port();
-        let intake = Arc::new(intake(&config, &clock, store.clone())?);
+        let intake = Arc::new(intake(&config, &clock, store.clone()).await?);
         let prober = Prober {
             outbound: outbound.clone(),
             signing_key: store.signing_key(),
@@ -217,7 +217,7 @@ impl App {
             limits: Limits::new(&config),
             readiness: Readiness::default(),
             turns: Turns::default(),
-            sessions: Sessions::new(store.signing_key(), store.signed_out()),
+            sessions: Sessions::new(store.signing_key(), store.signed_out().await?),
             sign_in_link: SignInLink::default(),
             failures: Failures::default(),
             config: Arc::new(config),
@@ -400,13 +400,17 @@ pub fn orders(config: &Config) -> ResultOrders {
 }
 
 /// The intake with the spool that the settings name, if they do not turn it off.
-pub fn intake(config: &Config, clock: &Clock, store: Arc<dyn Store>) -> anyhow::Result<Intake> {
+pub async fn intake(
+    config: &Config,
+    clock: &Clock,
+    store: Arc<dyn Store>,
+) -> anyhow::Result<Intake> {
     let intake = Intake::new(store.clone(), clock.clone());
     if config.spool.size == 0 {
         return Ok(intake);
     }
     let path = state::spool_file(config)?;
-    let spool = Spool::open(&path, config.spool.size, store.spool_mark(), clock.now())?;
+    let spool = Spool::open(&path, config.spool.size, store.spool_mark().await?, clock.now())?;
     let id_pointers = config.engine.job_id_pointers.clone();
     Ok(intake.with_spool(spool, config.spool.wait, id_pointers))
 }

@@ -72,8 +72,8 @@ pub(super) async fn settle_spool(config: &Config) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     };
     let store: Arc<dyn Store> = Arc::new(store);
-    let intake = app::intake(config, &clock, store.clone())?;
-    let taken = intake.take_in().await;
+    let intake = app::intake(config, &clock, store.clone()).await?;
+    let taken = intake.drain().await;
     intake.close(std::future::pending()).await;
     store.close().await;
     writer.await?;

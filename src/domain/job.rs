@@ -276,7 +276,7 @@ pub fn warn(warnings: &mut Vec<String>, warning: &str) {
 
 /// What is unusual about a job beside its status, as a list shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
+pub struct JobFlags {
     /// In flight with a callback address that is no longer the public URL.
     pub has_stale_callback: bool,
     /// A later delivery has another reading than the result.

@@ -115,7 +115,7 @@ pub struct StoredCopy {
 
 /// An erased job whose copies are to be deleted.
 #[derive(Clone, Copy, Debug)]
-pub struct Doomed {
+pub struct PendingFileDeletion {
     pub job_id: JobId,
     /// Until then a copy that was under way may still be finished.
     pub until: Timestamp,

@@ -117,7 +117,7 @@ impl Intake {
 
     /// Takes in what waits in the spool and wipes it; answers how many records that were. A record
     /// that alone is refused keeps none of the others waiting, but is an error.
-    pub async fn take_in(&self) -> Result<u64, StoreError> {
+    pub async fn drain(&self) -> Result<u64, StoreError> {
         let Some(spool) = &self.spool else { return Ok(0) };
         // Whoever is at it may be waiting for a locked database: the caller is told sooner.
         let taking = tokio::time::timeout(self.wait, self.taking.lock()).await;
@@ -126,7 +126,7 @@ impl Intake {
         };
         let mut taken = 0;
         loop {
-            taken += self.take_in_waiting(spool).await?;
+            taken += self.drain_waiting(spool).await?;
             if spool.state().is_wiped {
                 return Ok(taken);
             }
@@ -135,11 +135,11 @@ impl Intake {
         }
     }
 
-    async fn take_in_waiting(&self, spool: &Spool) -> Result<u64, StoreError> {
+    async fn drain_waiting(&self, spool: &Spool) -> Result<u64, StoreError> {
         let (mut taken, mut last, mut refusal) = (0, 0, None);
         while let Some(record) = spool.next(last).await.map_err(refused)? {
             last = record.number;
-            match self.take_in_record(spool, record, refusal.is_none()).await {
+            match self.drain_record(spool, record, refusal.is_none()).await {
                 Ok(()) => taken += 1,
                 Err(StoreError::Overloaded) => return Err(StoreError::Overloaded),
                 Err(error) => {
@@ -155,7 +155,7 @@ impl Intake {
         refusal.map_or(Ok(taken), Err)
     }
 
-    async fn take_in_record(
+    async fn drain_record(
         &self,
         spool: &Spool,
         record: SpoolRecord,
@@ -170,7 +170,7 @@ impl Intake {
         };
         let spooled = Spooled { arrival, spool: spool.id(), number, is_oldest };
         self.store.receive_spooled(spooled).await?;
-        spool.settle(number).await.map_err(refused)
+        spool.mark_done(number).await.map_err(refused)
     }
 
     /// Takes in whatever comes into the spool, until `stop` and no sooner.
@@ -180,7 +180,7 @@ impl Intake {
         let endless = async {
             loop {
                 spool.filled().await;
-                match self.take_in().await {
+                match self.drain().await {
                     Ok(_) => is_refused = false,
                     Err(error) => {
                         // Once for each time that it goes wrong, not once a second.
@@ -202,7 +202,7 @@ impl Intake {
         let Some(spool) = &self.spool else { return };
         let attempt = tokio::select! {
             biased;
-            attempt = self.take_in() => Some(attempt),
+            attempt = self.drain() => Some(attempt),
             () = deadline => None,
         };
         let waiting = spool.state().records;

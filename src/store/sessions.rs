@@ -1,4 +1,4 @@
-//! Sessions that were signed out: all that is on record of the people in browsers.
+//! Sessions that were signed out: all that is on record about the people in browsers.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -14,15 +14,18 @@ pub struct SignedOut {
     pub ends_at: Timestamp,
 }
 
-/// A part of [`super::Store`], whose invariants hold here too.
+/// A part of [`super::Store`], whose promises hold here too.
 #[async_trait]
-pub trait SessionStore: Send + Sync {
-    /// The sessions that were signed out when the store was opened.
-    fn signed_out(&self) -> Vec<SignedOut>;
+pub trait SignOuts: Send + Sync {
+    /// The sessions that were signed out before their time.
+    ///
+    /// # Errors
+    /// The database cannot be read: no session may count as signed in yet.
+    async fn signed_out(&self) -> Result<Vec<SignedOut>, StoreError>;
 
     /// Puts a sign-out on record, and forgets those of sessions that would be over by now.
     ///
     /// # Errors
-    /// As the store's; the session must count as signed out all the same.
+    /// The sign-out may not be on record; the session must count as signed out all the same.
     async fn sign_out(&self, session: SignedOut, now: Timestamp) -> Result<(), StoreError>;
 }

@@ -304,7 +304,7 @@ async fn closing_carries_out_what_was_handed_over_and_takes_no_more() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("store.db");
     let (store, writer) = SqliteStore::open(&path, now(0)).await.expect("the database opens");
-    let key = finishline::store::Store::signing_key(&store);
+    let key = finishline::store::CallbackAddresses::signing_key(&store);
     let subject = Subject::of(store);
     let ids: Vec<JobId> = (0..200).map(|_| JobId::new(now(1))).collect();
     for id in &ids {
@@ -318,7 +318,11 @@ async fn closing_carries_out_what_was_handed_over_and_takes_no_more() {
     drop(subject);
 
     let (store, _) = SqliteStore::open(&path, now(5)).await.expect("the database opens again");
-    assert_eq!(finishline::store::Store::signing_key(&store), key, "the same ever after");
+    assert_eq!(
+        finishline::store::CallbackAddresses::signing_key(&store),
+        key,
+        "the same ever after"
+    );
     let subject = &Subject::of(store);
     for id in &ids {
         assert_eq!(found(taken!(subject.result(*id))).expect("a result").body, AVAILABLE);

@@ -8,7 +8,10 @@ use std::{
 use finishline::{
     clock::Clock,
     domain::{ids::JobId, result},
-    store::{Addressee, Arrival, EraseTarget, Lookup, NewSubmission, Store, sqlite::SqliteStore},
+    store::{
+        Addressee, Arrival, EraseTarget, Erasing as _, Lookup, NewSubmission, Receiving as _,
+        Store as _, Submissions as _, sqlite::SqliteStore,
+    },
 };
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};

@@ -192,7 +192,9 @@ async fn the_command_line_writes_the_file_however_its_storage_packs_it() {
     assert_eq!(ended.code, Some(1), "some cannot be unpacked: {ended:?}");
     for (place, way) in ways().into_iter().enumerate() {
         let name = format!("meshes-{place}");
-        let path = service.folder().join(format!("out/{name}{}", way.extension));
+        // The job has no reference: its id comes first.
+        let name = format!("{}-{name}{}", text(&job["id"]), way.extension);
+        let path = service.folder().join("out").join(name);
         match way.expected {
             Ok(file) => assert!(std::fs::read(&path).expect(way.name) == file, "{}", way.name),
             // Nobody tells the command line a digest of what is packed.

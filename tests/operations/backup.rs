@@ -12,7 +12,7 @@ use std::{
 use finishline::{
     clock::Clock,
     domain::ids::JobId,
-    store::{Lookup, Store as _, sqlite::SqliteStore},
+    store::{CallbackAddresses as _, Lookup, Querying as _, Store as _, sqlite::SqliteStore},
 };
 
 use super::support::{Service, client, database, finishline, names};

@@ -12,7 +12,7 @@ use finishline::{
     clock::Clock,
     domain::{ids::JobId, job::JobStatus},
     store::{
-        Lookup, Store as _,
+        CallbackAddresses as _, Lookup, Querying as _, Store as _, Timeline as _,
         sqlite::{OpenError, SqliteStore, schema_version},
     },
 };

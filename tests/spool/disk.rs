@@ -133,7 +133,7 @@ async fn a_spool_writes_to_the_last_byte_of_its_room_on_a_full_disk() {
     // A restart needs no room either, even one that asks for more.
     let spool = open_spool(&disk.file("spool"), 16 * 1024 * 1024);
     for (number, _) in waiting(&spool).await {
-        spool.settle(number).await.expect("settled");
+        spool.mark_done(number).await.expect("settled");
     }
     spool.wipe().await.expect("wiped");
     assert_eq!(spool.state().bytes, 1024 * 1024, "it keeps what it has");

@@ -136,10 +136,10 @@ async fn wiping_leaves_zeros_and_the_allocation() {
         spool.append(&arrival(new_job(), result_body(word))).await.expect("room");
     }
     let numbers: Vec<u64> = waiting(&spool).await.iter().map(|(number, _)| *number).collect();
-    spool.settle(numbers[0]).await.expect("settled");
+    spool.mark_done(numbers[0]).await.expect("settled");
     spool.wipe().await.expect("nothing to do yet");
     assert!(holds(&folder.spool(), b"\"one\""), "a record that waits keeps all of them");
-    spool.settle(numbers[1]).await.expect("settled");
+    spool.mark_done(numbers[1]).await.expect("settled");
     spool.wipe().await.expect("wiped");
     assert!(spool.state().is_wiped);
     assert_zero(&folder.spool(), START);
@@ -205,7 +205,7 @@ async fn another_size_is_taken_on_once_the_leftovers_are_out() {
         assert_eq!(spool.state().bytes, SIZE, "not while a record waits");
         let found = waiting(&spool).await;
         assert_eq!(found.len(), 1);
-        spool.settle(found[0].0).await.expect("settled");
+        spool.mark_done(found[0].0).await.expect("settled");
         spool.wipe().await.expect("wiped");
         let meta = fs::metadata(folder.spool()).expect("the file");
         assert_eq!((spool.state().bytes, meta.len()), (wanted, wanted));

@@ -265,7 +265,7 @@ impl Service {
         let (store, writer) = open_waking_store(database, wake.clone()).await;
         let doors = Doors::new(callbacks, api, store.signing_key());
         let opened = Opened { store, writer, wake };
-        let app = App::with_store(config, listeners, Clock::system(), opened);
+        let app = App::with_store(config, listeners, Clock::system(), opened).await;
         let app = app.expect("a service");
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(app.run(async { _ = stopped.await }));

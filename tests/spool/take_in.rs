@@ -67,9 +67,9 @@ async fn killed_anywhere_in_a_take_in_each_record_is_taken_in_once() {
 
         let (store, writer) = open_store(&database).await;
         let intake = intake(store.clone(), open_spool(&path, SIZE));
-        assert_eq!(intake.take_in().await.expect("a working store"), 6);
+        assert_eq!(intake.drain().await.expect("a working store"), 6);
         assert!(intake.spool_state().expect("a spool").is_wiped);
-        assert_eq!(intake.take_in().await.expect("nothing to do"), 0);
+        assert_eq!(intake.drain().await.expect("nothing to do"), 0);
         let repeats: u64 = received(&*store, one).await.iter().map(|(_, repeats)| repeats).sum();
         assert_eq!(received(&*store, one).await.len(), 2, "killed after {killed_after}");
         // Two of the result; the one of the malformed body is not counted from the spool.
@@ -101,7 +101,7 @@ async fn an_arrival_that_the_store_committed_late_is_not_counted_again() {
     }
     filled(&folder.spool(), &[first, again, malformed]).await;
     let intake = intake(store.clone(), open_spool(&folder.spool(), SIZE));
-    assert_eq!(intake.take_in().await.expect("a working store"), 3);
+    assert_eq!(intake.drain().await.expect("a working store"), 3);
     assert_eq!(received(&*store, job).await, [(Outcome::Stored, 1), (Outcome::Malformed, 0)]);
     assert!(!events(&*store, job).await.contains(&"delivery.spooled".to_owned()));
     intake.close(std::future::ready(())).await;
@@ -117,11 +117,11 @@ async fn a_spool_from_elsewhere_is_taken_in_whatever_number_the_mark_has() {
     filled(&folder.file("other"), &[arrival(new_job(), result_body("its own"))]).await;
     let store = open_store(&folder.database()).await;
     let its_own = intake(store.0.clone(), open_spool(&folder.file("other"), SIZE));
-    its_own.take_in().await.expect("a working store");
+    its_own.drain().await.expect("a working store");
     its_own.close(std::future::ready(())).await;
 
     let intake = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
-    assert_eq!(intake.take_in().await.expect("a working store"), 1);
+    assert_eq!(intake.drain().await.expect("a working store"), 1);
     assert_eq!(received(&*store.0, job).await, [(Outcome::Stored, 0)]);
     intake.close(std::future::ready(())).await;
     close_store(store).await;
@@ -138,7 +138,7 @@ async fn an_older_database_beside_a_newer_spool_gets_what_waits_and_what_comes()
     filled(&folder.spool(), &[arrival(before, result_body("before"))]).await;
     let store = open_store(&folder.database()).await;
     let first = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
-    first.take_in().await.expect("a working store");
+    first.drain().await.expect("a working store");
     first.close(std::future::ready(())).await;
     drop(first);
     close_store(store).await;
@@ -146,14 +146,14 @@ async fn an_older_database_beside_a_newer_spool_gets_what_waits_and_what_comes()
 
     fs::copy(&backup, folder.database()).expect("restored");
     let store = open_store(&folder.database()).await;
-    assert_eq!(store.0.spool_mark(), None);
+    assert_eq!(store.0.spool_mark().await.expect("a working store"), None);
     let second = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
-    assert_eq!(second.take_in().await.expect("a working store"), 1);
+    assert_eq!(second.drain().await.expect("a working store"), 1);
     assert_eq!(received(&*store.0, after).await, [(Outcome::Stored, 0)]);
     second.close(std::future::ready(())).await;
     filled(&folder.spool(), &[arrival(later, result_body("later"))]).await;
     let third = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
-    third.take_in().await.expect("a working store");
+    third.drain().await.expect("a working store");
     assert_eq!(received(&*store.0, later).await, [(Outcome::Stored, 0)]);
     third.close(std::future::ready(())).await;
     close_store(store).await;
@@ -176,7 +176,7 @@ async fn a_record_that_alone_is_refused_keeps_no_other_waiting_and_is_not_lost()
     .await;
     let mut killed = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
     for is_killed in [true, false] {
-        killed.take_in().await.expect_err("one is refused");
+        killed.drain().await.expect_err("one is refused");
         assert_eq!(killed.spool_state().expect("a spool").records, 1);
         assert_eq!(received(&*store.0, jobs[1]).await, [(Outcome::Stored, 0)]);
         assert_eq!(received(&*store.0, jobs[2]).await, [(Outcome::Stored, 0)]);
@@ -188,7 +188,7 @@ async fn a_record_that_alone_is_refused_keeps_no_other_waiting_and_is_not_lost()
         }
     }
     run(&mut stranger, "drop trigger refusal").await;
-    assert_eq!(killed.take_in().await.expect("nothing is refused"), 1);
+    assert_eq!(killed.drain().await.expect("nothing is refused"), 1);
     assert_eq!(received(&*store.0, jobs[0]).await, [(Outcome::Stored, 0)]);
     assert!(!holds(&folder.spool(), b"some word"));
     killed.close(std::future::ready(())).await;
@@ -206,7 +206,7 @@ async fn the_spooled_callback_of_an_erased_job_leaves_nothing() {
     let target = finishline::store::EraseTarget::Job(job);
     store.0.erase(target, super::support::now()).await.expect("erased");
     let intake = intake(store.0.clone(), open_spool(&folder.spool(), SIZE));
-    assert_eq!(intake.take_in().await.expect("a working store"), 1);
+    assert_eq!(intake.drain().await.expect("a working store"), 1);
     assert!(matches!(store.0.job(job).await, Ok(Lookup::Erased)));
     assert!(matches!(store.0.events(job, None, 200).await, Ok(Lookup::Erased)));
     assert!(!holds(&folder.spool(), b"late word"));

@@ -226,7 +226,7 @@ impl Service {
         }
         self.store = Some(store.clone());
         let opened = Opened { store, writer, wake };
-        let app = App::with_store(config, listeners, self.clock.clone(), opened);
+        let app = App::with_store(config, listeners, self.clock.clone(), opened).await;
         let app = app.expect("the service is put together");
         self.reconciler = Some(app.reconciler());
         self.patterns = Some(app.patterns());

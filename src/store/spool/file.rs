@@ -164,12 +164,12 @@ impl SpoolFile {
                 record = entry.number,
                 "a record of the spool is damaged: that callback is lost, look its job up"
             );
-            self.settle(entry.number);
+            self.mark_done(entry.number);
         }
     }
 
     /// Takes a record off the index; its bytes stay until all are wiped.
-    pub(super) fn settle(&mut self, number: u64) {
+    pub(super) fn mark_done(&mut self, number: u64) {
         if let Ok(place) = self.entries.binary_search_by_key(&number, |entry| entry.number) {
             self.entries.remove(place);
         }

@@ -146,7 +146,7 @@ impl Spool {
     }
 
     /// Tells that a record has been taken in.
-    pub async fn settle(&self, number: u64) -> Result<(), SpoolError> {
+    pub async fn mark_done(&self, number: u64) -> Result<(), SpoolError> {
         self.ask(|reply| Command::Settle(number, reply)).await
     }
 
@@ -188,7 +188,7 @@ fn run(
                 let _ = reply.send(found.map(|found| found.map(record)));
             }
             Command::Settle(number, reply) => {
-                file.settle(number);
+                file.mark_done(number);
                 show(&file, publish);
                 let _ = reply.send(Ok(()));
             }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{erase, pipeline::Pipeline, receive, rows};
+use super::{erased_rows, pipeline::Pipeline, receive, rows};
 use crate::{
     domain::{
         delivery::Outcome,
@@ -39,7 +39,7 @@ pub(super) async fn adopt(
     let connection = pipeline.connection().await?;
     let Some(made) = find(connection, engine_job_id).await? else { return Ok(false) };
     let arrivals = arrivals(connection, made.seq, job.id).await?;
-    erase::forget(connection, made.seq, made.id, now).await?;
+    erased_rows::forget(connection, made.seq, made.id, now).await?;
     let gone = NewEvent::new(made.id, EventType::JobErased, now);
     rows::insert_events(connection, &[gone.with(json!({ "adoptedBy": job.id.to_string() }))])
         .await?;

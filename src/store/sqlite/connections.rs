@@ -13,7 +13,6 @@ use std::{
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{closed, unavailable};
 use crate::store::StoreError;
 
 /// Readers beside the writer: more than cores, since each waits for its thread in between.
@@ -86,7 +85,7 @@ impl Connections {
 
 impl Lent<'_> {
     /// Takes the connection back after its question.
-    pub(super) fn settle<T>(self, answer: sqlx::Result<T>) -> Result<T, StoreError> {
+    pub(super) fn hand_back<T>(self, answer: sqlx::Result<T>) -> Result<T, StoreError> {
         let answer = answer.map_err(unavailable)?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.connection);
         Ok(answer)
@@ -105,4 +104,50 @@ impl DerefMut for Lent<'_> {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         &mut self.connection
     }
+}
+
+/// A connection for the writer.
+pub(super) async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let mut connection = SqliteConnection::connect_with(options).await?;
+    prove_durable(&mut connection).await?;
+    prove_no_files(&mut connection).await?;
+    Ok(connection)
+}
+
+/// A pragma that did not take effect says so only when it is read back.
+async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let journal: String =
+        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
+    let synchronous: i64 =
+        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
+    const FULL: i64 = 2;
+    if journal != "wal" || synchronous != FULL {
+        let found = format!("journal_mode={journal}, synchronous={synchronous}");
+        return Err(sqlx::Error::Configuration(
+            format!("it does not commit durably ({found} instead of wal, {FULL})").into(),
+        ));
+    }
+    Ok(())
+}
+
+/// A SQLite that was built to keep its temporary files on disk would find a place for them at its
+/// first large change, or find none.
+async fn prove_no_files(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let place: i64 = sqlx::query_scalar("pragma temp_store").fetch_one(connection).await?;
+    const MEMORY: i64 = 2;
+    if place != MEMORY {
+        return Err(sqlx::Error::Configuration(
+            format!("it keeps temporary files on disk (temp_store={place} instead of {MEMORY})")
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+pub(super) fn closed() -> StoreError {
+    StoreError::Unavailable("it has been closed".into())
 }

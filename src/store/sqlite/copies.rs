@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteSynchronous};
 
 use super::{
-    OpenError, inspect, mirror,
-    open::{self, schema_version},
+    inspect, mirror_orders,
+    open::{self, OpenError, schema_version},
 };
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
@@ -58,7 +58,7 @@ impl Copies {
     /// # Errors
     /// When the database cannot be read.
     pub async fn next_page(&mut self) -> Result<Vec<StoredCopy>, OpenError> {
-        let page = mirror::copies(&mut self.connection, self.after, PAGE).await;
+        let page = mirror_orders::copies(&mut self.connection, self.after, PAGE).await;
         let page = page.map_err(|error| self.unusable(&error))?;
         self.after = page.last().map(|copy| copy.place).or(self.after);
         Ok(page)

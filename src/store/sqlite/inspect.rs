@@ -14,8 +14,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteSynchronous};
 
 use super::{
-    OpenError,
-    open::{self, lock, schema_version},
+    open::{self, OpenError, lock, schema_version},
     rows,
 };
 use crate::domain::ids::DeliveryId;

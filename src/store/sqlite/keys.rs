@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{OpenError, open, read, rows};
-use crate::{
-    domain::{
-        callback_address::{AddressRecord, last_end},
-        ids::JobId,
-        signing_keys::{KeyNumber, MAX_RETIRED_KEYS, SigningKey, SigningKeys},
-        time::from_millis,
-    },
-    store::Lookup,
+use super::{
+    connections::connect,
+    open::{self, OpenError},
+    rows,
+};
+use crate::domain::{
+    callback_address::last_end,
+    signing_keys::{KeyNumber, MAX_RETIRED_KEYS, SigningKey, SigningKeys},
 };
 
 /// Why no key was made; each is one line for the operator.
@@ -113,7 +112,7 @@ pub async fn rotate(path: &Path, now: Timestamp) -> Result<Rotated, RotateError>
         RotateError::Open(OpenError::Unusable(path.to_owned(), error.to_string()))
     };
     let options = open::writing(&open::options(path));
-    let mut connection = open::connect(&options).await.map_err(unusable)?;
+    let mut connection = connect(&options).await.map_err(unusable)?;
     open::migrate(&mut connection, path).await.map_err(RotateError::Open)?;
     let rotated = replace(&mut connection, now).await.map_err(unusable)?;
     connection.close().await.map_err(unusable)?;
@@ -147,32 +146,4 @@ async fn replace(
     transaction.commit().await?;
     let retired = keys.retired.iter().map(|key| key.number).collect();
     Ok(Ok(Rotated { number: keys.current.number, retired }))
-}
-
-/// What is on record of a job's callback address.
-pub(super) async fn address(
-    connection: &mut SqliteConnection,
-    id: JobId,
-) -> sqlx::Result<Lookup<AddressRecord>> {
-    let row = sqlx::query("select finished_at, key_number, earlier_keys from jobs where id = ?")
-        .bind(id.0)
-        .fetch_optional(&mut *connection)
-        .await?;
-    match row {
-        Some(row) => record(&row).map(Lookup::Found),
-        None => read::missing(connection, id).await,
-    }
-}
-
-/// The columns `finished_at`, `key_number` and `earlier_keys` of a job.
-pub(super) fn record(row: &SqliteRow) -> sqlx::Result<AddressRecord> {
-    let earlier: &str = row.try_get("earlier_keys")?;
-    let earlier_keys = serde_json::from_str(earlier).map_err(|error| {
-        sqlx::Error::ColumnDecode { index: "earlier_keys".into(), source: Box::new(error) }
-    })?;
-    Ok(AddressRecord {
-        finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(from_millis),
-        key: KeyNumber(row.try_get("key_number")?),
-        earlier_keys,
-    })
 }

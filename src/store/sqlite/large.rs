@@ -5,7 +5,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::closed;
+use super::connections::closed;
 use crate::store::StoreError;
 
 /// Bytes that are being read at a time; what is larger alone is read alone.

@@ -17,7 +17,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{mirror, relay, submit};
+use super::{mirror_orders, relay_orders, submit};
 use crate::private_files;
 
 /// What stands beside the database: its name is the database's with one of these at its end. SQLite
@@ -123,52 +123,16 @@ pub(super) async fn migrate(
     })
 }
 
-/// A connection for the writer.
-pub(super) async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
-    let mut connection = SqliteConnection::connect_with(options).await?;
-    prove_durable(&mut connection).await?;
-    prove_no_files(&mut connection).await?;
-    Ok(connection)
-}
-
-/// A pragma that did not take effect says so only when it is read back.
-async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    let journal: String =
-        sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
-    let synchronous: i64 =
-        sqlx::query_scalar("pragma synchronous").fetch_one(&mut *connection).await?;
-    const FULL: i64 = 2;
-    if journal != "wal" || synchronous != FULL {
-        let found = format!("journal_mode={journal}, synchronous={synchronous}");
-        return Err(sqlx::Error::Configuration(
-            format!("it does not commit durably ({found} instead of wal, {FULL})").into(),
-        ));
-    }
-    Ok(())
-}
-
-/// A SQLite that was built to keep its temporary files on disk would find a place for them at its
-/// first large change, or find none.
-async fn prove_no_files(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    let place: i64 = sqlx::query_scalar("pragma temp_store").fetch_one(connection).await?;
-    const MEMORY: i64 = 2;
-    if place != MEMORY {
-        return Err(sqlx::Error::Configuration(
-            format!("it keeps temporary files on disk (temp_store={place} instead of {MEMORY})")
-                .into(),
-        ));
-    }
-    Ok(())
-}
-
-pub(super) async fn settle(
+/// Brings to an end what a process that was killed left half done: its submissions are
+/// `unconfirmed`, its leases are over. Answers how many submissions that were.
+pub(super) async fn recover(
     connection: &mut SqliteConnection,
     now: Timestamp,
 ) -> sqlx::Result<usize> {
     let mut transaction = connection.begin_with("begin immediate").await?;
-    let interrupted = submit::settle_interrupted(&mut transaction, now).await?;
-    relay::give_back(&mut transaction).await?;
-    mirror::give_back(&mut transaction).await?;
+    let interrupted = submit::mark_interrupted(&mut transaction, now).await?;
+    relay_orders::give_back(&mut transaction).await?;
+    mirror_orders::give_back(&mut transaction).await?;
     transaction.commit().await?;
     Ok(interrupted)
 }

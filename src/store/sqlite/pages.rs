@@ -1,4 +1,4 @@
-//! Pages: jobs of a filter, deliveries and events of a job.
+//! Pages: jobs of a filter, deliveries of a job, and where a page ends.
 //!
 //! Called through the pool of readers. The invariants: a page costs the same wherever it lies,
 //! because it starts at a key and never at an offset; it is bounded in bytes, which are known before
@@ -6,12 +6,11 @@
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{read, rows};
+use super::{read, statements};
 use crate::{
     domain::{
-        bounds::{self, MAX_EVENT_BYTES},
+        bounds,
         delivery::Delivery,
-        event::Event,
         ids::JobId,
         job::{Job, JobStatus},
         page::{JobFilter, JobPage, Page, Position},
@@ -75,7 +74,7 @@ pub(super) async fn jobs(connection: &mut SqliteConnection, keys: Keys) -> sqlx:
                 list.push_bind(*seq);
             }
         });
-        let [found, inputs, outputs] = rows::fetch_each(connection, query).await?;
+        let [found, inputs, outputs] = statements::fetch_each(connection, query).await?;
         jobs = read::joined(&found, &inputs, &outputs)?;
     }
     let jobs: Vec<Job> = jobs.into_iter().map(|(_, job)| job).collect();
@@ -167,56 +166,9 @@ pub(super) async fn deliveries(
     page(connection, job_id, Page { rows, next }).await
 }
 
-/// What is read of an event. Data beyond its bound is older than that, and left out.
-fn push_select_events(query: &mut QueryBuilder<Sqlite>) {
-    query.push(format!(
-        "select seq, job_id, type, at,
-             iif(octet_length(data) <= {MAX_EVENT_BYTES}, data, '{{}}') as data from events"
-    ));
-}
-
-/// At most `limit` events of a job behind the one numbered `after`, in their order.
-pub(super) async fn events(
-    connection: &mut SqliteConnection,
-    job_id: JobId,
-    after: Option<i64>,
-    limit: u32,
-) -> sqlx::Result<Lookup<Page<Event>>> {
-    let mut sizes = QueryBuilder::new(
-        "select seq, octet_length(data) + 256 as bytes from events where job_id = ",
-    );
-    sizes.push_bind(job_id.0).push(" and seq > ").push_bind(after.unwrap_or_default());
-    let (last, next) = cut(connection, sizes, limit).await?;
-    let mut query = QueryBuilder::default();
-    push_select_events(&mut query);
-    query.push(" where job_id = ").push_bind(job_id.0);
-    query.push(" and seq > ").push_bind(after.unwrap_or_default());
-    query.push(" and seq <= ").push_bind(last).push(" order by seq");
-    let found = query.build().fetch_all(&mut *connection).await?;
-    let rows = found.iter().map(rows::event).collect::<sqlx::Result<Vec<_>>>()?;
-    page(connection, job_id, Page { rows, next }).await
-}
-
-/// At most `limit` events of all jobs, or of one, behind the one numbered `seq`.
-pub(super) async fn events_after(
-    connection: &mut SqliteConnection,
-    seq: i64,
-    job_id: Option<JobId>,
-    limit: u32,
-) -> sqlx::Result<Vec<Event>> {
-    let mut query = QueryBuilder::<Sqlite>::default();
-    push_select_events(&mut query);
-    query.push(" where seq > ").push_bind(seq);
-    if let Some(job_id) = job_id {
-        query.push(" and job_id = ").push_bind(job_id.0);
-    }
-    query.push(" order by seq limit ").push_bind(limit);
-    query.build().fetch_all(connection).await?.iter().map(rows::event).collect()
-}
-
 /// Where a page ends: the number of its last row, and the same if more follow. `sizes` selects `seq`
 /// and `bytes` without an order.
-async fn cut(
+pub(super) async fn cut(
     connection: &mut SqliteConnection,
     mut sizes: QueryBuilder<Sqlite>,
     limit: u32,
@@ -231,7 +183,7 @@ async fn cut(
 }
 
 /// The page, unless it is empty because its job is not on record.
-async fn page<T>(
+pub(super) async fn page<T>(
     connection: &mut SqliteConnection,
     job_id: JobId,
     page: Page<T>,

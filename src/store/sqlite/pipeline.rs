@@ -9,7 +9,7 @@ use std::mem;
 
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::rows;
+use super::statements;
 
 /// Bytes of text from which on it travels alone. A text is prepared once and kept; where it depends
 /// on several numbers of rows, it would hardly come again.
@@ -67,9 +67,9 @@ impl<'a> Pipeline<'a> {
     pub(super) async fn rows<const STATEMENTS: usize>(
         &mut self,
     ) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
-        let mut answers = self.carry_out().await?;
+        let mut answers = self.run().await?;
         let before = answers.len().saturating_sub(STATEMENTS);
-        rows::each(answers.split_off(before))
+        statements::each(answers.split_off(before))
     }
 
     /// Carries out all that was written.
@@ -77,7 +77,7 @@ impl<'a> Pipeline<'a> {
         if self.waiting.sql().as_str().is_empty() {
             return Ok(());
         }
-        self.carry_out().await.map(|_| ())
+        self.run().await.map(|_| ())
     }
 
     /// The connection, once all that was written is carried out.
@@ -92,12 +92,12 @@ impl<'a> Pipeline<'a> {
         self.flush().await
     }
 
-    async fn carry_out(&mut self) -> sqlx::Result<Vec<Vec<SqliteRow>>> {
+    async fn run(&mut self) -> sqlx::Result<Vec<Vec<SqliteRow>>> {
         let mut answers = Vec::new();
         let text = mem::take(&mut self.waiting);
         let longest = if mem::take(&mut self.is_of_any_length) { LONG } else { LONGEST_KEPT };
         let is_kept = text.sql().as_str().len() <= longest;
-        let outcome = rows::fetch_into(self.connection, text, is_kept, &mut answers).await;
+        let outcome = statements::fetch_into(self.connection, text, is_kept, &mut answers).await;
         self.has_begun |= !answers.is_empty();
         outcome.map(|()| answers)
     }

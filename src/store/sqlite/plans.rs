@@ -10,7 +10,7 @@ use sqlx::{
 };
 
 use super::{
-    gather::{DIGESTS, SMALL_RESULTS},
+    batch_loader::{DIGESTS, SMALL_RESULTS},
     open, read, receive, submit,
 };
 use crate::{

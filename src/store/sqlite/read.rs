@@ -7,31 +7,24 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use jiff::{SignedDuration, Timestamp};
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{pipeline::Pipeline, rows};
+use super::{pipeline::Pipeline, rows, statements};
 use crate::{
     domain::{
         bounds::{MAX_INPUTS, MAX_OUTPUTS, MAX_ROWS_BYTES},
         delivery::{Delivery, Outcome},
         ids::{DeliveryId, JobId},
-        job::{Job, JobStatus, Marks},
+        job::{Job, JobFlags},
         time::from_millis,
     },
-    store::{Lookup, Stats, StoredResult},
+    store::{Lookup, StoredResult},
 };
-
-/// Days that the figures by day reach back.
-const STATS_DAYS: i64 = 30;
-
-/// Finished jobs that the turnaround is taken from: enough for a steady 99th percentile.
-const STATS_TURNAROUNDS: i64 = 1_000;
 
 pub(super) async fn job(connection: &mut SqliteConnection, id: JobId) -> sqlx::Result<Lookup<Job>> {
     let mut query = QueryBuilder::new("");
     push_jobs_of(&mut query, &[id]);
-    let [rows, inputs, outputs] = rows::fetch_each(connection, query).await?;
+    let [rows, inputs, outputs] = statements::fetch_each(connection, query).await?;
     match joined(&rows, &inputs, &outputs)?.pop() {
         Some((_, job)) => Ok(Lookup::Found(job)),
         None => missing(connection, id).await,
@@ -104,11 +97,11 @@ pub(super) async fn job_of_engine(
     Ok(if let [only] = found[..] { Some(JobId(only)) } else { None })
 }
 
-pub(super) async fn marks(
+pub(super) async fn job_flags(
     connection: &mut SqliteConnection,
     ids: &[JobId],
     public_url: Option<&str>,
-) -> sqlx::Result<HashMap<JobId, Marks>> {
+) -> sqlx::Result<HashMap<JobId, JobFlags>> {
     let mut query = QueryBuilder::<Sqlite>::new(
         "select id,
                 status in ('submitting', 'submitted', 'unconfirmed')
@@ -129,16 +122,16 @@ pub(super) async fn marks(
         list.push_bind(id.0);
     }
     query.push(")");
-    let mut marks = HashMap::new();
+    let mut flags = HashMap::new();
     for row in query.build().fetch_all(connection).await? {
-        let one = Marks {
+        let one = JobFlags {
             has_stale_callback: row.try_get::<Option<bool>, _>("is_stale")?.unwrap_or(false),
             has_conflict: row.try_get("has_conflict")?,
             has_dead_relay: row.try_get("has_dead_relay")?,
         };
-        marks.insert(JobId(row.try_get("id")?), one);
+        flags.insert(JobId(row.try_get("id")?), one);
     }
-    Ok(marks)
+    Ok(flags)
 }
 
 /// A kind of a job's parts: its name, how many of them are read, and the bytes that those hold, as
@@ -274,76 +267,6 @@ pub(super) async fn delivery_body(
     .fetch_optional(connection)
     .await?;
     Ok(body.map(Bytes::from))
-}
-
-pub(super) async fn last_event(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(connection).await
-}
-
-pub(super) async fn stats(
-    connection: &mut SqliteConnection,
-    now: Timestamp,
-) -> sqlx::Result<Stats> {
-    let mut stats = Stats {
-        by_status: JobStatus::ALL.into_iter().map(|status| (status, 0)).collect(),
-        ..Stats::default()
-    };
-    let counts = sqlx::query("select status, count(*) as jobs from jobs group by status")
-        .fetch_all(&mut *connection)
-        .await?;
-    for row in &counts {
-        let status: JobStatus = rows::parsed(row, "status", str::parse)?;
-        if let Some(entry) = stats.by_status.iter_mut().find(|(known, _)| *known == status) {
-            entry.1 = row.try_get("jobs")?;
-        }
-    }
-    let since = now - SignedDuration::from_hours(24 * STATS_DAYS);
-    // Every status is named, so that an index answers alone: a third of the time.
-    let mut query = QueryBuilder::<Sqlite>::new(
-        "select date(created_at / 1000, 'unixepoch') as day, status, count(*) as jobs
-         from jobs where status in (",
-    );
-    let mut statuses = query.separated(", ");
-    for status in JobStatus::ALL {
-        statuses.push_bind(status.as_str());
-    }
-    query.push(") and created_at >= ").push_bind(since.as_millisecond());
-    query.push(" group by day, status order by day desc, status");
-    let counts = query.build().fetch_all(&mut *connection).await?;
-    for row in &counts {
-        let day: String = row.try_get("day")?;
-        let count = (rows::parsed(row, "status", str::parse)?, row.try_get("jobs")?);
-        match stats.days.last_mut() {
-            Some((last, statuses)) if *last == day => statuses.push(count),
-            _ => stats.days.push((day, vec![count])),
-        }
-    }
-    stats.turnaround_millis = turnarounds(connection).await?;
-    stats.overdue = overdue(connection).await?;
-    Ok(stats)
-}
-
-async fn overdue(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
-    let count: i64 = sqlx::query_scalar("select count(*) from jobs where overdue = 1")
-        .fetch_one(connection)
-        .await?;
-    Ok(count.unsigned_abs())
-}
-
-/// Milliseconds, ascending, of the jobs that finished last.
-pub(super) async fn turnarounds(connection: &mut SqliteConnection) -> sqlx::Result<Vec<u64>> {
-    let turnarounds: Vec<i64> = sqlx::query_scalar(
-        "select finished_at - coalesce(submitted_at, created_at) from jobs
-         where finished_at is not null and origin = 'submitted'
-         order by finished_at desc limit ?",
-    )
-    .bind(STATS_TURNAROUNDS)
-    .fetch_all(connection)
-    .await?;
-    let mut millis: Vec<u64> =
-        turnarounds.into_iter().map(|millis| u64::try_from(millis).unwrap_or(0)).collect();
-    millis.sort_unstable();
-    Ok(millis)
 }
 
 pub(super) fn delivery_of(row: &SqliteRow) -> sqlx::Result<Delivery> {

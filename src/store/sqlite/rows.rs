@@ -2,12 +2,11 @@
 //!
 //! The invariant: a row that does not fit our types is an error that names the column, not a panic.
 
-use std::{mem, str::FromStr};
+use std::str::FromStr;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
-use sqlx::{Either, Executor, QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::pipeline::Pipeline;
 use crate::{
@@ -167,43 +166,6 @@ pub(super) fn push_events(query: &mut QueryBuilder<Sqlite>, events: &[NewEvent])
             .push_bind(event.at.as_millisecond())
             .push_bind(event.data.to_string());
     });
-}
-
-/// Rows of so many statements in one text, which takes one hop to the database's thread for all.
-pub(super) async fn fetch_each<const STATEMENTS: usize>(
-    connection: &mut SqliteConnection,
-    query: QueryBuilder<Sqlite>,
-) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
-    let mut answers = Vec::with_capacity(STATEMENTS);
-    fetch_into(connection, query, true, &mut answers).await?;
-    each(answers)
-}
-
-/// Adds the rows of each statement, up to the one that fails. `is_kept` says whether the statements
-/// stay prepared for the next time.
-pub(super) async fn fetch_into(
-    connection: &mut SqliteConnection,
-    mut query: QueryBuilder<Sqlite>,
-    is_kept: bool,
-    answers: &mut Vec<Vec<SqliteRow>>,
-) -> sqlx::Result<()> {
-    let mut rows = Vec::new();
-    let mut found = connection.fetch_many(query.build().persistent(is_kept));
-    while let Some(one) = found.try_next().await? {
-        match one {
-            Either::Right(row) => rows.push(row),
-            Either::Left(_) => answers.push(mem::take(&mut rows)),
-        }
-    }
-    Ok(())
-}
-
-/// The rows of so many statements.
-pub(super) fn each<const STATEMENTS: usize>(
-    answers: Vec<Vec<SqliteRow>>,
-) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
-    let unanswered = |_| sqlx::Error::Protocol("a statement was not answered".into());
-    answers.try_into().map_err(unanswered)
 }
 
 /// A text column read by `parse`.

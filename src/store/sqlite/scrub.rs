@@ -10,10 +10,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{
-    connections::Connections,
-    writer::{UseCase, Writer},
-};
+use super::{connections::Connections, use_case::UseCase, writer::Writer};
 use crate::store::StoreError;
 
 /// Pages that one statement looks at: a reader holds the log for some milliseconds.
@@ -35,7 +32,7 @@ pub(super) async fn scrub(readers: &Connections, writer: &Writer) -> Result<(), 
     loop {
         let mut reader = readers.lend().await?;
         let looked = look(&mut reader, first).await;
-        let (count, pages) = reader.settle(looked)?;
+        let (count, pages) = reader.hand_back(looked)?;
         if count >= MAX_PAGES {
             return Err(StoreError::Unavailable("it is too large to be scrubbed".into()));
         }

@@ -7,17 +7,17 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection};
 
-use super::{SqliteStore, writer::UseCase};
-use crate::store::{SessionStore, SignedOut, StoreError};
+use super::{SqliteStore, use_case::UseCase};
+use crate::store::{SignOuts, SignedOut, StoreError};
 
 #[async_trait]
-impl SessionStore for SqliteStore {
-    fn signed_out(&self) -> Vec<SignedOut> {
-        self.signed_out.clone()
+impl SignOuts for SqliteStore {
+    async fn signed_out(&self) -> Result<Vec<SignedOut>, StoreError> {
+        self.read(signed_out).await
     }
 
     async fn sign_out(&self, session: SignedOut, now: Timestamp) -> Result<(), StoreError> {
-        self.writer.commit(SignOut { session, now }).await
+        self.write(SignOut { session, now }).await
     }
 }
 
@@ -48,7 +48,7 @@ impl UseCase for SignOut {
 }
 
 /// Those on record; what is over is forgotten with the next sign-out.
-pub(super) async fn signed_out(connection: &mut SqliteConnection) -> sqlx::Result<Vec<SignedOut>> {
+async fn signed_out(connection: &mut SqliteConnection) -> sqlx::Result<Vec<SignedOut>> {
     let rows = sqlx::query("select session, ends_at from sign_outs").fetch_all(connection).await?;
     let read = |row: &sqlx::sqlite::SqliteRow| {
         let session: Vec<u8> = row.try_get("session")?;

@@ -246,7 +246,7 @@ impl NewSubmission {
 
 /// Jobs that were being submitted when the process ended: nobody knows whether the Engine took
 /// them. Answers how many there were.
-pub(super) async fn settle_interrupted(
+pub(super) async fn mark_interrupted(
     connection: &mut SqliteConnection,
     now: Timestamp,
 ) -> sqlx::Result<usize> {

@@ -1,9 +1,26 @@
-//! The one task that writes: callers hand it a change and await its commit.
+//! The one task that writes: callers hand it a change and wait for its commit.
 //!
 //! What has queued up while a transaction was being committed goes into the next one together
-//! (group commit), so an fsync is shared by all who wait. The invariants: a caller hears `Ok` only
-//! after the commit; a change that fails takes no other change down with it; whatever SQLite
-//! answers, the next batch finds a connection outside of any transaction.
+//! (group commit), so that all who wait share one fsync.
+//!
+//! ```text
+//! callers ── hand_over ──> queue (QUEUE_CAPACITY; full: Overloaded)
+//!                            │ recv_many, at most MAX_BATCH
+//!                            v
+//!                          batch, cut where MAX_BATCH_BYTES are reached
+//!                            │
+//!           begin ── all changes, kind by kind ── commit
+//!              │              │                     │
+//!       cannot begin     one fails: roll back       v
+//!              │              │                   hooks: wake those who wait for events, results
+//!              v              v                     │
+//!        refuse all      each change in a           v
+//!       that wait        transaction of its own   answer the callers Ok
+//! ```
+//!
+//! The invariants: a caller hears `Ok` only after the commit; a change that fails takes no other
+//! change down with it; the next batch always finds a connection outside of any transaction,
+//! whatever SQLite has answered.
 
 use std::fs::File;
 
@@ -14,10 +31,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answer::{self, RecordAnswer},
-    closed,
-    open::connect,
+    connections::{closed, connect},
     pipeline::Pipeline,
     receive, submit,
+    use_case::UseCase,
 };
 use crate::{
     clock::Stopwatch,
@@ -37,16 +54,9 @@ const MAX_BATCH: usize = 64;
 /// its way, and beside large ones an fsync costs little.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// A change to the database: one use case, carried out within the transaction of a batch.
-#[async_trait]
-pub(super) trait UseCase: Send + Sync + 'static {
-    type Output: Send + 'static;
-
-    async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Self::Output>;
-}
-
-/// What a commit has to do with the rest of the service.
-pub(super) struct Outside {
+/// What happens beside a commit: who is woken, what follows from a result, and the lock that is
+/// released at the end.
+pub(super) struct CommitHooks {
     pub wake: Wake,
     pub orders: ResultOrders,
     /// Held while the database may be written.
@@ -59,7 +69,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
 }
 
-/// Those that come in numbers are carried out many at a time, each kind by statements for all.
+/// The frequent kinds are applied many at a time, by statements that serve all of a kind.
 enum Change {
     Receive(Box<Waiting<Arrival, Receipt>>),
     Submit(Box<Waiting<NewSubmission, Begun>>),
@@ -87,7 +97,7 @@ impl<C, O> Waiting<C, O> {
             (Ok(()), None) => Err(StoreError::Unavailable("the change was not applied".into())),
             (Err(error), _) => Err(StoreError::Unavailable(error.to_string())),
         };
-        // A caller that went away is not told; its change stands.
+        // The caller may be gone; its change is kept.
         let _ = self.reply.send(answer);
     }
 }
@@ -108,15 +118,15 @@ impl Writer {
     /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
     pub(super) fn start(
         database: Database,
-        outside: Outside,
+        hooks: CommitHooks,
         closing: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, changes) = mpsc::channel(QUEUE_CAPACITY);
-        let task = tokio::spawn(run(database, changes, outside, closing));
+        let task = tokio::spawn(run(database, changes, hooks, closing));
         (Self { queue }, task)
     }
 
-    /// Carries a use case out; `Ok` once it is on disk.
+    /// Makes a change; `Ok` once it is on disk.
     pub(super) async fn commit<U: UseCase>(&self, use_case: U) -> Result<U::Output, StoreError> {
         self.hand_over(use_case, |waiting| Change::Other(waiting)).await
     }
@@ -158,7 +168,7 @@ impl Writer {
 async fn run(
     mut database: Database,
     mut changes: mpsc::Receiver<Change>,
-    outside: Outside,
+    hooks: CommitHooks,
     closing: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
@@ -173,11 +183,11 @@ async fn run(
                 telemetry::STORE_QUEUE_DEPTH.of([]).decrement(taken as f64);
                 while !batch.is_empty() {
                     let mut part: Vec<Change> = batch.drain(..fitting(&batch)).collect();
-                    let Err(error) = write(&mut database, &mut part, &outside).await else {
+                    let Err(error) = write(&mut database, &mut part, &hooks).await else {
                         continue;
                     };
-                    // Turn by turn, waiting for the database would take minutes. Whoever came
-                    // meanwhile is refused too, or nobody could say how long a change may take.
+                    // One after the other, each waiting for the database, would take minutes. What
+                    // was queued meanwhile is refused too, so that no change waits longer than that.
                     part.append(&mut batch);
                     let taken = match changes.len() {
                         0 => 0,
@@ -196,7 +206,7 @@ async fn run(
     }
     // A child process that is just being started may hold the file a moment longer; this frees the
     // lock all the same.
-    let _ = outside.lock.unlock();
+    let _ = hooks.lock.unlock();
 }
 
 /// The write connection, opened anew after a failure that it may not have survived.
@@ -229,19 +239,19 @@ fn fitting(batch: &[Change]) -> usize {
 async fn write(
     database: &mut Database,
     batch: &mut Vec<Change>,
-    outside: &Outside,
+    hooks: &CommitHooks,
 ) -> sqlx::Result<()> {
     let started = Stopwatch::start();
     let size = batch.len();
-    let orders = &outside.orders;
+    let orders = &hooks.orders;
     match database.transact(batch, orders).await {
-        Ok(()) => reply(batch.drain(..), &outside.wake),
+        Ok(()) => reply(batch.drain(..), &hooks.wake),
         Err(Failure::Begin(error)) => return Err(error),
         Err(Failure::Change(error)) if size == 1 => refuse(batch.drain(..), &error),
         Err(Failure::Change(_)) => {
             while !batch.is_empty() {
                 match database.transact(&mut batch[..1], orders).await {
-                    Ok(()) => reply(batch.drain(..1), &outside.wake),
+                    Ok(()) => reply(batch.drain(..1), &hooks.wake),
                     Err(Failure::Begin(error)) => return Err(error),
                     Err(Failure::Change(error)) => refuse(batch.drain(..1), &error),
                 }
@@ -268,7 +278,7 @@ impl Database {
             lost => lost.insert(connect(&self.options).await.map_err(Failure::Begin)?),
         };
         let mut pipeline = Pipeline::begin(connection);
-        let Err(error) = carry_out(&mut pipeline, batch, orders).await else { return Ok(()) };
+        let Err(error) = apply_all(&mut pipeline, batch, orders).await else { return Ok(()) };
         if pipeline.has_begun() {
             // Refused where SQLite has rolled back already. Should a transaction stay open, the
             // next one cannot begin, and the connection is opened anew.
@@ -278,7 +288,7 @@ impl Database {
         if !is_busy(&error)
             && let Some(connection) = self.connection.take()
         {
-            // What it would say is known.
+            // Its error is known already.
             let _ = connection.close().await;
         }
         Err(Failure::Begin(error))
@@ -294,9 +304,9 @@ fn is_busy(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| matches!(code & 0xff, BUSY | LOCKED))
 }
 
-/// Applies the changes and commits. Kind by kind: nobody of a batch has been answered yet, so one
-/// order is as good as another.
-async fn carry_out(
+/// Applies the changes, kind by kind, and commits. No caller of a batch has been answered yet, so
+/// any order will do.
+async fn apply_all(
     pipeline: &mut Pipeline<'_>,
     batch: &mut [Change],
     orders: &ResultOrders,
@@ -363,7 +373,7 @@ impl Change {
     }
 }
 
-/// Tells everyone that their changes are on disk.
+/// Wakes those who wait for results and commits, and answers the callers.
 fn reply(changes: impl Iterator<Item = Change>, wake: &Wake) {
     let changes: Vec<Change> = changes.collect();
     for change in &changes {

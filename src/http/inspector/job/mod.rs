@@ -38,7 +38,7 @@ use crate::{
         digest::hex,
         event::Event,
         ids::{DeliveryId, JobId},
-        job::{Job, Marks},
+        job::{Job, JobFlags},
         page::Page as PageOf,
         relay::{Attempt, Relay, RelayFilter},
     },
@@ -51,7 +51,7 @@ const SLOW_BYTES: usize = 256 * 1024;
 /// What the page is made of.
 struct Facts {
     job: Job,
-    marks: Marks,
+    marks: JobFlags,
     expected: Option<Expected>,
     events: PageOf<Event>,
     deliveries: PageOf<Delivery>,
@@ -131,7 +131,8 @@ async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
     let mut job = found(store.job(id).await?)?.into_shown();
     job.request = job.request.map(without_webhook_query);
     let public_url = context.public_url.current().await.ok();
-    let marks = store.marks(&[id], public_url.as_deref()).await?.remove(&id).unwrap_or_default();
+    let marks =
+        store.job_flags(&[id], public_url.as_deref()).await?.remove(&id).unwrap_or_default();
     let now = context.clock.now();
     let filter = RelayFilter { job_id: Some(id), ..RelayFilter::default() };
     let mut relays = Vec::new();

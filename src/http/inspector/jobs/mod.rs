@@ -49,7 +49,7 @@ pub(super) async fn show(
     };
     let found = context.store.jobs(&list.filter, after, list.limit).await?;
     let ids: Vec<_> = found.jobs.iter().map(|job| job.id).collect();
-    let marks = context.store.marks(&ids, public_url.as_deref().ok()).await?;
+    let marks = context.store.job_flags(&ids, public_url.as_deref().ok()).await?;
     let expected = Expected::of(&context.store.turnarounds().await?);
     let now = context.clock.now();
     let rows: Vec<Row<'_>> = found

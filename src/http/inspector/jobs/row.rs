@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use super::super::parts::{self, Tone};
 use crate::domain::{
     bounds::MAX_NAMES_IN_A_ROW,
-    job::{InputState, Job, Marks},
+    job::{InputState, Job, JobFlags},
 };
 
 /// Finished jobs that an expectation needs.
@@ -46,7 +46,7 @@ impl Expected {
 /// What a row is made of.
 pub(super) struct Row<'a> {
     pub job: &'a Job,
-    pub marks: Marks,
+    pub marks: JobFlags,
     pub expected: Option<Expected>,
     pub now: Timestamp,
 }
@@ -79,7 +79,7 @@ impl Row<'_> {
 }
 
 /// Words for what is unusual about a job.
-pub(in super::super) fn marks(job: &Job, marks: Marks) -> Markup {
+pub(in super::super) fn marks(job: &Job, marks: JobFlags) -> Markup {
     html! {
         @if job.overdue {
             (parts::tag(Tone::Warning, "overdue", "Past its due time without a result"))

@@ -18,7 +18,7 @@ use self::{
     reads::{push_addressees, push_reads},
     state::{Known, State, insert_jobs, push_updates, upsert_outputs},
 };
-use super::{mirror, pipeline::Pipeline, relay, rows};
+use super::{mirror_orders, pipeline::Pipeline, relay_orders, rows};
 use crate::{
     domain::{
         callback_address::Standing,
@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// What became of an arrival.
-pub(super) struct TakenIn {
+pub(super) struct Received {
     pub receipt: Receipt,
     /// An event tells of it; further ones of their kind are counted only.
-    pub is_told: bool,
+    pub has_event: bool,
 }
 
 /// Puts arrivals on record; what became of each, in their order.
@@ -44,15 +44,15 @@ pub(super) async fn apply(
     pipeline: &mut Pipeline<'_>,
     arrivals: &[&Arrival],
     orders: &ResultOrders,
-) -> sqlx::Result<Vec<TakenIn>> {
+) -> sqlx::Result<Vec<Received>> {
     let arrivals = inbox::addressed(pipeline, arrivals).await?;
     let arrivals: Vec<&Arrival> = arrivals.iter().map(AsRef::as_ref).collect();
     let mut batch = Batch::load(pipeline, &arrivals).await?;
     let mut taken = Vec::with_capacity(arrivals.len());
     for arrival in &arrivals {
         let events = batch.events.len();
-        let receipt = batch.take_in(arrival);
-        taken.push(TakenIn { receipt, is_told: batch.events.len() > events });
+        let receipt = batch.receive(arrival);
+        taken.push(Received { receipt, has_event: batch.events.len() > events });
     }
     batch.write(pipeline, orders).await?;
     Ok(taken)
@@ -178,7 +178,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn take_in(&mut self, arrival: &'a Arrival) -> Receipt {
+    fn receive(&mut self, arrival: &'a Arrival) -> Receipt {
         let seq = match self.addressees.get(&arrival.addressee) {
             Some(Some(seq)) => *seq,
             Some(None) => return Receipt::Erased,
@@ -253,14 +253,15 @@ impl<'a> Batch<'a> {
             query.push("update deliveries set repeats = repeats + ").push_bind(times);
             query.push(" where seq = ").push_bind(delivery).push(";");
         }
-        relay::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
+        relay_orders::insert(pipeline, &self.relays(&orders.relay_targets)).await?;
         if orders.is_mirroring {
             let connection = pipeline.connection().await?;
             let results =
                 self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
             let results = results.map(|(_, job_seq, _, arrival)| (*job_seq, arrival.received_at));
-            mirror::order(connection, &self.outputs_of(results)).await?;
-            mirror::renew(connection, &self.outputs_of(self.renewals.iter().copied())).await?;
+            mirror_orders::order(connection, &self.outputs_of(results)).await?;
+            mirror_orders::renew(connection, &self.outputs_of(self.renewals.iter().copied()))
+                .await?;
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ impl<'a> Batch<'a> {
     }
 
     /// A result is passed on to every target, the job's own included.
-    fn relays(&self, relay_targets: &[String]) -> Vec<relay::Order> {
+    fn relays(&self, relay_targets: &[String]) -> Vec<relay_orders::Order> {
         let results =
             self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
         let mut orders = Vec::new();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_json::json;
 use sqlx::{QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
-use super::super::{keys, pipeline::Pipeline, rows};
+use super::super::{callback_addresses, pipeline::Pipeline, rows};
 use crate::{
     domain::{
         callback_address::{AddressRecord, Standing},
@@ -99,7 +99,7 @@ impl State {
             relay_url: row.try_get("relay_url")?,
             status: rows::parsed(row, "status", str::parse)?,
             success: row.try_get("success")?,
-            address: keys::record(row)?,
+            address: callback_addresses::record(row)?,
             engine_job_id: row.try_get("engine_job_id")?,
             result_delivery: row.try_get("result_delivery")?,
             result_reading: rows::optional_digest(row, "result_reading")?,

@@ -12,8 +12,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::{
-    closed,
-    connections::{Connections, READERS},
+    connections::{Connections, READERS, closed},
     read, rows,
 };
 use crate::{
@@ -62,7 +61,7 @@ impl<A> Topic<A> {
 }
 
 /// Asks about one topic. Its tasks end when it is dropped.
-pub(super) struct Gather<A> {
+pub(super) struct BatchLoader<A> {
     questions: mpsc::Sender<Question<A>>,
 }
 
@@ -71,7 +70,7 @@ struct Question<A> {
     reply: oneshot::Sender<Result<Option<A>, StoreError>>,
 }
 
-impl<A: Clone + Send + Sync + 'static> Gather<A> {
+impl<A: Clone + Send + Sync + 'static> BatchLoader<A> {
     /// One task for each reader: what comes while all of them ask, the next one takes together.
     pub(super) fn start(topic: &'static Topic<A>, readers: &Arc<Connections>) -> Self {
         let (questions, asked) = mpsc::channel(READERS as usize * MOST);
@@ -117,7 +116,7 @@ async fn look_up<A>(
 ) -> Result<HashMap<JobId, A>, StoreError> {
     let mut reader = readers.lend().await?;
     let found = answers(&mut reader, topic, ids).await;
-    reader.settle(found)
+    reader.hand_back(found)
 }
 
 async fn answers<A>(

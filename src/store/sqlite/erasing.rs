@@ -10,13 +10,19 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{connections::Connections, mirror, read, rows, writer::UseCase};
+use super::{
+    SqliteStore,
+    connections::Connections,
+    erased_rows::{Found, erase},
+    read, rows, scrub,
+    use_case::UseCase,
+};
 use crate::{
     domain::{
         event::{EventType, NewEvent},
         ids::JobId,
     },
-    store::{EraseTarget, ErasedBatch, Lookup, StoreError, inbox_key},
+    store::{EraseTarget, ErasedBatch, Erasing, Lookup, StoreError},
 };
 
 /// Jobs of one batch: a few milliseconds of the writer's time.
@@ -29,6 +35,26 @@ const BATCH_BYTES: u64 = 8 * 1024 * 1024;
 /// Attempts to empty the log while readers hold it, with a pause between them.
 const CHECKPOINT_ATTEMPTS: u32 = 200;
 const CHECKPOINT_PAUSE: Duration = Duration::from_millis(50);
+
+#[async_trait]
+impl Erasing for SqliteStore {
+    async fn erase_batch(
+        &self,
+        target: &EraseTarget,
+        now: Timestamp,
+    ) -> Result<Lookup<ErasedBatch>, StoreError> {
+        self.write(Erase { target: target.clone(), now }).await
+    }
+
+    async fn finish_erasure(&self) -> Result<(), StoreError> {
+        let Some(batch) = self.read(async |connection| unfinished(connection).await).await? else {
+            return Ok(());
+        };
+        scrub::scrub(&self.readers, &self.writer).await?;
+        empty_log(&self.checkpointer).await?;
+        self.write(Finish { batch }).await
+    }
+}
 
 /// The last batch that was erased, if anything may be left of it or of an earlier one.
 pub(super) async fn unfinished(connection: &mut SqliteConnection) -> sqlx::Result<Option<i64>> {
@@ -61,15 +87,6 @@ impl UseCase for Finish {
 pub(super) struct Erase {
     pub target: EraseTarget,
     pub now: Timestamp,
-}
-
-/// A job to be erased.
-struct Found {
-    seq: i64,
-    id: JobId,
-    engine_job_id: Option<String>,
-    /// Of what was received and sent for it.
-    bytes: u64,
 }
 
 #[async_trait]
@@ -140,68 +157,6 @@ impl Erase {
     }
 }
 
-/// All rows of these jobs; one with its id takes the place of each.
-async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> sqlx::Result<()> {
-    for statement in [
-        "delete from delivery_bodies where delivery_seq in
-             (select seq from deliveries where job_seq in ",
-        "delete from deliveries where (job_seq in ",
-        "delete from relay_attempts where relay_seq in
-             (select seq from relays where job_seq in ",
-        // The address of a job's own target; the failures of others that share it count anew.
-        "delete from relay_targets where target in
-             (select target from relays where url is not null and job_seq in ",
-        "delete from relays where (job_seq in ",
-        mirror::DOOM,
-        "delete from mirrors where (job_seq in ",
-        "delete from job_inputs where (job_seq in ",
-        "delete from job_outputs where (job_seq in ",
-        "delete from job_bodies where (job_seq in ",
-        "delete from events where job_id in (select id from jobs where seq in ",
-        "insert into erased_jobs (job_id, inbox_key, erased_at)
-             select id, inbox_key, 0 from jobs where (seq in ",
-        "delete from jobs where (seq in ",
-    ] {
-        let mut query = QueryBuilder::<Sqlite>::new(statement);
-        query.push("(");
-        let mut list = query.separated(", ");
-        for job in jobs {
-            list.push_bind(job.seq);
-        }
-        query.push("))");
-        query.build().execute(&mut *connection).await?;
-    }
-    // A late result that comes to the inbox is refused too, unless that key is another job's.
-    for job in jobs {
-        let Some(engine_job_id) = &job.engine_job_id else { continue };
-        sqlx::query(
-            "update erased_jobs set inbox_key = ?1 where job_id = ?2 and inbox_key is null
-                 and not exists (select 1 from erased_jobs where inbox_key = ?1)",
-        )
-        .bind(inbox_key(engine_job_id).to_vec())
-        .bind(job.id.0)
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
-}
-
-/// Takes a job's rows out, whose deliveries go over to another one. Its id is gone, its key is free.
-pub(super) async fn forget(
-    connection: &mut SqliteConnection,
-    seq: i64,
-    id: JobId,
-    now: Timestamp,
-) -> sqlx::Result<()> {
-    erase(connection, &[Found { seq, id, engine_job_id: None, bytes: 0 }]).await?;
-    sqlx::query("update erased_jobs set inbox_key = null, erased_at = ? where job_id = ?")
-        .bind(now.as_millisecond())
-        .bind(id.0)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
 /// Deliveries of a large job that are not its result, up to a batch of bytes; answers how many. The
 /// job stays whole until it is small enough to go at once.
 async fn erase_evidence(connection: &mut SqliteConnection, job_seq: i64) -> sqlx::Result<u64> {
@@ -259,5 +214,5 @@ async fn checkpoint(
 ) -> Result<bool, StoreError> {
     let mut connection = checkpointer.lend().await?;
     let row = sqlx::query(statement).fetch_one(&mut *connection).await;
-    connection.settle(row.and_then(|row| row.try_get(0)))
+    connection.hand_back(row.and_then(|row| row.try_get(0)))
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::{read, rows, writer::UseCase};
+use super::{SqliteStore, read, rows, use_case::UseCase};
 use crate::{
     domain::{
         bounds::MAX_EVENT_NAMES_BYTES,
@@ -16,8 +16,31 @@ use crate::{
         ids::JobId,
         job::Job,
     },
-    store::Lookup,
+    store::{Lookup, StoreError, Uploading},
 };
+
+#[async_trait]
+impl Uploading for SqliteStore {
+    async fn record_upload(
+        &self,
+        id: JobId,
+        input: &str,
+        bytes: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        let input = input.to_owned();
+        self.write(RecordUpload { id, input, bytes, now }).await
+    }
+
+    async fn record_notified(
+        &self,
+        id: JobId,
+        inputs: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.write(RecordNotified { id, inputs, now }).await
+    }
+}
 
 /// An input's bytes are at the Engine's storage.
 pub(super) struct RecordUpload {

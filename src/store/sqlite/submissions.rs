@@ -1,16 +1,47 @@
-//! A person's order to send a job again.
+//! Submissions: put on record, answered by the Engine, sent again by a person's order.
 //!
-//! Called by the writer within its transaction. The invariant: what the Engine may be running is
-//! sent again only if the person said so.
+//! The statements for new submissions and for answers, which the writer carries out many at a time,
+//! are in `submit` and `answer`. The invariant: what the Engine may be running is sent again only if
+//! the person said so.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use sqlx::SqliteConnection;
 
-use super::{read, writer::UseCase};
+use super::{SqliteStore, answer::RecordAnswer, read, use_case::UseCase};
 use crate::{
-    domain::{ids::JobId, job::JobStatus},
-    store::{BegunAgain, Lookup},
+    domain::{
+        ids::JobId,
+        job::{Job, JobStatus},
+    },
+    store::{Begun, BegunAgain, EngineAnswer, Lookup, NewSubmission, StoreError, Submissions},
 };
+
+#[async_trait]
+impl Submissions for SqliteStore {
+    async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError> {
+        self.writer.submit(submission).await
+    }
+
+    async fn record_answer(
+        &self,
+        id: JobId,
+        answer: EngineAnswer,
+        now: Timestamp,
+    ) -> Result<Lookup<Job>, StoreError> {
+        self.writer.answer(RecordAnswer { id, answer, now }).await
+    }
+
+    async fn begin_resubmission(
+        &self,
+        id: JobId,
+        is_confirmed: bool,
+        callback_base: &str,
+    ) -> Result<Lookup<BegunAgain>, StoreError> {
+        let callback_base = callback_base.to_owned();
+        self.write(Resubmit { id, is_confirmed, callback_base }).await
+    }
+}
 
 pub(super) struct Resubmit {
     pub id: JobId,

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
-use super::{rows, writer::UseCase};
+use super::{SqliteStore, rows, use_case::UseCase};
 use crate::{
     clock,
     domain::{
@@ -19,7 +19,45 @@ use crate::{
         reconcile::{DueJob, Next},
         time::from_millis,
     },
+    store::{Reconciling, StoreError},
 };
+
+#[async_trait]
+impl Reconciling for SqliteStore {
+    async fn schedule_looks(&self, after: Duration) -> Result<(), StoreError> {
+        self.write(Schedule { after }).await
+    }
+
+    async fn expedite_stale(
+        &self,
+        public_url: &str,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, StoreError> {
+        let public_url = public_url.to_owned();
+        if !self.read(async |connection| is_any_stale(connection, &public_url).await).await? {
+            return Ok(Vec::new());
+        }
+        self.write(Expedite { public_url, now }).await
+    }
+
+    async fn claim_due(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        horizon: Duration,
+        limit: u32,
+    ) -> Result<Vec<DueJob>, StoreError> {
+        let claim = Claim::new(now, lease_until, horizon, limit);
+        if !self.read(async |connection| is_any_due(connection, &claim).await).await? {
+            return Ok(Vec::new());
+        }
+        self.write(claim).await
+    }
+
+    async fn postpone(&self, id: JobId, next: Next, now: Timestamp) -> Result<(), StoreError> {
+        self.write(Postpone { id, next, now }).await
+    }
+}
 
 pub(super) struct Schedule {
     pub after: Duration,
