@@ -23,7 +23,12 @@ use object_store::{
     GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, PutPayload, path::Path,
 };
 
-pub use self::{error::BlobError, key::FileKey, verified::Verified, writer::BlobWriter};
+pub use self::{
+    error::BlobError,
+    key::FileKey,
+    verified::{Sound, Verified},
+    writer::BlobWriter,
+};
 use crate::{domain::ids::JobId, private_files};
 
 /// Written and deleted at start. No job's folder has such a name.

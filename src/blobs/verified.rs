@@ -5,10 +5,11 @@
 //! record.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use flate2::Crc;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -22,13 +23,20 @@ const MAX_REMEMBERED: usize = 100_000;
 /// Files being read through at a time: hashing is work for a processor.
 const MAX_AT_A_TIME: usize = 4;
 
+/// What a reading of a sound copy finds beside its soundness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sound {
+    /// As archives tell it.
+    pub crc32: u32,
+}
+
 /// A copy, and the content that was verified: one that is made anew has to prove itself again.
 type Proof = (FilePlace, [u8; 32]);
 
 /// Shared by all who serve. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    proofs: Arc<Mutex<HashSet<Proof>>>,
+    proofs: Arc<Mutex<HashMap<Proof, Sound>>>,
     readers: Arc<Semaphore>,
 }
 
@@ -39,50 +47,60 @@ impl Default for Verified {
 }
 
 impl Verified {
-    /// Whether the file is what was stored. The first time it is read through; after that, only
-    /// its length is looked at. False for one that is missing, too: its order is then to be
+    /// What is known of the file if it is what was stored. The first time it is read through; after
+    /// that, only its length is looked at. `None` if it is not, and for one that is missing, too: its order is then to be
     /// recorded as `AfterMirror::Damaged`, so that it is made anew.
     ///
     /// # Errors
     /// When the store cannot be read, which says nothing about the file.
-    pub async fn verify(&self, blobs: &Blobs, copy: &StoredCopy) -> Result<bool, BlobError> {
-        let Some(file) = &copy.output.file else { return Ok(false) };
+    pub async fn verify(
+        &self,
+        blobs: &Blobs,
+        copy: &StoredCopy,
+    ) -> Result<Option<Sound>, BlobError> {
+        let Some(file) = &copy.output.file else { return Ok(None) };
         let key = FileKey::of(copy);
         match blobs.size(&key).await {
             Ok(bytes) if bytes == file.bytes => {}
-            Ok(_) | Err(BlobError::Missing | BlobError::Short) => return Ok(false),
+            Ok(_) | Err(BlobError::Missing | BlobError::Short) => return Ok(None),
             Err(error) => return Err(error),
         }
         let proof = (copy.place, file.sha256);
-        let is_verified =
-            || self.proofs.lock().unwrap_or_else(PoisonError::into_inner).contains(&proof);
-        if is_verified() {
-            return Ok(true);
+        let known =
+            || self.proofs.lock().unwrap_or_else(PoisonError::into_inner).get(&proof).copied();
+        if let Some(sound) = known() {
+            return Ok(Some(sound));
         }
-        let Ok(_reading) = self.readers.acquire().await else { return Ok(false) };
+        let Ok(_reading) = self.readers.acquire().await else { return Ok(None) };
         // Somebody may have read it while we waited.
-        if is_verified() {
-            return Ok(true);
+        if let Some(sound) = known() {
+            return Ok(Some(sound));
         }
-        match digest(blobs, &key, file.bytes).await {
-            Ok(found) if found == file.sha256 => {}
-            Ok(_) | Err(BlobError::Missing | BlobError::Short) => return Ok(false),
+        let sound = match read_through(blobs, &key, file.bytes).await {
+            Ok((sha256, sound)) if sha256 == file.sha256 => sound,
+            Ok(_) | Err(BlobError::Missing | BlobError::Short) => return Ok(None),
             Err(error) => return Err(error),
-        }
+        };
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
         if proofs.len() >= MAX_REMEMBERED {
             proofs.clear();
         }
-        proofs.insert(proof);
-        Ok(true)
+        proofs.insert(proof, sound);
+        Ok(Some(sound))
     }
 }
 
-async fn digest(blobs: &Blobs, key: &FileKey, bytes: u64) -> Result<[u8; 32], BlobError> {
+async fn read_through(
+    blobs: &Blobs,
+    key: &FileKey,
+    bytes: u64,
+) -> Result<([u8; 32], Sound), BlobError> {
     let mut content = blobs.read(key, 0..bytes).await?;
-    let mut digest = Sha256::new();
+    let (mut digest, mut crc) = (Sha256::new(), Crc::new());
     while let Some(piece) = content.next().await {
-        digest.update(piece?);
+        let piece = piece?;
+        digest.update(&piece);
+        crc.update(&piece);
     }
-    Ok(digest.finalize().into())
+    Ok((digest.finalize().into(), Sound { crc32: crc.sum() }))
 }

@@ -68,8 +68,8 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Fail
 /// What is wrong with a copy, if anything is.
 async fn problem(blobs: &Blobs, verified: &Verified, copy: &StoredCopy) -> Option<String> {
     match verified.verify(blobs, copy).await {
-        Ok(true) => None,
-        Ok(false) => match blobs.size(&FileKey::of(copy)).await {
+        Ok(Some(_)) => None,
+        Ok(None) => match blobs.size(&FileKey::of(copy)).await {
             Err(error) => Some(error.to_string()),
             Ok(_) => Some("its bytes are not those that were stored".to_owned()),
         },

@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn lines_are_preferred_only_where_they_are_asked_for_by_name() {
-        let prefers = |accept: &[&str]| {
+        let asks_for_lines = |accept: &[&str]| {
             let lines = accept.iter().map(|line| (ACCEPT, line.parse().expect("a value")));
             let mut headers = HeaderMap::new();
             lines.for_each(|(name, value)| _ = headers.append(name, value));
@@ -95,7 +95,7 @@ mod tests {
             &["application/x-ndjson;q=oops"],
             &["application/x-ndjson;q=1.000"],
         ] {
-            assert!(prefers(yes), "{yes:?}");
+            assert!(asks_for_lines(yes), "{yes:?}");
         }
         for no in [
             &[][..],
@@ -112,7 +112,7 @@ mod tests {
             &["application/x-ndjson;q=0.000, */*;q=0"],
             &["text/x-ndjson", "application/x-ndjsonp"],
         ] {
-            assert!(!prefers(no), "{no:?}");
+            assert!(!asks_for_lines(no), "{no:?}");
         }
     }
 }

@@ -28,7 +28,7 @@ struct Packing {
     blobs: Blobs,
     archive: Archive,
     copies: Vec<StoredCopy>,
-    /// Of the files that are through.
+    /// Of the files whose headers are through.
     crcs: Vec<u32>,
     /// What is still to come of the file that is on its way.
     content: Option<(BoxStream<'static, Result<Bytes, BlobError>>, Crc)>,
@@ -80,19 +80,20 @@ impl Packing {
                 crc.update(&piece);
                 return Ok(Some((piece, self)));
             }
-            let crc = crc.sum();
+            // The header of the file has told already what comes.
+            if self.crcs.last() != Some(&crc.sum()) {
+                return Err(BlobError::Short);
+            }
             self.content = None;
-            self.crcs.push(crc);
-            return Ok(Some((self.archive.descriptor(position, crc).into(), self)));
         }
         if let Some(copy) = self.copies.get(position) {
             let file = copy.output.file.as_ref().ok_or(BlobError::Missing)?;
-            if !download::is_sound(&self.context, &self.blobs, copy).await? {
-                return Err(BlobError::Short);
-            }
+            let sound = download::sound(&self.context, &self.blobs, copy).await?;
+            let crc = sound.ok_or(BlobError::Short)?.crc32;
             let content = self.blobs.read(&FileKey::of(copy), 0..file.bytes).await?;
             self.content = Some((content, Crc::new()));
-            return Ok(Some((self.archive.header(position).into(), self)));
+            self.crcs.push(crc);
+            return Ok(Some((self.archive.header(position, crc).into(), self)));
         }
         if self.has_directory {
             return Ok(None);

@@ -23,7 +23,7 @@ use super::{
     headers,
 };
 use crate::{
-    blobs::{BlobError, Blobs, FileKey},
+    blobs::{BlobError, Blobs, FileKey, Sound},
     domain::{
         digest, file_name,
         job::{Job, Output},
@@ -70,7 +70,7 @@ pub(super) async fn copy(
     if *method == Method::HEAD {
         return Ok(Some((head, Body::empty()).into_response()));
     }
-    if !is_sound(context, blobs, copy).await? {
+    if sound(context, blobs, copy).await?.is_none() {
         return Ok(None);
     }
     let content = Body::from_stream(blobs.read(&FileKey::of(copy), range.clone()).await?);
@@ -81,14 +81,14 @@ pub(super) async fn copy(
     Ok(Some((StatusCode::PARTIAL_CONTENT, head, range, content).into_response()))
 }
 
-/// Whether a copy is what was stored. One that is not is made anew.
-pub(super) async fn is_sound(
+/// What is known of a copy that is what was stored. One that is not is made anew.
+pub(super) async fn sound(
     context: &Context,
     blobs: &Blobs,
     copy: &StoredCopy,
-) -> Result<bool, BlobError> {
-    let is_sound = context.verified.verify(blobs, copy).await?;
-    if !is_sound {
+) -> Result<Option<Sound>, BlobError> {
+    let sound = context.verified.verify(blobs, copy).await?;
+    if sound.is_none() {
         let (id, output) = (copy.place.job_id, &copy.output.name);
         tracing::error!(job.id = %id, output, "a copy is not what was stored; it is made anew");
         let now = context.clock.now();
@@ -98,7 +98,7 @@ pub(super) async fn is_sound(
             tracing::warn!(job.id = %id, %error, "a damaged copy is not on record yet");
         }
     }
-    Ok(is_sound)
+    Ok(sound)
 }
 
 fn description(

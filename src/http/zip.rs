@@ -1,19 +1,19 @@
 //! The zip format, as far as bundles need it: files as they are, not packed, one after the other.
 //!
 //! Used by `bundle`. The invariants: the archive's length is known before its first byte, so one
-//! that breaks off never looks whole; sizes beyond 32 bits are written as ZIP64 says (APPNOTE 6.3.9).
+//! that breaks off never looks whole; each header tells size and CRC of what follows, so a reader
+//! that streams needs nothing from the end; sizes beyond 32 bits are written as ZIP64 says (APPNOTE 6.3.9).
 
 use jiff::{Timestamp, tz::Offset};
 
 const LOCAL_HEADER: u32 = 0x0403_4b50;
-const DESCRIPTOR: u32 = 0x0807_4b50;
 const DIRECTORY_ENTRY: u32 = 0x0201_4b50;
 const DIRECTORY_END_64: u32 = 0x0606_4b50;
 const DIRECTORY_END_64_LOCATOR: u32 = 0x0706_4b50;
 const DIRECTORY_END: u32 = 0x0605_4b50;
 
-/// Digests follow the content, and names are UTF-8.
-const FLAGS: u16 = 1 << 3 | 1 << 11;
+/// Names are UTF-8.
+const FLAGS: u16 = 1 << 11;
 /// What a reader must know: plain entries, or ZIP64.
 const VERSION: u16 = 20;
 const VERSION_64: u16 = 45;
@@ -48,8 +48,7 @@ impl Archive {
         let mut archive = Self { entries: Vec::new(), content_bytes: 0, dos_time, dos_date };
         for (name, bytes) in files {
             let entry = Entry { name, bytes, offset: archive.content_bytes };
-            let around = archive.header_of(&entry).len() + entry.descriptor(0).len();
-            archive.content_bytes += around as u64 + bytes;
+            archive.content_bytes += archive.header_of(&entry, 0).len() as u64 + bytes;
             archive.entries.push(entry);
         }
         archive
@@ -61,14 +60,9 @@ impl Archive {
         self.content_bytes + self.directory(&nothing).len() as u64
     }
 
-    /// What stands before the content of a file.
-    pub(super) fn header(&self, position: usize) -> Vec<u8> {
-        self.header_of(&self.entries[position])
-    }
-
-    /// What stands behind it.
-    pub(super) fn descriptor(&self, position: usize, crc: u32) -> Vec<u8> {
-        self.entries[position].descriptor(crc)
+    /// What stands before the content of a file, given its CRC-32.
+    pub(super) fn header(&self, position: usize, crc: u32) -> Vec<u8> {
+        self.header_of(&self.entries[position], crc)
     }
 
     /// What stands behind all files, given their CRC-32s in order.
@@ -105,18 +99,17 @@ impl Archive {
         bytes
     }
 
-    fn header_of(&self, entry: &Entry) -> Vec<u8> {
+    fn header_of(&self, entry: &Entry, crc: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
         put_32(&mut bytes, LOCAL_HEADER);
         put_16(&mut bytes, if entry.is_large() { VERSION_64 } else { VERSION });
         self.put_common(&mut bytes);
-        put_32(&mut bytes, 0);
-        // The descriptor has the sizes; here they only say how long its fields are.
-        let size = if entry.is_large() { FULL_32 as u32 } else { 0 };
+        put_32(&mut bytes, crc);
+        let size = entry.bytes.min(FULL_32) as u32;
         put_32(&mut bytes, size);
         put_32(&mut bytes, size);
         put_16(&mut bytes, entry.name.len() as u16);
-        let extra: &[u64] = if entry.is_large() { &[0, 0] } else { &[] };
+        let extra: &[u64] = if entry.is_large() { &[entry.bytes; 2] } else { &[] };
         put_16(&mut bytes, extra_length(extra));
         bytes.extend_from_slice(entry.name.as_bytes());
         put_extra(&mut bytes, extra);
@@ -161,20 +154,6 @@ impl Archive {
 impl Entry {
     fn is_large(&self) -> bool {
         self.bytes >= FULL_32
-    }
-
-    fn descriptor(&self, crc: u32) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        put_32(&mut bytes, DESCRIPTOR);
-        put_32(&mut bytes, crc);
-        for size in [self.bytes; 2] {
-            if self.is_large() {
-                put_64(&mut bytes, size);
-            } else {
-                put_32(&mut bytes, size as u32);
-            }
-        }
-        bytes
     }
 }
 
@@ -229,10 +208,7 @@ mod tests {
         fn new(archive: &Archive) -> Self {
             let mut parts = Vec::new();
             for (position, entry) in archive.entries.iter().enumerate() {
-                let header = archive.header(position);
-                let end = entry.offset + header.len() as u64 + entry.bytes;
-                parts.push((entry.offset, header));
-                parts.push((end, archive.descriptor(position, 0)));
+                parts.push((entry.offset, archive.header(position, 0)));
             }
             parts.push((archive.content_bytes, archive.directory(&vec![0; archive.entries.len()])));
             Self { parts, length: archive.length(), at: 0 }
@@ -280,7 +256,7 @@ mod tests {
         for (position, (name, bytes)) in files.into_iter().enumerate() {
             let file = read.by_index(position).expect("its header is where it is said to be");
             assert_eq!((&*file.name().expect("a name"), file.size()), (name, bytes));
-            let header = archive.header(position).len() as u64;
+            let header = archive.header(position, 0).len() as u64;
             let start = archive.entries[position].offset + header;
             assert_eq!(file.data_start(), Some(start), "{name}");
             let time = file.last_modified().expect("a time");

@@ -17,6 +17,7 @@ mod meshes;
 mod pages;
 mod payloads;
 mod pictures;
+mod prefix;
 mod scene;
 mod submitting;
 #[path = "../support/mod.rs"]

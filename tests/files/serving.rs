@@ -217,6 +217,27 @@ async fn a_bundle_holds_every_file_under_a_name_of_its_own() {
     }
 }
 
+/// Such readers know nothing of the directory at the end.
+#[tokio::test]
+async fn a_bundle_opens_in_readers_that_stream() {
+    let service = Setup::new().set("MIRROR__STORE", "memory:///").start().await;
+    let outputs = json!([mesh("mandible"), mesh("skull"), mesh("left_nerve")]);
+    let job = mirrored(&service, outputs, "Müller").await;
+    let path = format!("/v1/jobs/{}/outputs?bundle=zip", text(&job["id"]));
+    let bundle = service.get(&path).await.expect(200).body;
+    let mut stream: &[u8] = &bundle;
+    for position in 0..3 {
+        let next = zip::read::read_zipfile_from_stream(&mut stream);
+        let mut file = next.expect("its header tells all").expect("a file");
+        let mut content = Vec::new();
+        file.read_to_end(&mut content).expect("its digest fits");
+        let output = output_path(&job, &format!("meshes-{position}"));
+        assert_eq!(content, service.get(&output).await.expect(200).body, "{position}");
+    }
+    let end = zip::read::read_zipfile_from_stream(&mut stream).expect("the directory");
+    assert!(end.is_none(), "there are three files");
+}
+
 #[tokio::test]
 async fn a_bundle_that_breaks_off_does_not_look_whole() {
     let folder = tempfile::tempdir().expect("a folder");

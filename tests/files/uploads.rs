@@ -324,6 +324,54 @@ async fn a_body_without_a_length_is_refused_before_it_is_read() {
     assert_eq!(service.engine.requests().uploads, 0);
 }
 
+/// The storage would keep what arrives: an envelope, a packed file, a part.
+#[tokio::test]
+async fn an_upload_that_would_be_another_file_at_the_storage_is_refused_unread() {
+    let service = Service::start().await;
+    let job = service.submitted(&job_with(&["cbct"])).await;
+    let path = format!("/v1/jobs/{}/inputs/cbct", text(&job["id"]));
+    for (name, value, body) in [
+        ("content-encoding", "gzip", "abc"),
+        ("content-encoding", "GZIP, identity", "abc"),
+        ("content-encoding", "br", "abc"),
+        ("content-encoding", "aws-chunked", "abc"),
+        ("content-type", "multipart/form-data; boundary=x", "abc"),
+        ("content-type", " Multipart/Related", "abc"),
+        ("content-range", "bytes 0-2/9", "abc"),
+        ("content-length", "0", ""),
+    ] {
+        let request = service.request(Method::PUT, &path).header(name, value).body(body);
+        let pointers = Answer::of(request).await.invalid_at();
+        assert!(pointers[0].eq_ignore_ascii_case(&format!("/{name}")), "{name}: {value}");
+    }
+    let request = service.request(Method::PUT, &path).header("content-encoding", "identity");
+    assert_eq!(service.engine.requests().uploads, 0);
+    Answer::of(request.body("abc")).await.expect(200);
+}
+
+#[tokio::test]
+async fn who_asks_first_is_told_to_go_on_and_what_comes_too_much_is_not_the_file_s() {
+    let service = Service::start().await;
+    let job = service.submitted(&job_with(&["cbct"])).await;
+    let path = format!("/v1/jobs/{}/inputs/cbct", text(&job["id"]));
+    let address = service.api.strip_prefix("http://").expect("an address");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         expect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("the head is sent");
+    let mut told = [0; 12];
+    within(stream.read_exact(&mut told)).await.expect("an answer");
+    assert_eq!(&told, b"HTTP/1.1 100");
+    stream.write_all(b"scanand more").await.expect("the body is sent");
+    let answer = answer_of(stream).await;
+    assert!(answer.contains("HTTP/1.1 200"), "{answer}");
+    let upload = service.engine.jobs()[0].inputs[0].upload.clone().expect("uploaded");
+    let digest: String = Sha256::digest(b"scan").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(upload.sha256, digest);
+}
+
 #[tokio::test]
 async fn uploading_needs_the_scope_submit() {
     let keys = json!([{"name": "reader", "key": "a-key-that-is-long-enough", "scopes": ["read"]}]);
