@@ -75,10 +75,7 @@ impl<'a> Owner<'a> {
 pub fn distinct(names: Vec<String>) -> Vec<String> {
     let mut taken = HashSet::new();
     let distinct = |name: String| {
-        let (stem, extension) = match name.rfind('.') {
-            Some(dot) => name.split_at(dot),
-            None => (name.as_str(), ""),
-        };
+        let (stem, extension) = name.split_at(extension_start(&name));
         let numbered = (2..).map(|number| format!("{stem}-{number}{extension}"));
         std::iter::once(name.clone())
             .chain(numbered)
@@ -86,6 +83,15 @@ pub fn distinct(names: Vec<String>) -> Vec<String> {
             .expect("there is always a further number")
     };
     names.into_iter().map(distinct).collect()
+}
+
+/// Where the extension of a name begins; `.nii.gz` is one.
+fn extension_start(name: &str) -> usize {
+    let last = name.rfind('.').unwrap_or(name.len());
+    match name[last..].eq_ignore_ascii_case(".gz") {
+        true => name[..last].rfind('.').unwrap_or(last),
+        false => last,
+    }
 }
 
 /// Without what a file system, a shell or a screen gives a meaning, and without dots or blanks at
@@ -197,6 +203,22 @@ mod tests {
             assert!(!name.starts_with('.') && !name.is_empty(), "{text:?}: {name:?}");
             assert!(name.len() <= 255, "{text:?}: {name:?}");
         }
+    }
+
+    #[test]
+    fn a_number_goes_before_the_whole_extension() {
+        let names =
+            ["scan.nii.gz", "scan.nii.gz", "scan.v2.stl", "scan.v2.stl", "scan.gz", "scan.gz"];
+        let distinct = distinct(names.map(str::to_owned).into());
+        let expected = [
+            "scan.nii.gz",
+            "scan-2.nii.gz",
+            "scan.v2.stl",
+            "scan.v2-2.stl",
+            "scan.gz",
+            "scan-2.gz",
+        ];
+        assert_eq!(distinct, expected);
     }
 
     #[test]

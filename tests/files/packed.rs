@@ -122,7 +122,7 @@ async fn started(setup: Setup) -> (Service, Value) {
     let outputs: Vec<Value> = ways()
         .iter()
         .enumerate()
-        .map(|(place, way)| json!({"status": "Available", "extension": way.extension, "structures": ["mandible"], "url": format!("{storage}/{place}")}))
+        .map(|(place, way)| json!({"status": "Available", "extension": way.extension, "structures": [format!("part{place}")], "url": format!("{storage}/{place}")}))
         .collect();
     let result = json!({"success": true, "outputFiles": {"meshes": outputs}});
     let inbox = format!("{}/inbox/{INBOX}", service.callbacks);
@@ -150,7 +150,6 @@ async fn a_copy_is_the_file_however_its_storage_packs_it() {
     })
     .await;
     for (place, way) in ways().into_iter().enumerate() {
-        let name = format!("meshes-{place}");
         match way.expected {
             Ok(file) => {
                 let path = format!("/v1/jobs/{id}/outputs/{name}");
@@ -195,9 +194,8 @@ async fn the_command_line_writes_the_file_however_its_storage_packs_it() {
     let ended = run_program(service.folder(), &args, &environment).await;
     assert_eq!(ended.code, Some(1), "some cannot be unpacked: {ended:?}");
     for (place, way) in ways().into_iter().enumerate() {
-        let name = format!("meshes-{place}");
         // The job has no reference: its id comes first.
-        let name = format!("{}-{name}{}", text(&job["id"]), way.extension);
+        let name = format!("{}-part{place}{}", text(&job["id"]), way.extension);
         let path = service.folder().join("out").join(name);
         match way.expected {
             Ok(file) => assert!(std::fs::read(&path).expect(way.name) == file, "{}", way.name),
