@@ -906,6 +906,10 @@ fn an_address_that_is_likely_wrong_is_a_warning_with_what_would_be_right() {
         ("[api]\npublic_url = \"https://f.example.com/v1\"", &["write \"https://f.example.com\""]),
         ("[engine]\nbase_url = \"https://e.example.com\"", &["names no version", "/24.06"]),
         ("[engine]\nbase_url = \"https://e.example.com/relu\"", &["names no version"]),
+        (
+            "[engine]\nbase_url = \"https://e.example.com/24.06/24.06\"",
+            &["names its version twice", "write \"https://e.example.com/24.06\""],
+        ),
         ("[engine]\nbase_url = \"http://e.example.com/24.06\"", &["engine.base_url is plain http"]),
         (
             "[engine.auth]\ntoken_url = \"http://i.example.com/oauth/token\"",

@@ -32,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 #[group(skip)]
 pub(super) struct Arguments {
     /// Address of the service's API; else FINISHLINE_API, else http://127.0.0.1:8086
-    #[arg(long, global = true, value_name = "URL", value_parser = http_url)]
+    #[arg(long, global = true, value_name = "URL", value_parser = service_url)]
     api: Option<Url>,
     /// API key; better FINISHLINE_KEY or --key-file, which other users of this machine cannot see
     #[arg(long, global = true, value_name = "KEY", conflicts_with = "key_file")]
@@ -84,10 +84,10 @@ impl Arguments {
             return Ok(api.clone());
         }
         let text = variable(variables::API)?;
-        let url = http_url(text.as_deref().unwrap_or(DEFAULT_API));
+        let url = service_url(text.as_deref().unwrap_or(DEFAULT_API));
         url.map_err(|problem| {
             // It may hold a password.
-            let shown = text.filter(|text| !text.contains('@')).unwrap_or_default();
+            let shown = text.filter(|text| !text.contains(['@', '?'])).unwrap_or_default();
             let name = variables::API;
             Failure::usage(anyhow!("{name}={shown}: {problem}"))
         })
@@ -172,6 +172,20 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let url = url.ok_or("expected an address such as http://127.0.0.1:8086")?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("a user name or password cannot stand in the address".into());
+    }
+    Ok(url)
+}
+
+/// The service's address: a path prefix is part of it, its routes, a query and a fragment are not.
+pub(super) fn service_url(text: &str) -> Result<Url, String> {
+    let url = http_url(text)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("leave out what follows \"?\" or \"#\"".into());
+    }
+    let path = url.path().trim_end_matches('/');
+    let route = path.rsplit('/').next().unwrap_or_default();
+    if matches!(route, "v1" | "docs" | "openapi.json") {
+        return Err(format!("leave out /{route}, which is added to it where it is needed"));
     }
     Ok(url)
 }

@@ -117,6 +117,17 @@ fn of_engine(config: &Config) -> Vec<String> {
             engine.base_url
         ));
     }
+    let segments: Vec<_> = engine.base_url.path().trim_matches('/').split('/').collect();
+    if let [.., before, last] = segments.as_slice()
+        && before == last
+        && is_version(last)
+    {
+        warnings.push(format!(
+            "engine.base_url = \"{}\" names its version twice: write \"{}\"",
+            engine.base_url,
+            without_last_segment(&engine.base_url)
+        ));
+    }
     let auth = &engine.auth;
     let named = [
         ("engine.base_url", Some(&engine.base_url)),

@@ -14,6 +14,11 @@ const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Characters of a foreign coding's name that are repeated.
 const MAX_NAME_CHARS: usize = 40;
 
+/// Names that leave the bytes as they are: a signature's framing of uploads that some servers
+/// repeat with the file, and character sets and the like that uploaders take for an encoding.
+const IS_NO_PACKING: [&str; 10] =
+    ["", "identity", "aws-chunked", "none", "binary", "utf-8", "utf8", "us-ascii", "7bit", "8bit"];
+
 /// How the bytes of an answer are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
@@ -33,8 +38,7 @@ impl ContentCoding {
             .map(|value| String::from_utf8_lossy(value).to_ascii_lowercase())
             .collect();
         let names = text.iter().flat_map(|list| list.split(',')).map(str::trim);
-        // A signature's framing of uploads that some servers repeat with the file.
-        let names = names.filter(|name| !matches!(*name, "" | "identity" | "aws-chunked"));
+        let names = names.filter(|name| !IS_NO_PACKING.contains(name));
         let names: Vec<&str> = names.collect();
         match names.as_slice() {
             [] => Ok(Self::Plain),
@@ -176,7 +180,15 @@ mod tests {
     #[test]
     fn a_coding_is_known_or_refused_by_name() {
         let read = |values: &[&str]| ContentCoding::read(values.iter().map(|one| one.as_bytes()));
-        for plain in [&[][..], &[""], &["identity"], &["Identity, identity"], &["aws-chunked"]] {
+        for plain in [
+            &[][..],
+            &[""],
+            &["identity"],
+            &["Identity, identity"],
+            &["aws-chunked"],
+            &["UTF-8"],
+            &["binary"],
+        ] {
             assert_eq!(read(plain), Ok(ContentCoding::Plain), "{plain:?}");
         }
         for gzip in

@@ -111,19 +111,19 @@ pub fn hide(url: &Url, text: &str) -> String {
     text
 }
 
-/// When a pre-signed link dies: S3's and its likes' `X-Amz-Date` with `X-Amz-Expires` (Google's
-/// and Alibaba's with their own prefix), `Expires` or `temp_url_expires` in seconds since 1970,
-/// Azure's `se`.
+/// When a pre-signed link expires: S3's `X-Amz-Date` with `X-Amz-Expires` (Google and others with
+/// their own prefix), Azure's `se`, Tencent's `q-sign-time`, or the instant itself in `Expires`,
+/// `temp_url_expires` and the like: seconds or milliseconds since 1970, or a written date.
 pub fn expiry(link: &str) -> Option<Timestamp> {
     let url = Url::parse(link).ok()?;
     let value = |wanted: &str| {
         let mut pairs = url.query_pairs();
         pairs.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
     };
-    if let Some(end) = value("se") {
-        return sas_time(&end);
+    if let Some(end) = value("se").and_then(|end| sas_time(&end)) {
+        return Some(end);
     }
-    for prefix in ["x-amz", "x-goog", "x-oss"] {
+    for prefix in ["x-amz", "x-goog", "x-oss", "x-obs", "x-tos"] {
         if let (Some(date), Some(seconds)) =
             (value(&format!("{prefix}-date")), value(&format!("{prefix}-expires")))
         {
@@ -132,8 +132,25 @@ pub fn expiry(link: &str) -> Option<Timestamp> {
             return signed.checked_add(SignedDuration::from_secs(seconds.parse().ok()?)).ok();
         }
     }
-    let end = value("expires").or_else(|| value("temp_url_expires"))?;
-    Timestamp::from_second(end.parse().ok()?).ok()
+    if let Some(window) = value("q-sign-time") {
+        return instant(window.split(';').nth(1)?);
+    }
+    ["expires", "temp_url_expires", "x-expires"].iter().find_map(|name| instant(&value(name)?))
+}
+
+/// Seconds or milliseconds since 1970, RFC 3339 or an HTTP date.
+fn instant(text: &str) -> Option<Timestamp> {
+    /// From it on a number is in milliseconds (the year 5138 in seconds).
+    const FIRST_MILLIS: i64 = 100_000_000_000;
+    let text = text.trim();
+    let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
+    match whole.parse::<i64>() {
+        Ok(millis) if millis >= FIRST_MILLIS => Timestamp::from_millisecond(millis).ok(),
+        Ok(seconds) => Timestamp::from_second(seconds).ok(),
+        Err(_) => {
+            sas_time(text).or_else(|| Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp()))
+        }
+    }
 }
 
 /// `2026-03-01T12:10:00Z`, and Azure's shorter forms: without seconds, or the date alone.
@@ -205,6 +222,27 @@ mod tests {
             ("content-length", false),
         ] {
             assert_eq!(signed.passes_on(name), passes, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_end_is_read_in_every_storage_s_spelling() {
+        for query in [
+            "X-Obs-Date=20200101T000000Z&X-Obs-Expires=60",
+            "X-Tos-Date=20200101T000000Z&X-Tos-Expires=60",
+            "se=never&X-Amz-Date=20200101T000000Z&X-Amz-Expires=60",
+            "q-sign-time=1577836800%3B1577836860",
+            "Expires=1577836860",
+            "Expires=1577836860.75",
+            "expires=1577836860000",
+            "expires=2020-01-01T00:01:00Z",
+            "Expires=Wed,%2001%20Jan%202020%2000:01:00%20GMT",
+        ] {
+            let end = expiry(&format!("https://s.example/x?{query}")).map(time::render);
+            assert_eq!(end.as_deref(), Some("2020-01-01T00:01:00.000Z"), "{query}");
+        }
+        for query in ["", "expires=soon", "X-Amz-Date=20200101T000000Z&X-Amz-Expires=9e99"] {
+            assert_eq!(expiry(&format!("https://s.example/x?{query}")), None, "{query}");
         }
     }
 

@@ -64,11 +64,10 @@ impl LeftOut {
     pub fn warning(self, what: &str) -> Option<String> {
         let bound = self.bound?.describe();
         Some(format!(
-            "{} of {what} were left unmatched, because there is more than {bound}; the body is \
-             kept as it came.",
+            "{} left unmatched, because there is more than {bound}; the body is kept as it came.",
             match self.entries {
-                1 => "1 entry".to_owned(),
-                entries => format!("{entries} entries"),
+                1 => format!("1 entry of {what} was"),
+                entries => format!("{entries} entries of {what} were"),
             }
         ))
     }

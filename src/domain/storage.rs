@@ -4,8 +4,9 @@
 //! storage says so, since a new one costs a new job; and of a refusal nothing is kept but its code
 //! and its message, because S3's and Azure's hold signatures, keys and strings to sign.
 
-use std::fmt;
+use std::{borrow::Cow, fmt, io::Read as _};
 
+use flate2::read::MultiGzDecoder;
 use url::Url;
 
 use super::{
@@ -16,6 +17,8 @@ use super::{
 
 /// Of a refusal; S3's are a few kilobytes, web pages may be anything.
 pub const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Longest code that is one: a word, not a text.
 const MAX_CODE_BYTES: usize = 64;
@@ -62,9 +65,7 @@ impl StorageRefusal {
     /// Reads the answer; `code_header` is Azure's `x-ms-error-code`, which stands beside a body
     /// or in place of one. Any bytes will do.
     pub fn read(status: u16, code_header: Option<&str>, body: &[u8]) -> Self {
-        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        let body = String::from_utf8_lossy(&body[..body.len().min(MAX_REFUSAL_BYTES)]);
-        let said = Said::read(body.trim());
+        let said = Said::read(text_of(&unpacked(body)).trim());
         let code = code_header.and_then(code).or_else(|| said.code.as_deref().and_then(code));
         Self {
             status,
@@ -106,6 +107,35 @@ impl fmt::Display for StorageRefusal {
         match &self.message {
             Some(message) => write!(formatter, ": {}", message.trim_end_matches('.')),
             None => Ok(()),
+        }
+    }
+}
+
+/// The bytes without the gzip that some servers put around them unasked, within the bound.
+fn unpacked(body: &[u8]) -> Cow<'_, [u8]> {
+    let body = &body[..body.len().min(MAX_REFUSAL_BYTES)];
+    if !body.starts_with(&GZIP_MAGIC) {
+        return Cow::Borrowed(body);
+    }
+    let mut unpacked = Vec::new();
+    // What came before a fault says enough.
+    let _ = MultiGzDecoder::new(body).take(MAX_REFUSAL_BYTES as u64).read_to_end(&mut unpacked);
+    Cow::Owned(unpacked)
+}
+
+/// UTF-8, or UTF-16 that says so with its mark. Anything else says nothing to a person.
+fn text_of(body: &[u8]) -> String {
+    let units = |of: fn([u8; 2]) -> u16, rest: &[u8]| {
+        let units: Vec<u16> = rest.chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match body {
+        [0xff, 0xfe, rest @ ..] => units(u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => units(u16::from_be_bytes, rest),
+        _ => {
+            let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+            let is_text = !text.iter().any(|byte| matches!(byte, 0..=8 | 14..=31));
+            if is_text { String::from_utf8_lossy(text).into_owned() } else { String::new() }
         }
     }
 }
@@ -154,12 +184,14 @@ impl Said {
         }
     }
 
-    /// `{"error": {"code", "message"}}` of Google and Azure, `{"code", "message"}`, `{"error": "…"}`.
+    /// `{"error": {"code", "message"}}` of Google and Azure, `{"errors": [{…}]}`, `{"code",
+    /// "message"}`, `{"error": "…"}`.
     fn of_json(value: Json<'_>) -> Self {
         if value.members().is_none() {
             return Self { message: value.text(), ..Self::default() };
         }
-        let error = value.member("error").or_else(|| value.member("Error"));
+        let listed = || value.member("errors").and_then(Json::elements)?.next();
+        let error = value.member("error").or_else(|| value.member("Error")).or_else(listed);
         let holder = error.filter(|error| error.members().is_some()).unwrap_or(value);
         let first =
             |names: &[&str]| names.iter().find_map(|name| holder.member(name).and_then(Json::text));
@@ -312,6 +344,7 @@ mod tests {
                 Some("no"),
             ),
             (r#"{"error":"the link has ended"}"#, None, Some("the link has ended")),
+            (r#"{"errors":[{"code":"Nope","message":"no"}]}"#, Some("Nope"), Some("no")),
             (
                 "<!DOCTYPE html><html><head><Title>403 Forbidden</Title></head>",
                 None,
@@ -328,6 +361,27 @@ mod tests {
         }
         let headed = StorageRefusal::read(403, Some("AuthorizationFailure"), b"");
         assert_eq!(headed.to_string(), "403 AuthorizationFailure");
+    }
+
+    #[test]
+    fn packed_and_wide_refusals_are_read_and_noise_is_not_repeated() {
+        let xml = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>";
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packer, xml.as_bytes()).expect("memory");
+        let packed = packer.finish().expect("memory");
+        let wide: Vec<u8> = "\u{feff}"
+            .encode_utf16()
+            .chain(xml.encode_utf16())
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for body in [packed.as_slice(), &packed[..packed.len() - 6], &wide] {
+            let said = StorageRefusal::read(403, None, body);
+            assert_eq!(said.code.as_deref(), Some("AccessDenied"));
+            assert!(said.is_expired);
+        }
+        for noise in [&[0x1f, 0x8b, 8, 0, 1, 2][..], &[0, 1, 2, 3], b"\x28\xb5\x2f\xfd\x00abc"] {
+            assert_eq!(StorageRefusal::read(403, None, noise).to_string(), "403");
+        }
     }
 
     #[test]

@@ -47,6 +47,9 @@ const AZURE_ERROR_CODE: &str = "x-ms-error-code";
 /// What clients announce by themselves when nobody named a type; it says nothing of a file.
 const FORM: &str = "application/x-www-form-urlencoded";
 
+/// Whoever answers so, a login page or a broken proxy, does not have the file.
+const TOO_EARLY: &str = "it reports success before it has the whole file";
+
 /// What is known of a file before its bytes.
 #[derive(Clone, Debug)]
 pub struct FileHead {
@@ -103,7 +106,12 @@ impl Engine {
                 timeout(ANSWER_TIME, answer).await.map_err(silent)?
             }
             // Before it had everything: it has refused, or is lost.
-            answered = &mut answer => answered,
+            answered = &mut answer => {
+                if answered.as_ref().is_ok_and(|response| response.status().is_success()) {
+                    return Err(UploadError::Failed(TOO_EARLY));
+                }
+                answered
+            }
         };
         let lost = match answered {
             Ok(response) if response.status().is_success() => return Ok(()),

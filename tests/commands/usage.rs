@@ -79,6 +79,8 @@ async fn a_variable_is_named_as_the_variable() {
     let folder = tempfile::tempdir().unwrap();
     for (variable, value, args) in [
         ("FINISHLINE_API", "ftp://127.0.0.1", &["jobs", "list"][..]),
+        ("FINISHLINE_API", "http://127.0.0.1:8086/v1", &["jobs", "list"]),
+        ("FINISHLINE_API", "http://127.0.0.1:8086/?a=b", &["jobs", "list"]),
         ("FINISHLINE_API", "127.0.0.1:8086", &["events"]),
         ("FINISHLINE_API", "http://me:hush@127.0.0.1", &["jobs", "list"]),
         ("FINISHLINE_KEY", "two words", &["relays", "list"]),

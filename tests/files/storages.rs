@@ -30,6 +30,8 @@ struct Shared {
     told: Mutex<Told>,
     arrived: Mutex<Vec<HeaderMap>>,
     origin: Mutex<String>,
+    /// Where its upload links lead.
+    path: Mutex<String>,
 }
 
 impl Storage {
@@ -39,11 +41,13 @@ impl Storage {
             told: Mutex::new((200, Vec::new(), String::new())),
             arrived: Mutex::default(),
             origin: Mutex::default(),
+            path: Mutex::new("put".to_owned()),
         });
         let router = Router::new()
             .route("/oauth/token", post(async || Json(json!({"access_token": "sesame"}))))
             .route("/24.06/job", post(take_job))
             .route("/put", put(store))
+            .route("/early", put(async || StatusCode::OK))
             .with_state(shared.clone());
         let origin = serve(router).await;
         shared.origin.lock().unwrap().clone_from(&origin);
@@ -63,7 +67,8 @@ impl Storage {
 }
 
 async fn take_job(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let upload_url = format!("{}/put?{}", shared.origin.lock().unwrap(), shared.query);
+    let (origin, path) = (shared.origin.lock().unwrap(), shared.path.lock().unwrap());
+    let upload_url = format!("{origin}/{path}?{}", shared.query);
     Json(json!({"jobId": "e-1", "inputFiles": {"cbct": {"uploadUrl": upload_url}}}))
 }
 
@@ -271,4 +276,25 @@ async fn the_command_line_sends_no_content_type_unless_told() {
     assert!(ended.stderr.contains("SignatureDoesNotMatch"), "{ended:?}");
     assert!(!ended.stderr.contains("again with"), "{ended:?}");
     assert_eq!(storage.arrived().len(), before + 1, "it is not tried in vain");
+}
+
+#[tokio::test]
+async fn a_success_before_the_whole_file_has_come_is_none() {
+    let (storage, service) = Storage::start("a=b").await;
+    storage.shared.path.lock().unwrap().replace_range(.., "early");
+    let id = submitted(&service).await;
+    let path = format!("/v1/jobs/{id}/inputs/cbct");
+    // More than the sockets between can hold, and its end is held back.
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        Some((receiver.recv().await?, receiver))
+    });
+    sender.send(Ok(Bytes::from(vec![7; 1000]))).await.expect("room");
+    let request = service.request(Method::PUT, &path).header("content-length", 2000);
+    let answer = Answer::of(request.body(reqwest::Body::wrap_stream(pieces))).await;
+    assert_eq!((answer.status, text(&answer.json()["code"])), (502, "upload-failed"));
+    assert!(text(&answer.json()["detail"]).contains("before it has the whole file"));
+    let job = service.get(&format!("/v1/jobs/{id}")).await.json();
+    assert_eq!(job["inputs"][0]["state"], "awaiting");
+    drop(sender);
 }

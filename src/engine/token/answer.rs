@@ -35,14 +35,22 @@ const FIRST_EPOCH_MILLIS: f64 = 1e11;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Names of the token, as RFC 6749 spells it and as others do.
-const TOKEN: [&str; 2] = ["access_token", "accessToken"];
+/// Names of the token. Names are compared as [`plain`] writes them, since issuers differ in case
+/// and separators: `access_token`, `accessToken`, `AccessToken`.
+const TOKEN: [&str; 2] = ["accesstoken", "token"];
 
 /// Where a span of seconds stands. `ext_expires_in` is for outages and not looked at.
-const SPANS: [&str; 3] = ["expires_in", "expiresIn", "expires"];
+const SPANS: [&str; 2] = ["expiresin", "expires"];
 
 /// Where the instant of its end stands.
-const ENDS: [&str; 5] = ["expires_on", "expires_at", "expiresAt", "expires", "expires_in"];
+const ENDS: [&str; 4] = ["expireson", "expiresat", "expires", "expiresin"];
+
+/// Where an error's code stands, and where its words do.
+const CODES: [&str; 3] = ["error", "errorcode", "code"];
+const WORDS: [&str; 5] = ["errordescription", "errorsummary", "errormessage", "message", "detail"];
+
+/// Objects in which some issuers and gateways put the answer.
+const WRAPPERS: [&str; 4] = ["error", "data", "result", "response"];
 
 /// A token and how long it is good.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,7 +63,7 @@ pub(super) struct Granted {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Token(Granted),
-    /// An error as RFC 6749 writes it.
+    /// An error as RFC 6749 writes it, or nearly so.
     Error(IssuerError),
     /// A page for people.
     Page,
@@ -65,10 +73,10 @@ pub(super) enum Answer {
     Nothing,
 }
 
-/// `error` and `error_description` of RFC 6749, fit to be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `error` and `error_description` of RFC 6749, fit to be shown. Gateways give words alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct IssuerError {
-    pub code: String,
+    pub code: Option<String>,
     pub description: Option<String>,
 }
 
@@ -76,7 +84,15 @@ impl IssuerError {
     /// The same without a secret that it may echo.
     pub(super) fn without(self, secret: &str) -> Self {
         let hide = |text: String| text.replace(secret, "[redacted]");
-        Self { code: hide(self.code), description: self.description.map(hide) }
+        Self { code: self.code.map(hide), description: self.description.map(hide) }
+    }
+
+    /// `invalid_client: …`
+    pub(super) fn line(self) -> Option<String> {
+        match (self.code, self.description) {
+            (Some(code), Some(words)) => Some(format!("{code}: {words}")),
+            (code, words) => code.or(words),
+        }
     }
 }
 
@@ -98,12 +114,10 @@ pub(super) fn read(body: &[u8], now: Timestamp) -> Answer {
         let Some(value) = sendable(token) else { return Answer::Unsendable };
         return Answer::Token(Granted { value, life: life(&fields, now) });
     }
-    if let Some(code) = fields.get("error").and_then(|code| quote(code)) {
-        let description = first(&["error_description", "message"]);
-        return Answer::Error(IssuerError {
-            code,
-            description: description.and_then(|it| quote(it)),
-        });
+    let shown = |names: &[&str]| first(names).and_then(|text| quote(text));
+    let error = IssuerError { code: shown(&CODES), description: shown(&WORDS) };
+    if error != IssuerError::default() {
+        return Answer::Error(error);
     }
     match text_of(body).trim_start().starts_with('<') {
         true => Answer::Page,
@@ -114,21 +128,46 @@ pub(super) fn read(body: &[u8], now: Timestamp) -> Answer {
 /// The texts and numbers of an answer, by name.
 fn fields(body: &[u8]) -> BTreeMap<String, String> {
     let text = text_of(body);
-    if let Some(members) = json::parse(text.trim().as_bytes()).ok().and_then(Json::members) {
-        let scalar = |value: Json<'_>| {
-            value.text().or_else(|| {
-                let text = value.get();
-                text.starts_with(|one: char| one == '-' || one.is_ascii_digit())
-                    .then(|| text.to_owned())
-            })
-        };
-        return members
-            .filter_map(|(name, value)| Some((name.text().trim().to_owned(), scalar(value)?)))
-            .collect();
+    if let Ok(value) = json::parse(text.trim().as_bytes()) {
+        let mut fields = scalars(value);
+        for (name, inner) in value.members().into_iter().flatten() {
+            if WRAPPERS.contains(&plain(&name.text()).as_str()) {
+                for (name, value) in scalars(inner) {
+                    fields.entry(name).or_insert(value);
+                }
+            }
+        }
+        return fields;
     }
-    form_urlencoded::parse(text.trim().as_bytes())
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+    // Not of a JSON text that is cut off: without its signs its name would look like one.
+    let is_form = !text.trim_start().starts_with(['{', '[', '"', '<']);
+    form_urlencoded::parse(if is_form { text.trim().as_bytes() } else { b"" })
+        .map(|(name, value)| (plain(&name), value.into_owned()))
         .collect()
+}
+
+/// The texts and numbers of an object, the first of each name.
+fn scalars(object: Json<'_>) -> BTreeMap<String, String> {
+    let scalar = |value: Json<'_>| {
+        value.text().or_else(|| {
+            let text = value.get();
+            text.starts_with(|one: char| one == '-' || one.is_ascii_digit())
+                .then(|| text.to_owned())
+        })
+    };
+    let mut fields = BTreeMap::new();
+    for (name, value) in object.members().into_iter().flatten() {
+        if let Some(value) = scalar(value) {
+            fields.entry(plain(&name.text())).or_insert(value);
+        }
+    }
+    fields
+}
+
+/// A name in lower case without separators.
+fn plain(name: &str) -> String {
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|one| one.to_ascii_lowercase()).collect()
 }
 
 fn text_of(body: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -164,7 +203,7 @@ fn life(fields: &BTreeMap<String, String>, now: Timestamp) -> Duration {
         });
         ends.map(|end| end - since_1970).find(|left| *left > 0.0)
     });
-    match seconds.or_else(|| number(&"expires_in")) {
+    match seconds.or_else(|| number(&"expiresin")) {
         // In this order a number that is none falls to the longest.
         Some(seconds) => Duration::from_secs_f64(LONGEST_LIFE.as_secs_f64().min(seconds)),
         None => UNNAMED_LIFE,
@@ -246,6 +285,9 @@ mod tests {
             "\u{feff}{\"access_token\":\" t-1\\n\",\"expires_in\":60,\"token_type\":\"BEARER \"}",
             r#"{"token_type":"bearer","access_token":"Bearer t-1","expires_in":60}"#,
             "access_token=t-1&expires_in=60&scope=",
+            r#"{"AccessToken":"t-1","ExpiresIn":"60"}"#,
+            r#"{"token":"t-1","expires-in":60}"#,
+            r#"{"status":"ok","data":{"access_token":"t-1","expires_in":60}}"#,
             "\r\naccess_token=t-1&token_type=bearer&expires_in=60\r\n",
         ] {
             assert_eq!(read_text(body), granted("t-1"), "{body}");
@@ -269,13 +311,20 @@ mod tests {
         assert_eq!(read_text("\n<!doctype html>access_token=no"), Answer::Page);
         let error = r#"{"error":"invalid_client","error_description":"AADSTS7000215:\r\nwrong"}"#;
         let expected = IssuerError {
-            code: "invalid_client".into(),
+            code: Some("invalid_client".into()),
             description: Some("AADSTS7000215: wrong".into()),
         };
         assert_eq!(read_text(error), Answer::Error(expected.clone()));
-        assert_eq!(
-            read_text("error=invalid_client&error_description=AADSTS7000215%3A+wrong"),
-            Answer::Error(expected)
-        );
+        for body in [
+            "error=invalid_client&error_description=AADSTS7000215%3A+wrong",
+            r#"{"errorCode":"invalid_client","errorSummary":"AADSTS7000215: wrong"}"#,
+            r#"{"error":{"code":"invalid_client","message":"AADSTS7000215: wrong"}}"#,
+        ] {
+            assert_eq!(read_text(body), Answer::Error(expected.clone()), "{body}");
+        }
+        let words = IssuerError { code: None, description: Some("no".into()) };
+        for body in [r#"{"message":"no"}"#, r#"{"title":"Forbidden","detail":"no"}"#] {
+            assert_eq!(read_text(body), Answer::Error(words.clone()), "{body}");
+        }
     }
 }

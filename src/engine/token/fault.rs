@@ -76,18 +76,15 @@ impl TokenFault {
         retry_after: Option<Duration>,
         error: Option<IssuerError>,
     ) -> Self {
-        let code = error.as_ref().map(|error| error.code.to_ascii_lowercase());
-        let said = error.map(|error| match error.description {
-            Some(words) => format!("{}: {words}", error.code),
-            None => error.code,
-        });
+        let code = error.as_ref().and_then(|error| Some(error.code.as_ref()?.to_ascii_lowercase()));
+        let said = error.and_then(IssuerError::line);
         let answered = Answered { status, retry_after, said };
         match (status, code.as_deref()) {
             (429, _) | (_, Some("slow_down")) => Self::Busy(answered),
             (503, _) if retry_after.is_some() => Self::Busy(answered),
             (_, Some("temporarily_unavailable" | "server_error")) => Self::Failed(answered),
             (401, _) => Self::Refused(answered),
-            (200..=299 | 400 | 403, Some(code)) if REFUSALS.contains(&code) => {
+            (200..=299 | 400..=499, Some(code)) if REFUSALS.contains(&code) => {
                 Self::Refused(answered)
             }
             (400 | 403, _) => Self::Forbidden(answered),

@@ -224,7 +224,7 @@ impl Tokens {
         let answer = answer::read(&body, now);
         match answer {
             Answer::Token(granted) if status.is_success() => Ok(granted),
-            Answer::Error(error) => {
+            Answer::Error(error) if error.code.is_some() || !status.is_success() => {
                 // What it echoes of the request is not passed on.
                 let error = error.without(secret);
                 Err(TokenFault::of_answer(status.as_u16(), retry_after, Some(error)))
@@ -234,7 +234,9 @@ impl Tokens {
             }
             Answer::Page => Err(TokenFault::Unusable("a web page")),
             Answer::Unsendable => Err(TokenFault::Unusable("a text that no header can carry")),
-            Answer::Token(_) | Answer::Nothing => Err(TokenFault::Unusable("something else")),
+            Answer::Token(_) | Answer::Error(_) | Answer::Nothing => {
+                Err(TokenFault::Unusable("something else"))
+            }
         }
     }
 
