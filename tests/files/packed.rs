@@ -150,6 +150,7 @@ async fn a_copy_is_the_file_however_its_storage_packs_it() {
     })
     .await;
     for (place, way) in ways().into_iter().enumerate() {
+        let name = format!("meshes-{place}");
         match way.expected {
             Ok(file) => {
                 let path = format!("/v1/jobs/{id}/outputs/{name}");
