@@ -27,7 +27,7 @@ impl Copies {
     /// Opens the database; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read, or does not have this program's schema: start the service on it first.
+    /// It cannot be read, or does not have this program's schema; the error says why.
     pub async fn open(path: &Path) -> Result<Option<Self>, OpenError> {
         if !path.exists() {
             return Ok(None);

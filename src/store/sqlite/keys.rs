@@ -99,8 +99,8 @@ async fn drop_unneeded(connection: &mut SqliteConnection, now: Timestamp) -> sql
 /// that were submitted under it.
 ///
 /// # Errors
-/// Nothing is changed: a service runs, there is no database, or too many keys are honoured already.
-/// The error says what the operator can do.
+/// No key is replaced: a service runs, there is no usable database, or too many keys are honoured
+/// already. The error says what the operator can do.
 pub async fn rotate(path: &Path, now: Timestamp) -> Result<Rotated, RotateError> {
     if !path.exists() {
         return Err(RotateError::Missing(path.to_owned()));

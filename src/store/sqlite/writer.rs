@@ -18,9 +18,9 @@
 //!       that wait        transaction of its own   answer the callers Ok
 //! ```
 //!
-//! The invariants: a caller hears `Ok` only after the commit; a change that fails takes no other
-//! change down with it; the next batch always finds a connection outside of any transaction,
-//! whatever SQLite has answered.
+//! Invariants: a caller gets `Ok` only after the commit; a change that fails does not make another
+//! one fail; the next batch always gets a connection outside of any transaction, even after an
+//! error of SQLite.
 
 use std::fs::File;
 
