@@ -1,7 +1,7 @@
 //! The only place that reads the time: the system's clock, or one that tests move by hand.
 //!
-//! Handed to everything that stamps, waits or expires. The invariant: with a manual clock nothing
-//! happens by itself; whoever sleeps wakes when the clock is moved past its hour.
+//! Passed to everything that records a time, waits or expires. With a manual clock, time moves only
+//! through [`Clock::advance`]; a sleeper wakes once the clock reaches its deadline.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the time is read")]
 
@@ -26,12 +26,12 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that stands at `start` until it is moved.
+    /// A clock that shows `start` until it is advanced.
     pub fn manual(start: Timestamp) -> Self {
         Self(Source::Manual(watch::Sender::new(start)))
     }
 
-    /// The present instant, in whole milliseconds.
+    /// The current time, in whole milliseconds.
     pub fn now(&self) -> Timestamp {
         let now = match &self.0 {
             Source::System => Timestamp::now(),
@@ -53,7 +53,7 @@ impl Clock {
         }
     }
 
-    /// Returns when this clock shows `at`, or something later.
+    /// Returns when this clock shows `at` or later.
     pub async fn sleep_until(&self, at: Timestamp) {
         match &self.0 {
             Source::System => {
@@ -66,7 +66,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward; the system's clock does not obey.
+    /// Moves a manual clock forward; has no effect on the system's clock.
     pub fn advance(&self, duration: Duration) {
         if let Source::Manual(now) = &self.0 {
             now.send_modify(|now| *now = add(*now, duration));
@@ -74,7 +74,7 @@ impl Clock {
     }
 }
 
-/// `at` and `duration` later, at most the last instant there is.
+/// `at` plus `duration`, capped at `Timestamp::MAX`.
 pub fn add(at: Timestamp, duration: Duration) -> Timestamp {
     SignedDuration::try_from(duration)
         .ok()
@@ -82,7 +82,7 @@ pub fn add(at: Timestamp, duration: Duration) -> Timestamp {
         .unwrap_or(Timestamp::MAX)
 }
 
-/// `Retry-After` in either of its forms (RFC 9110, section 10.2.3), counted from `now`.
+/// Parses `Retry-After` in either of its forms (RFC 9110, section 10.2.3), counted from `now`.
 pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -91,12 +91,12 @@ pub fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
-/// Measures how long something takes, on the machine's own steady clock.
+/// Measures how long something takes, on the machine's monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
-    /// Begins to measure.
+    /// Starts to measure.
     pub fn start() -> Self {
         Self(std::time::Instant::now())
     }
@@ -106,7 +106,7 @@ impl Stopwatch {
         self.0.elapsed()
     }
 
-    /// When it will have run for `duration`, as timers take it.
+    /// The instant at which it will have run for `duration`, in the type that tokio's timers take.
     pub fn when(self, duration: Duration) -> tokio::time::Instant {
         (self.0 + duration).into()
     }

@@ -1,7 +1,8 @@
-//! Erasing jobs wherever bytes of theirs may be: spool, database, write-ahead log, file store.
+//! Erases jobs everywhere their bytes may be: spool, database, write-ahead log, file store.
 //!
-//! Called by the API's handlers and by the purge worker. The invariant: when [`Eraser::erase`]
-//! returns, the bytes are nowhere; where that is not known, it fails, and repeating it goes on.
+//! Called by the API's handlers and by the purge worker. Invariant: when [`Eraser::erase`] returns
+//! `Ok`, no bytes of the jobs are left; if that is uncertain it fails, and a repeated call
+//! continues.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::{
     store::{EraseTarget, ErasedBatch, Lookup, Store, StoreError, intake::Intake},
 };
 
-/// Jobs whose files are deleted at a time: each is a few calls to the file store.
+/// Jobs whose files are deleted concurrently: each takes a few calls to the file store.
 const DELETIONS_AT_ONCE: usize = 8;
 
 /// Where bytes of an erased job may still be.
@@ -26,7 +27,7 @@ pub enum EraseError {
     /// In the file store.
     #[error(transparent)]
     Files(#[from] BlobError),
-    /// In a file store that is not known any more.
+    /// In a file store that the settings no longer name.
     #[error("erased jobs have copies, but the settings name no mirror.store to delete them from")]
     NoFileStore,
 }
@@ -35,38 +36,39 @@ pub enum EraseError {
 #[derive(Clone)]
 pub struct Eraser {
     pub store: Arc<dyn Store>,
-    /// What waits in its spool may be of any job.
+    /// A record waiting in its spool may belong to any job.
     pub intake: Arc<Intake>,
-    /// Where copies of outputs are, if there are any.
+    /// Where copies of outputs are kept; `None` without a file store.
     pub blobs: Option<Blobs>,
     pub clock: Clock,
 }
 
 impl Eraser {
-    /// Erases all jobs that are meant, and answers how many; `Erased` if the one job meant is
-    /// erased already.
+    /// Erases all jobs of the target and returns how many; `Erased` if the target is one job that
+    /// is erased already.
     ///
     /// # Errors
-    /// Where something of them may still be. Their rows are in no answer any more.
+    /// Some jobs, or bytes of them, may be left where the error says: repeat the call, which
+    /// continues.
     pub async fn erase(&self, target: EraseTarget) -> Result<Lookup<u64>, EraseError> {
         let only = match target {
             EraseTarget::Job(id) => Some(id),
             _ => None,
         };
-        // A callback that waits may have to make its job first.
+        // A waiting callback may first have to create its job.
         self.intake.drain().await?;
         let erased = self.store.erase(target, self.clock.now()).await?;
-        // One that came meanwhile is of an erased job by now, and is not kept.
+        // A callback that arrived meanwhile belongs to an erased job now and is not kept.
         self.intake.drain().await?;
         self.delete_files(only).await?;
         Ok(erased)
     }
 
-    /// One batch of an erasure, for those who come back for the next one and then
-    /// [`Eraser::finish`] it.
+    /// Erases one batch, for callers that repeat the call until the last batch and then call
+    /// [`Eraser::finish`].
     ///
     /// # Errors
-    /// The store refuses.
+    /// The store refuses: repeat the call.
     pub async fn erase_some(&self, target: &EraseTarget) -> Result<ErasedBatch, StoreError> {
         match self.store.erase_batch(target, self.clock.now()).await? {
             Lookup::Found(batch) => Ok(batch),
@@ -74,19 +76,19 @@ impl Eraser {
         }
     }
 
-    /// Finishes what an erasure has left, also one that was refused or whose process was killed.
+    /// Finishes earlier erasures, including those that were refused or whose process was killed.
     ///
     /// # Errors
-    /// Where something may still be.
+    /// Bytes may be left where the error says: repeat the call.
     pub async fn finish(&self) -> Result<(), EraseError> {
-        // The one that fails must not keep the other from being done.
+        // A failure here must not prevent the steps below.
         let files = self.delete_files(None).await;
         self.intake.drain().await?;
         self.store.finish_erasure().await?;
         files
     }
 
-    /// Deletes the copies of erased jobs, of all or of one.
+    /// Deletes the copies of one erased job, or of all.
     async fn delete_files(&self, only: Option<JobId>) -> Result<(), EraseError> {
         let pending = self.store.pending_file_deletions(u32::MAX).await?;
         let meant = pending.into_iter().filter(|one| only.is_none_or(|id| id == one.job_id));
@@ -99,7 +101,7 @@ impl Eraser {
     async fn delete_files_of(&self, deletion: PendingFileDeletion) -> Result<(), EraseError> {
         let blobs = self.blobs.as_ref().ok_or(EraseError::NoFileStore)?;
         blobs.delete_job(deletion.job_id).await?;
-        // Until then, a copy that was under way may be finished: they are deleted once more.
+        // Until then a copy in progress may still be finished, so the files are deleted once more.
         if deletion.until <= self.clock.now() {
             self.store.finish_file_deletion(deletion.job_id).await?;
         }

@@ -1,7 +1,7 @@
-//! The pulse of the loops that run beside the requests: when each last turned.
+//! Heartbeats of the background loops: when each last ran a turn.
 //!
-//! Beaten by the workers, read by readiness. The invariant: a loop that has stopped turning is
-//! noticed, because its age grows.
+//! Recorded by the workers, read by readiness. A loop that has stopped is noticed because its last
+//! beat grows old.
 
 use std::{
     collections::BTreeMap,
@@ -19,12 +19,12 @@ pub struct Pulse(Arc<Mutex<BTreeMap<&'static str, Beat>>>);
 #[derive(Clone, Copy, Debug)]
 pub struct Beat {
     pub at: Timestamp,
-    /// A turn that is older than this is missed.
+    /// A loop whose last turn is older than this counts as stopped.
     pub patience: Duration,
 }
 
 impl Pulse {
-    /// Notes that a loop turned.
+    /// Records that a loop ran a turn.
     pub fn beat(&self, name: &'static str, at: Timestamp, patience: Duration) {
         self.locked().insert(name, Beat { at, patience });
     }

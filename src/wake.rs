@@ -1,7 +1,7 @@
-//! Wake-up signals between the store's writer and those who wait; they carry no data.
+//! Wake-up signals from the store's writer to its waiters; they carry no data.
 //!
-//! The writer gives them after a commit, never before. The invariants: who subscribes before
-//! looking misses nothing; a signal is only a hint, so whoever is woken looks again.
+//! The writer sends them after a commit, never before. Invariant: a waiter that subscribes before
+//! it looks misses no signal. A signal is only a hint, so a woken waiter looks again.
 
 use std::{
     collections::HashMap,
@@ -17,9 +17,9 @@ pub struct Wake(Arc<Signals>);
 
 #[derive(Debug)]
 struct Signals {
-    /// Counts commits; only that it moves matters.
+    /// Counts commits; only the change matters, not the value.
     commits: watch::Sender<u64>,
-    /// By job, for as long as somebody waits for it.
+    /// By job, kept while at least one listener waits for it.
     jobs: Mutex<HashMap<Uuid, Waited>>,
 }
 
@@ -37,24 +37,24 @@ impl Default for Wake {
 }
 
 impl Wake {
-    /// Tells that something was committed.
+    /// Signals that something was committed.
     pub fn committed(&self) {
         self.0.commits.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Tells that a job has finished.
+    /// Signals that a job has finished.
     pub fn finished(&self, job: Uuid) {
         if let Some(waited) = self.jobs().get(&job) {
             waited.notify.notify_waiters();
         }
     }
 
-    /// Changes whenever something has been committed since the last look.
+    /// A receiver that changes whenever something is committed.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.0.commits.subscribe()
     }
 
-    /// Listens for one job; what is told from now on is heard.
+    /// Starts to listen for one job; take a [`JobSignal::ticket`] before each look.
     pub fn job(&self, job: Uuid) -> JobSignal {
         let mut jobs = self.jobs();
         let waited =
@@ -77,7 +77,8 @@ pub struct JobSignal {
 }
 
 impl JobSignal {
-    /// A ticket taken before a look is redeemed by any signal given after it was taken.
+    /// A future that completes at the first signal after its creation, polled by then or not.
+    /// Create it before looking.
     pub fn ticket(&self) -> tokio::sync::futures::Notified<'_> {
         self.notify.notified()
     }
@@ -105,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Lets another task have its turn: the explorer may go on with any of them here.
+    /// Yields: the explorer may continue with any task here.
     async fn turn() {
         let mut has_waited = false;
         std::future::poll_fn(|context| {
@@ -129,10 +130,10 @@ mod tests {
 
     type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-    /// Runs the tasks through every order of their turns; answers how many there are, or an order
-    /// after which a task waits and nobody is left to wake it.
+    /// Runs the tasks in every possible order of their turns. Returns the number of orders, or one
+    /// after which a task waits and nothing is left to wake it.
     fn explore(tasks: impl Fn() -> Vec<Task>) -> Result<usize, Vec<usize>> {
-        // At each turn: which of how many tasks that could go on did.
+        // For each turn: the index of the chosen runnable task, and how many were runnable.
         let mut path: Vec<(usize, usize)> = Vec::new();
         for schedules in 1.. {
             let mut tasks: Vec<Option<Task>> = tasks().into_iter().map(Some).collect();
@@ -170,7 +171,7 @@ mod tests {
         unreachable!("the loop has no end of its own")
     }
 
-    /// As `http::wait` does it.
+    /// Waits as `http::wait` does.
     async fn wait(wake: Wake, is_finished: Arc<AtomicBool>) {
         let signal = wake.job(Uuid::nil());
         loop {
@@ -185,7 +186,7 @@ mod tests {
         }
     }
 
-    /// The wrong way round: the look comes before the ticket.
+    /// The wrong order: looks before it takes the ticket.
     async fn wait_wrongly(wake: Wake, is_finished: Arc<AtomicBool>) {
         let signal = wake.job(Uuid::nil());
         while !is_finished.load(Ordering::SeqCst) {
@@ -194,7 +195,7 @@ mod tests {
         }
     }
 
-    /// As the writer does it: the commit, then the signal.
+    /// Finishes as the writer does: commits first, then signals.
     async fn finish(wake: Wake, is_finished: Arc<AtomicBool>) {
         turn().await;
         is_finished.store(true, Ordering::SeqCst);
@@ -202,9 +203,9 @@ mod tests {
         wake.finished(Uuid::nil());
     }
 
-    /// The signals are tokio's, which no explorer of atomic operations can look into; each step
-    /// between two turns is one of theirs, which tokio promises to be whole. So this explores our
-    /// own part, the order of the steps, and the race below explores the rest by chance.
+    /// The signals are tokio's, whose atomic operations no explorer can reach; each step between
+    /// two turns is one call into tokio, which tokio promises to be atomic. So this test explores
+    /// our own part, the order of the steps; the race below covers the rest by chance.
     #[test]
     fn in_no_order_of_steps_is_a_signal_missed() {
         let explored = explore(|| {
@@ -228,7 +229,7 @@ mod tests {
         wrong.expect_err("the explorer finds what looking first would miss");
     }
 
-    /// One waiter and one finisher, as a race many times over.
+    /// Races one waiter against one finisher 100,000 times.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn who_takes_a_ticket_before_looking_misses_no_signal() {
         for round in 0..100_000u128 {

@@ -1,7 +1,7 @@
-//! The service put together: built from settings, run on listeners, stopped by a future.
+//! Builds the service from settings, runs it on listeners, and stops it when a future completes.
 //!
-//! Production and tests take the same door. The invariants: what was answered 2xx is on disk when
-//! `run` returns, and a worker or a listener that dies ends the process with failure.
+//! Production and tests use the same entry point. Invariants: everything that was answered 2xx is
+//! on disk when `run` returns; a worker or listener that dies ends the process with an error.
 
 mod probe_door;
 mod state;
@@ -55,14 +55,14 @@ use crate::{
 pub use self::probe_door::ProbeDoor;
 pub use crate::http::LINK_LIFETIME;
 
-/// How long a file store may take at start to show that it can be written.
+/// How long the write check of the file store may take at start.
 const FILES_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Each sample of a histogram is held until the samples are summed up, so that is done this often
-/// whether anyone asks for the figures or not.
+/// Histogram samples stay in memory until they are aggregated, so they are aggregated this often
+/// even if nobody reads the metrics.
 const SUMMING_PAUSE: Duration = Duration::from_secs(5);
 
-/// The service's open doors.
+/// The service's open listeners.
 pub struct Listeners {
     callbacks: Listener,
     /// `None`: the API is served on the callbacks' listener.
@@ -70,19 +70,19 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Opens what the settings name.
+    /// Opens the listeners that the settings name.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         Self::complete(config, Inherited::default())
     }
 
-    /// Takes what was handed over to this process (systemd's socket activation), and opens the
-    /// rest. To be called once, at start.
+    /// Uses the sockets handed over to this process (systemd's socket activation) and opens the
+    /// rest. Call it once, at start.
     pub async fn inherit_or_bind(config: &Config) -> anyhow::Result<Self> {
         Self::complete(config, Listener::inherit(config.merged())?)
     }
 
-    /// The settings were checked against the address that stands in them, which need not be the one
-    /// of a socket that was handed over.
+    /// The settings were checked against their own addresses; a socket that was handed over may
+    /// have another one.
     fn refuse_strangers(&self, config: &Config) -> anyhow::Result<()> {
         let api = self.api()?;
         if config.api.open_on_loopback && self.api.is_none() {
@@ -117,7 +117,7 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// What comes in through each.
+    /// Each listener with the door that it serves.
     fn doors(self, context: &Context) -> Vec<(Listener, Door)> {
         let context = || context.clone();
         let door = |name, router| Door { name, router, answers_half_closed: name == "callbacks" };
@@ -130,23 +130,23 @@ impl Listeners {
         }
     }
 
-    /// Where callbacks are really listened for.
+    /// The actual address of the callbacks' listener.
     pub fn callbacks(&self) -> std::io::Result<SocketAddr> {
         self.callbacks.local_addr()
     }
 
-    /// Where the API is really listened for.
+    /// The actual address of the API's listener.
     pub fn api(&self) -> std::io::Result<SocketAddr> {
         self.api.as_ref().unwrap_or(&self.callbacks).local_addr()
     }
 }
 
-/// A store that is open.
+/// An open store.
 pub struct Opened {
     pub store: Arc<dyn Store>,
     /// Ends when the store is closed.
     pub writer: JoinHandle<()>,
-    /// Told of every commit.
+    /// Signalled at every commit.
     pub wake: Wake,
 }
 
@@ -156,12 +156,12 @@ pub struct App {
     listeners: Listeners,
     /// Ends when the store is closed.
     writer: JoinHandle<()>,
-    /// Where the API's key is, if the service made it for itself.
+    /// The file of the API's key, if the service created the key itself.
     key_file: Option<PathBuf>,
 }
 
 impl App {
-    /// Opens the database and puts everything together.
+    /// Opens the database and builds the service.
     pub async fn build(config: Config, listeners: Listeners, clock: Clock) -> anyhow::Result<Self> {
         let wake = Wake::default();
         let path = &config.database.path;
@@ -172,7 +172,7 @@ impl App {
         Self::with_store(config, listeners, clock, opened).await
     }
 
-    /// The same on a store that is open already.
+    /// Builds the service on a store that is open already.
     pub async fn with_store(
         mut config: Config,
         listeners: Listeners,
@@ -238,13 +238,13 @@ impl App {
         Ok(Self { context, listeners, writer, key_file })
     }
 
-    /// Where the API's key is, if the service made it for itself.
+    /// The file of the API's key, if the service created the key itself.
     pub fn key_file(&self) -> Option<&Path> {
         self.key_file.as_deref()
     }
 
-    /// Makes a link that signs one browser in to the inspector, once, with the service's own key.
-    /// It is a secret until it is used. An earlier link does not work any more.
+    /// Creates a link that signs one browser in to the inspector, once, with the service's own key.
+    /// The link is secret until it is used, and replaces an earlier one.
     pub fn sign_in_link(&self) -> std::io::Result<String> {
         let api = match &self.context.config.api.public_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
@@ -274,11 +274,12 @@ impl App {
         mirrorer(&self.context)
     }
 
-    /// Whether files can be written, so that a wrong setting shows at start. A bucket that is out
-    /// of reach at the moment is no reason to receive nothing: copies are retried for hours.
+    /// Checks that files can be written, so that a wrong setting is reported at start. An
+    /// unreachable bucket only logs a warning: callbacks are received anyway, and copies are
+    /// retried for hours.
     ///
     /// # Errors
-    /// With a [`BlobError`] inside: the settings, or what they name, must be mended.
+    /// Contains a [`BlobError`]: fix the settings, or the store that they name.
     pub async fn prove_files(&self) -> anyhow::Result<()> {
         let (Some(blobs), Some(url)) = (&self.context.blobs, &self.context.config.mirror.store)
         else {
@@ -296,12 +297,12 @@ impl App {
         }
     }
 
-    /// The worker that erases what is old, to be stepped by hand.
+    /// The worker that erases old jobs, to be stepped by hand.
     pub fn purger(&self) -> Purger {
         purger(&self.context)
     }
 
-    /// Serves until `shutdown` is ready, then finishes what is in flight and closes the store.
+    /// Serves until `shutdown` completes, then finishes work in flight and closes the store.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { context, listeners, mut writer, .. } = self;
         let stopping = context.stopping.clone();
@@ -317,8 +318,8 @@ impl App {
             let turning = turn(&context, mirrorer, Some(context.wake.commits()));
             let stopped = stopping.clone();
             workers.spawn(async move {
-                // Before the first copy: one that is being made looks like a leftover. Large
-                // folders take a while, which nothing else waits for.
+                // Before the first copy, because a copy in progress looks like a leftover. Large
+                // folders take a while; nothing else waits for them.
                 if stopped.run_until_cancelled(remove_leftovers(&blobs)).await.is_some() {
                     turning.await;
                 }
@@ -337,7 +338,7 @@ impl App {
         let (doctor, stop_doctor) = (context.doctor.clone(), stopping.clone());
         workers.spawn(async move {
             tokio::select! {
-                // First: a probe that the stop itself refuses is no finding.
+                // Checked first: a probe that fails because of the stop is no finding.
                 biased;
                 () = stop_doctor.cancelled() => {}
                 () = doctor.run() => {}
@@ -373,7 +374,7 @@ impl App {
     }
 }
 
-/// Keeps the samples of the figures few, until the service stops.
+/// Aggregates metric samples until the service stops, so that they stay few.
 async fn sum_figures_up(context: Context) {
     let pause = || context.clock.sleep(SUMMING_PAUSE);
     while context.stopping.run_until_cancelled(pause()).await.is_some() {
@@ -391,7 +392,7 @@ fn turn<W: Worker + 'static>(
     workers::turn(worker, clock, pulse, context.stopping.clone(), commits)
 }
 
-/// What these settings want to follow from every result.
+/// What the settings order for every result.
 pub fn orders(config: &Config) -> ResultOrders {
     ResultOrders {
         relay_targets: config.relay.targets.iter().map(|one| one.name.clone()).collect(),
@@ -399,7 +400,7 @@ pub fn orders(config: &Config) -> ResultOrders {
     }
 }
 
-/// The intake with the spool that the settings name, if they do not turn it off.
+/// The intake, with the spool that the settings name unless they turn it off.
 pub async fn intake(
     config: &Config,
     clock: &Clock,
@@ -470,7 +471,7 @@ fn open_files(url: &str) -> anyhow::Result<Blobs> {
     Blobs::open(url).with_context(|| format!("mirror.store = \"{url}\" is unusable"))
 }
 
-/// What is left over is seen by nobody, so that a failure can wait for the next start.
+/// Nothing reads leftovers, so a failure can wait for the next start.
 async fn remove_leftovers(blobs: &Blobs) {
     match blobs.remove_leftovers().await {
         Ok(0) => {}
@@ -479,7 +480,7 @@ async fn remove_leftovers(blobs: &Blobs) {
     }
 }
 
-/// Waits for what has begun; false if the deadline comes first.
+/// Waits for tasks that have started; false if the deadline comes first.
 async fn finish(tasks: &TaskTracker, deadline: Pin<&mut Sleep>) -> bool {
     tasks.close();
     tokio::select! {

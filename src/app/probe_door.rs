@@ -1,4 +1,4 @@
-//! The callbacks' door of `check`, while the service is stopped.
+//! The listener that `check` opens for callbacks while the service is stopped.
 
 use std::net::SocketAddr;
 
@@ -7,15 +7,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{config::Config, http};
 
-/// The callbacks' door while the service is not running: it answers probes and takes nothing, so
-/// that the public URL can be examined. Dropping it closes it.
+/// Replaces the callbacks' listener while the service is not running: it answers probes and accepts
+/// no callbacks, so that the public URL can be checked. Dropping it closes it.
 pub struct ProbeDoor {
     address: SocketAddr,
     _closing: DropGuard,
 }
 
 impl ProbeDoor {
-    /// Opens `callbacks.listen`; must not be called beside a running service.
+    /// Opens `callbacks.listen`; must not be called while the service is running.
     ///
     /// # Errors
     /// The address is taken or not this machine's.
@@ -34,7 +34,7 @@ impl ProbeDoor {
         Ok(Self { address, _closing: closing.drop_guard() })
     }
 
-    /// Where it is really listened for.
+    /// The actual address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

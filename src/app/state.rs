@@ -1,7 +1,7 @@
-//! What the service makes for itself beside the database: its folder, and the key that an API
-//! without `api.keys` lets its callers in by.
+//! What the service creates besides the database: its folder, and the key of an API without
+//! `api.keys`.
 //!
-//! The invariant: an API that is not open on purpose is never served without a key.
+//! Invariant: an API that is not open on purpose is never served without a key.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::{
     key_file, private_files,
 };
 
-/// Makes the folder, and the service's own key where the settings name none; answers its file.
+/// Creates the folder and, if the settings name no key, the service's own; returns the key's file.
 pub(super) fn make_key(config: &mut Config) -> anyhow::Result<Option<PathBuf>> {
     make_folder(config)?;
     private_files::warn_of_writers(config.state_dir());
@@ -25,14 +25,15 @@ pub(super) fn make_key(config: &mut Config) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(file))
 }
 
-/// Makes the folder that the settings name. One that is there keeps its mode: it may be a home.
+/// Creates the folder that the settings name. An existing folder keeps its mode: it may be a home
+/// directory.
 fn make_folder(config: &Config) -> anyhow::Result<()> {
     let Some(folder) = &config.service.state_dir else { return Ok(()) };
     private_files::create_folder(folder)
         .with_context(|| format!("service.state_dir = {folder:?} cannot be made"))
 }
 
-/// Where the spool is, with its folder made.
+/// The spool's path; creates its folder.
 pub(super) fn spool_file(config: &Config) -> anyhow::Result<PathBuf> {
     make_folder(config)?;
     let spool = config.spool_file();

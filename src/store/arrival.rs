@@ -1,7 +1,7 @@
-//! What is received, on its way onto the record, directly or through the emergency spool.
+//! What was received, on its way to the database, directly or through the emergency spool.
 //!
-//! Made by the callbacks, the workers and the spool, taken by the store. The invariant: the digest
-//! and the reading of an arrival are those of its body.
+//! Created by the callbacks, the workers and the spool; recorded by the store. Invariant: an
+//! arrival's digest and reading are those of its body.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -26,13 +26,14 @@ pub enum Addressee {
 }
 
 impl Addressee {
-    /// The inbox job that a body is for: by the Engine's id where the body has one, else by itself.
+    /// The inbox job that a body is for: by the Engine's id if the body has one, else by the body's
+    /// digest.
     pub fn of_inbox(engine_job_id: Option<&str>, sha256: &[u8; 32]) -> Self {
         Self::Inbox(engine_job_id.map_or(*sha256, inbox_key))
     }
 }
 
-/// What the inbox job with this id of the Engine's is found again by.
+/// The key of the inbox job with this id of the Engine.
 pub fn inbox_key(engine_job_id: &str) -> [u8; 32] {
     Sha256::digest(format!("engine-job:{engine_job_id}")).into()
 }
@@ -42,12 +43,12 @@ pub fn inbox_key(engine_job_id: &str) -> [u8; 32] {
 pub struct Arrival {
     pub delivery_id: DeliveryId,
     pub addressee: Addressee,
-    /// The key that signed the callback address; `None` for what did not come to one.
+    /// The key that signed the callback address; `None` if it did not come to a callback address.
     pub signer: Option<KeyNumber>,
     pub received_at: Timestamp,
     /// The sender's address, or [`ENGINE_SOURCE`].
     pub source: String,
-    /// Credentials redacted.
+    /// With credentials redacted.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub sha256: [u8; 32],
@@ -55,7 +56,7 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    /// What a look-up at the Engine brought.
+    /// An arrival from a look-up at the Engine.
     pub fn of_engine(
         job_id: JobId,
         body: Bytes,
@@ -75,8 +76,8 @@ impl Arrival {
         }
     }
 
-    /// Whether we asked the Engine for it. What nobody asked for changes nothing of a job that has
-    /// a result.
+    /// Whether we asked the Engine for it. Without that, it changes nothing in a job that has a
+    /// result.
     pub fn was_asked_for(&self) -> bool {
         self.source == ENGINE_SOURCE
     }
@@ -85,7 +86,7 @@ impl Arrival {
 /// What became of an [`Arrival`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receipt {
-    /// On record, with this outcome, or counted where the job keeps too much already.
+    /// On record with this outcome, or only counted because the job keeps too much already.
     Kept { job_id: JobId, outcome: Outcome },
     /// The job has been erased; nothing was kept.
     Erased,
@@ -96,12 +97,12 @@ pub enum Receipt {
     Unproven,
 }
 
-/// How far an emergency spool has been taken in.
+/// How far an emergency spool has been drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoolMark {
     /// Which spool file.
     pub spool: SpoolId,
-    /// Its records up to this number have been taken in.
+    /// Its records up to this number have been drained.
     pub number: u64,
 }
 

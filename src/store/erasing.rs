@@ -23,16 +23,16 @@ pub struct ErasedBatch {
     pub is_last: bool,
 }
 
-/// A part of [`super::Store`], whose promises hold here too. Erasing has two steps: erased jobs are
-/// in no answer any more, and after [`Self::finish_erasure`] they are erased for good: no file of
+/// A part of [`super::Store`], whose promises hold here too. Erasing has two steps: a batch removes
+/// jobs from all answers; [`Self::finish_erasure`] then erases them for good, so that no file of
 /// the store holds a byte of them.
 #[async_trait]
 pub trait Erasing: Send + Sync {
-    /// Erases jobs and all that belongs to them for good. Answers how many; `Erased` if the one job
-    /// meant is erased already.
+    /// Erases jobs and all that belongs to them for good. Returns how many; `Erased` if the target
+    /// is one job that is erased already.
     ///
     /// # Errors
-    /// Some may be left, or not erased for good: repeat the call, which goes on.
+    /// Some may be left, or not erased for good: repeat the call, which continues.
     async fn erase(&self, target: EraseTarget, now: Timestamp) -> Result<Lookup<u64>, StoreError> {
         let mut erased = 0;
         let outcome = loop {
@@ -51,7 +51,7 @@ pub trait Erasing: Send + Sync {
         Ok(outcome)
     }
 
-    /// Erases as many of these jobs as others can wait for, not for good yet.
+    /// Erases one batch of these jobs, small enough not to hold up other changes; not for good yet.
     ///
     /// # Errors
     /// The whole batch is erased, or nothing of it: repeat the call.
@@ -61,8 +61,8 @@ pub trait Erasing: Send + Sync {
         now: Timestamp,
     ) -> Result<Lookup<ErasedBatch>, StoreError>;
 
-    /// Makes all earlier batches erased for good, also those of a call that was refused, or of a
-    /// process that was killed.
+    /// Erases all earlier batches for good, including those of a call that failed or of a process
+    /// that was killed.
     ///
     /// # Errors
     /// Bytes of erased jobs may still be in the store's files: repeat the call.

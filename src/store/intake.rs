@@ -1,9 +1,9 @@
-//! The intake: hands what was received to the store, or to the emergency spool while the store
-//! refuses, and takes the spool in when the store is back.
+//! The intake: passes arrivals to the store, or to the emergency spool while the store refuses, and
+//! drains the spool into the store when it is back.
 //!
-//! Called by the callbacks, by every erasure, and run as a loop by `app`. The invariant: an arrival
-//! that was answered with a [`Taken`] is on disk, and comes to be on record once, however often the
-//! process is killed on the way.
+//! Called by the callbacks and by every erasure, and run as a loop by `app`. Invariant: an arrival
+//! that was answered with a [`Taken`] is on disk and is recorded once, however often the process is
+//! killed in between.
 
 use std::{
     sync::{
@@ -22,10 +22,10 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Between two attempts to take the spool in.
+/// Pause between two attempts to drain the spool.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a callback takes in the spool, as a rule at most.
+/// Bytes that a callback of usual size takes in the spool at most.
 const USUAL_BYTES: u64 = 64 * 1024;
 
 /// Where an arrival is now.
@@ -42,14 +42,14 @@ pub struct Intake {
     store: Arc<dyn Store>,
     /// `None`: off.
     spool: Option<Spool>,
-    /// How long a busy store is waited for.
+    /// How long to wait for a busy store.
     wait: Duration,
     /// For reading bodies again, see [`crate::domain::result::read`].
     id_pointers: Vec<String>,
     clock: Clock,
     /// The last attempt to write to the spool failed.
     is_spool_failing: AtomicBool,
-    /// Held by the one who takes in.
+    /// Held while the spool is drained.
     taking: Mutex<()>,
 }
 
@@ -67,7 +67,7 @@ impl Intake {
         }
     }
 
-    /// The same with a spool that is used after `wait`.
+    /// The same with a spool, used when the store refuses or has not answered within `wait`.
     pub fn with_spool(self, spool: Spool, wait: Duration, id_pointers: Vec<String>) -> Self {
         Self { spool: Some(spool), wait, id_pointers, ..self }
     }
@@ -83,13 +83,16 @@ impl Intake {
         is_sound && self.spool_state().is_some_and(|state| state.bytes_free >= USUAL_BYTES)
     }
 
-    /// Puts an arrival on record or, while the store refuses, into the spool. An error claims
-    /// nothing.
+    /// Records an arrival or, while the store refuses, writes it to the spool.
+    ///
+    /// # Errors
+    /// It may be neither on record nor in the spool: do not acknowledge it, so that the sender
+    /// repeats it.
     pub async fn receive(&self, arrival: Arrival) -> Result<Taken, StoreError> {
         let Some(spool) = &self.spool else {
             return self.store.receive(arrival).await.map(Taken::Stored);
         };
-        // The store may commit it after all when it is given up here: the take-in expects that.
+        // The store may still commit it after this stops waiting; draining the spool expects that.
         let stored = self.store.receive(arrival.clone());
         let refusal = match tokio::time::timeout(self.wait, stored).await {
             Ok(Ok(receipt)) => return Ok(Taken::Stored(receipt)),
@@ -115,11 +118,15 @@ impl Intake {
         }
     }
 
-    /// Takes in what waits in the spool and wipes it; answers how many records that were. A record
-    /// that alone is refused keeps none of the others waiting, but is an error.
+    /// Drains the waiting records into the store and wipes the spool; returns how many there were.
+    /// A record that is refused on its own does not hold up the others, but is an error.
+    ///
+    /// # Errors
+    /// Records may still wait in the spool: repeat the call, which records none of them twice.
     pub async fn drain(&self) -> Result<u64, StoreError> {
         let Some(spool) = &self.spool else { return Ok(0) };
-        // Whoever is at it may be waiting for a locked database: the caller is told sooner.
+        // The task that is draining may be waiting for a locked database; the caller does not wait
+        // that long.
         let taking = tokio::time::timeout(self.wait, self.taking.lock()).await;
         let Ok(_taking) = taking else {
             return Err(StoreError::Unavailable("the spool is being taken in".into()));
@@ -130,7 +137,7 @@ impl Intake {
             if spool.state().is_wiped {
                 return Ok(taken);
             }
-            // Not while something waits: what came in meanwhile is taken in first.
+            // Does nothing while a record waits; records that came meanwhile are drained first.
             spool.wipe().await.map_err(refused)?;
         }
     }
@@ -173,7 +180,7 @@ impl Intake {
         spool.mark_done(number).await.map_err(refused)
     }
 
-    /// Takes in whatever comes into the spool, until `stop` and no sooner.
+    /// Drains the spool whenever a record waits, until `stop` is cancelled; never returns earlier.
     pub async fn run(&self, stop: CancellationToken) {
         let Some(spool) = &self.spool else { return stop.cancelled().await };
         let mut is_refused = false;
@@ -183,7 +190,7 @@ impl Intake {
                 match self.drain().await {
                     Ok(_) => is_refused = false,
                     Err(error) => {
-                        // Once for each time that it goes wrong, not once a second.
+                        // Logged once per outage, not once a second.
                         if !is_refused {
                             let waiting = spool.state().records;
                             tracing::error!(%error, waiting, "the spool cannot be taken in yet");
@@ -197,7 +204,7 @@ impl Intake {
         stop.run_until_cancelled(endless).await;
     }
 
-    /// One last attempt to take in, until `deadline`, then closes the spool.
+    /// Tries once more to drain the spool, until `deadline`, then closes it.
     pub async fn close(&self, deadline: impl Future<Output = ()>) {
         let Some(spool) = &self.spool else { return };
         let attempt = tokio::select! {

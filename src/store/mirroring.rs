@@ -12,9 +12,9 @@ use crate::domain::{
 /// A part of [`super::Store`], whose promises hold here too.
 #[async_trait]
 pub trait Mirroring: Send + Sync {
-    /// Takes outputs that are to be copied now and find a place, those whose links end soonest
-    /// first. Those of a host without a place are passed over, however many they are.
-    /// Nobody else takes them before `lease_until`.
+    /// Leases outputs that are due and find a free place until `lease_until`, those whose links
+    /// expire soonest first. Outputs of a host without a free place are skipped, however many there
+    /// are.
     ///
     /// # Errors
     /// Some may be leased: they are due again when the lease has run out.
@@ -37,7 +37,7 @@ pub trait Mirroring: Send + Sync {
         now: Timestamp,
     ) -> Result<Lookup<()>, StoreError>;
 
-    /// At most `limit` copies on record after `after`, in a steady order.
+    /// At most `limit` copies on record after `after`, in a stable order.
     ///
     /// # Errors
     /// The database cannot be read: ask for the same page again.
@@ -56,7 +56,7 @@ pub trait Mirroring: Send + Sync {
         limit: u32,
     ) -> Result<Vec<PendingFileDeletion>, StoreError>;
 
-    /// The copies of this erased job are deleted for good.
+    /// Records that the copies of this erased job are deleted for good.
     ///
     /// # Errors
     /// The job may still be listed: delete its copies once more, which does no harm.

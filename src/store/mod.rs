@@ -1,9 +1,9 @@
-//! Everything that must survive a crash, and the only SQL.
+//! Holds everything that must survive a crash, and all the SQL.
 //!
-//! Called by the HTTP layer and the workers through `Arc<dyn Store>`. The trait is made of one small
-//! trait for each noun, each with its values in a file of its own; `sqlite/` has a file for each of
-//! them too, with the SQL. What every implementation promises, and `tests/durability/conformance.rs`
-//! checks:
+//! Called by the HTTP layer and the workers through `Arc<dyn Store>`. The trait combines small
+//! traits, one for each noun, each in a file of its own with its types; `sqlite/` has a file with
+//! the SQL for each of them. Every implementation promises the following, which
+//! `tests/durability/conformance.rs` checks:
 //! - one method is one transaction; when it returns `Ok`, the change is on disk;
 //! - a change that was handed over is made even if its caller goes away, and before those handed
 //!   over later;
@@ -55,12 +55,12 @@ pub enum StoreError {
     #[error("more changes are waiting than the database can take in")]
     Overloaded,
     /// The database refuses (full, locked, damaged, closed); the text is for the log only. The
-    /// change may have been made all the same.
+    /// change may still have been made.
     #[error("the database refuses: {0}")]
     Unavailable(String),
 }
 
-/// The answer to a question about one thing.
+/// The result of looking up one thing.
 #[derive(Debug)]
 pub enum Lookup<T> {
     Found(T),
@@ -69,7 +69,7 @@ pub enum Lookup<T> {
     Missing,
 }
 
-/// All of the store, see the module.
+/// The whole store; see the module.
 #[async_trait]
 pub trait Store:
     Submissions
@@ -85,12 +85,12 @@ pub trait Store:
     + Erasing
     + SignOuts
 {
-    /// Writes for real, to prove that the database takes writes.
+    /// Makes a real write, to prove that the database accepts writes.
     ///
     /// # Errors
-    /// It does not: the service is not ready.
+    /// It does not accept them: the service is not ready.
     async fn probe(&self, now: Timestamp) -> Result<(), StoreError>;
 
-    /// Takes no more changes, makes those handed over, closes the database.
+    /// Refuses new changes, makes those already handed over, and closes the database.
     async fn close(&self);
 }

@@ -43,8 +43,8 @@ pub trait Querying: Send + Sync {
         limit: u32,
     ) -> Result<JobPage, StoreError>;
 
-    /// The flags of those of these jobs that are on record; without a `public_url` no callback
-    /// address counts as stale.
+    /// The flags of the given jobs that are on record; without a `public_url` no callback address
+    /// counts as stale.
     ///
     /// # Errors
     /// The database cannot be read: ask again.

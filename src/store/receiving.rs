@@ -1,4 +1,4 @@
-//! Putting what was received on record, directly or from the emergency spool.
+//! Recording arrivals, directly or from the emergency spool.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::{Arrival, Lookup, Receipt, SpoolMark, Spooled, StoreError};
 use crate::domain::{callback_address::Standing, ids::JobId};
 
-/// What follows from every result, in its own transaction.
+/// What every result orders, in the transaction that records the result.
 #[derive(Clone, Debug, Default)]
 pub struct ResultOrders {
     /// Names of the configured targets that it goes to.
@@ -19,7 +19,7 @@ pub struct ResultOrders {
 #[async_trait]
 pub trait Receiving: Send + Sync {
     /// Puts a body on record with everything that follows from it: the delivery, the job's status,
-    /// its outputs, its event. What comes after the result changes nothing that is served, unless
+    /// its outputs, its event. After the result, an arrival changes nothing that is served, unless
     /// the Engine was asked for it.
     ///
     /// # Errors

@@ -22,9 +22,8 @@ pub struct Backlog {
 /// A part of [`super::Store`], whose promises hold here too.
 #[async_trait]
 pub trait Relaying: Send + Sync {
-    /// Takes orders that are due: for each target at most `concurrency`, those `under_way`
-    /// included, and for a paused one a single probe when its pause is over. Nobody else takes
-    /// them before `lease_until`.
+    /// Leases due orders until `lease_until`: for each target at most `concurrency`, those
+    /// `under_way` included, and for a paused one a single probe when its pause is over.
     ///
     /// # Errors
     /// Some may be leased: they are due again when the lease has run out.
@@ -36,8 +35,8 @@ pub trait Relaying: Send + Sync {
         concurrency: u32,
     ) -> Result<Vec<DueRelay>, StoreError>;
 
-    /// Records an attempt and what follows. The store gives the attempt its number. Nothing if the
-    /// order has been erased.
+    /// Records an attempt and the order's next step. The store numbers the attempt. Does nothing if
+    /// the order has been erased.
     ///
     /// # Errors
     /// The attempt may not be recorded; the order is attempted again when its lease has run out,
@@ -49,16 +48,16 @@ pub trait Relaying: Send + Sync {
         after: AfterAttempt,
     ) -> Result<(), StoreError>;
 
-    /// Orders again, at once; answers whether there is such an order.
+    /// Makes an order due again at once; returns whether it exists.
     ///
     /// # Errors
     /// Repeat the call: the order is attempted once for both.
     async fn resend_relay(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Orders again, or counts, all that match; answers how many.
+    /// Makes all matching orders due again, or only counts them in a dry run; returns how many.
     ///
     /// # Errors
-    /// All of them were ordered, or none. Repeat the call: each is attempted once for both.
+    /// All of them were made due, or none. Repeat the call: each is attempted once for both.
     async fn resend_relays(
         &self,
         filter: RelayFilter,

@@ -1,4 +1,5 @@
-//! Submissions on record: before the Engine is called, after it has answered, and once more.
+//! Submissions on record: before the Engine is called, after it has answered, and when they are
+//! sent again.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -31,7 +32,7 @@ pub struct NewSubmission {
     pub idempotency: Option<Idempotency>,
 }
 
-/// The caller's wish that this submission happens once.
+/// The caller's request that this submission happens only once.
 #[derive(Debug)]
 pub struct Idempotency {
     /// Name of the API key it came with: each has its own keys.
@@ -96,8 +97,8 @@ pub enum EngineAnswer {
 /// A part of [`super::Store`], whose promises hold here too.
 #[async_trait]
 pub trait Submissions: Send + Sync {
-    /// Puts a submission on record as `submitting`, or answers with the job that its idempotency
-    /// key belongs to.
+    /// Puts a submission on record as `submitting`, or returns the job that its idempotency key
+    /// belongs to.
     ///
     /// # Errors
     /// The caller must not call the Engine. It may repeat the submission under its idempotency
@@ -121,7 +122,7 @@ pub trait Submissions: Send + Sync {
     /// `unconfirmed` one. Its callback address will begin with `callback_base`.
     ///
     /// # Errors
-    /// The caller must not call the Engine. Asked again, it may hear that the job is in flight.
+    /// The caller must not call the Engine. A repeated call may return [`BegunAgain::InFlight`].
     async fn begin_resubmission(
         &self,
         id: JobId,

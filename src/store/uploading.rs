@@ -1,4 +1,4 @@
-//! How far the inputs of jobs are: uploaded, and the Engine notified.
+//! The progress of jobs' inputs: uploaded, Engine notified.
 
 use async_trait::async_trait;
 use jiff::Timestamp;

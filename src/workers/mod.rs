@@ -1,7 +1,7 @@
-//! The loops that run beside the requests, and the one loop they all run in.
+//! The background workers, and the loop they all run in.
 //!
-//! Started by `app`; each worker is one public step, which tests take by hand. The invariants: a
-//! step that fails is tried again; a loop that dies ends the process; none outlives shutdown.
+//! Started by `app`; each worker has one public step, which tests call directly. Invariants: a step
+//! that fails is tried again; a loop that dies ends the process; none outlives shutdown.
 
 pub mod mirror;
 pub mod purge;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, pulse::Pulse};
 
-/// After a step that failed: long enough not to flood the log, short enough to go on soon.
+/// Pause after a failed step: long enough not to flood the log, short enough to resume soon.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A step may take this long beyond its pause before readiness calls it missed.
@@ -25,33 +25,37 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What a worker found to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// More is waiting than one step took up.
+    /// More is waiting than one step handled.
     More,
     Nothing,
 }
 
-/// A worker: something that is done again and again.
+/// A worker: a step that is repeated until the service stops.
 #[async_trait]
 pub trait Worker: Send + Sync {
-    /// As readiness and logs call it.
+    /// Its name in readiness and logs.
     const NAME: &'static str;
 
     /// The pause after a step that found nothing more.
     const IDLE_PAUSE: Duration;
 
-    /// The pause after a step that left work over: it paces the outside.
+    /// The pause after a step that left work: it limits the rate of calls to other systems.
     const BUSY_PAUSE: Duration;
 
     /// Does what is due now.
+    ///
+    /// # Errors
+    /// The loop logs the error and repeats the step after 5 seconds.
     async fn step(&self) -> anyhow::Result<Found>;
 
-    /// Returns when there may be something to do before the pause is over; never by itself.
+    /// Returns when there may be something to do before the pause is over; by default never.
     async fn woken(&self) {
         std::future::pending().await
     }
 }
 
-/// Turns until `stopping`; with `commits`, also as soon as something is committed.
+/// Repeats the worker's step until `stopping`; with `commits`, also as soon as something is
+/// committed.
 pub async fn turn<W: Worker>(
     worker: W,
     clock: Clock,

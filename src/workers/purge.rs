@@ -1,7 +1,7 @@
-//! The purge: jobs that finished long ago are erased, and what an erasure had to leave is finished.
+//! Purges jobs that finished long ago, and finishes erasures that were left incomplete.
 //!
-//! The invariants: one step erases one batch, so that receiving goes on in between; and what a
-//! refused erasure left is tried again until it is gone.
+//! One step erases one batch, so that receiving continues in between. An erasure that was refused
+//! is retried until nothing is left.
 
 use std::{
     sync::{
@@ -28,7 +28,7 @@ pub struct Purger {
 }
 
 impl Purger {
-    /// One that has not looked yet.
+    /// A purger that has not looked for old jobs yet.
     pub fn new(config: RetentionConfig, eraser: Eraser) -> Self {
         Self { config, eraser, next_look: Mutex::new(None), is_refused: AtomicBool::new(false) }
     }
@@ -61,17 +61,18 @@ impl Purger {
         self.next_look.lock().expect("no one panics while holding it")
     }
 
-    /// What finished before this is to be erased now.
+    /// Jobs that finished before this are to be erased now; `None` if purging is off or not due
+    /// yet.
     fn due(&self) -> Option<Timestamp> {
         let erase_after = self.config.erase_after?;
         let now = self.eraser.clock.now();
-        // A time further ahead than a pause was set by a clock that was wrong.
+        // A time further ahead than `every` was set while the clock was wrong.
         let latest = clock::add(now, self.config.every);
         let is_due = self.locked().is_none_or(|next| next <= now || next > latest);
         is_due.then(|| before(now, erase_after))
     }
 
-    /// A backup or a replica may hold the log for hours: it is said once.
+    /// A backup or a replica may hold the log for hours, so a failure is logged only once.
     async fn finish(&self) {
         let finished = self.eraser.finish().await;
         let was_refused = self.is_refused.swap(finished.is_err(), Ordering::SeqCst);

@@ -1,7 +1,7 @@
 //! Reconciliation: jobs whose callback did not come are looked up at the Engine.
 //!
-//! The safety net, not the way of working. The invariants: what a look brings is judged as a
-//! callback is, so it never overwrites one; and looks are paced, however many are due.
+//! A safety net, not the normal path. Invariants: the result of a look-up is judged like a
+//! callback, so it never overwrites one; look-ups are rate-limited, however many are due.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::{
     store::{Arrival, Store},
 };
 
-/// Looks of one step, and how many of them at a time: with the pause between steps, at most 16
-/// a second, so that 10,000 open jobs after a restart are a trickle for the Engine.
+/// Look-ups per step, and how many of them run concurrently. With the pause between steps that is
+/// at most 16 a second, so that 10,000 open jobs after a restart do not flood the Engine.
 const LOOKS: u32 = 16;
 const LOOKS_AT_ONCE: usize = 4;
 
-/// A look that was begun is taken up again after this long if its process died.
+/// A look-up whose process died is repeated after this time.
 const LEASE: Duration = Duration::from_secs(300);
 
 /// See the module.

@@ -1,8 +1,8 @@
-//! The relay: each result goes to each of its targets, signed, until it is taken.
+//! The relay: sends each result to each of its targets, signed, until it is accepted or given up.
 //!
-//! The invariants: an attempt is begun only for an order that is on record and leased, so a crash
-//! repeats it but loses none; one slow target does not hold up another; and a job's own target is
-//! called through the guard alone.
+//! Invariants: an attempt starts only for an order that is on record and leased, so a crash repeats
+//! attempts but loses none; a slow target does not delay another; a job's own target is called only
+//! through the outbound guard.
 
 use std::{
     collections::HashMap,
@@ -32,14 +32,15 @@ use crate::{
     store::{Lookup, Store},
 };
 
-/// Beyond an attempt's own time limit, until a lease that was lost is given back.
+/// Added to an attempt's time limit: after both, a lost lease expires.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
-/// Bytes of results larger than [`SMALL_BYTES`] that are under way at a time, to all targets.
+/// Bytes of results larger than [`SMALL_BYTES`] that are in flight at a time, to all targets
+/// together.
 const LARGE_BYTES: u32 = 16 * 1024 * 1024;
 const SMALL_BYTES: usize = 256 * 1024;
 
-/// See the module. Cheap to clone; clones share what is under way.
+/// See the module. Cheap to clone; clones share the attempts in progress.
 #[derive(Clone)]
 pub struct Relayer {
     pub config: RelayConfig,
@@ -49,9 +50,9 @@ pub struct Relayer {
     /// Attempts under way.
     pub attempts: TaskTracker,
     under_way: Arc<Mutex<HashMap<String, u32>>>,
-    /// An attempt ended: its target has room again.
+    /// Notified when an attempt ends: its target has room again.
     ended: Arc<Notify>,
-    /// For large results.
+    /// Limits the bytes of large results in flight.
     large: Arc<Semaphore>,
 }
 
@@ -82,7 +83,7 @@ impl Worker for Relayer {
     const IDLE_PAUSE: Duration = Duration::from_secs(1);
     const BUSY_PAUSE: Duration = Duration::ZERO;
 
-    /// Begins what is due and has room; the attempts go on by themselves.
+    /// Starts the attempts that are due and have room; they run as tasks of their own.
     async fn step(&self) -> anyhow::Result<Found> {
         let now = self.clock.now();
         let lease_until = clock::add(now, self.config.timeout + LEASE_MARGIN);
@@ -129,18 +130,18 @@ impl Relayer {
     }
 
     async fn attempt(&self, relay: DueRelay) -> anyhow::Result<()> {
-        // Erased in the meantime: its orders went with it.
+        // The job was erased meanwhile, and its orders with it.
         let Lookup::Found(Some(mut result)) = self.store.result(relay.job_id).await? else {
             return Ok(());
         };
         let mut _room = None;
         if result.body.len() > SMALL_BYTES {
-            // It is not held while it waits for others that are as large.
+            // The body is not held in memory while it waits for other large results.
             let bytes = u32::try_from(result.body.len()).unwrap_or(LARGE_BYTES).min(LARGE_BYTES);
             drop(result);
             let room = self.large.clone().acquire_many_owned(bytes);
             let Ok(room) = tokio::time::timeout(LEASE_MARGIN / 2, room).await else {
-                // Its lease runs out, and it is due again.
+                // The lease expires, and the order is due again.
                 return Ok(());
             };
             _room = Some(room.context("places for large results are never closed")?);
@@ -214,7 +215,7 @@ impl Relayer {
     }
 }
 
-/// One signature for each secret, so that a receiver may hold either while they are changed.
+/// One signature per secret, so that a receiver can verify with either during a rotation.
 fn sign(
     secrets: &[Secret],
     webhook_id: &str,
@@ -229,7 +230,7 @@ fn sign(
     Ok((!signatures.is_empty()).then(|| signatures.join(" ")))
 }
 
-/// What came back.
+/// The outcome of sending a request.
 #[derive(Default)]
 struct Sent {
     status: Option<u16>,
@@ -252,7 +253,7 @@ impl Sent {
             retry_after.and_then(|value| clock::retry_after(value.to_str().ok()?, clock.now()));
         let status = Some(response.status().as_u16());
         let mut answer = Vec::new();
-        // The status has decided; an answer that breaks off is kept as far as it came.
+        // The status decides; of an answer that breaks off, the part received is kept.
         while let Ok(Some(piece)) = response.chunk().await {
             let room = KEPT_ANSWER_BYTES - answer.len();
             answer.extend_from_slice(&piece[..piece.len().min(room)]);

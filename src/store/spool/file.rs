@@ -1,8 +1,8 @@
-//! The spool's file: a head with its id, then records one behind the other, then zeros.
+//! The spool's file: a head with its id, then consecutive records, then zeros.
 //!
-//! Owned by the spool's thread; everything here blocks. The invariants: the room is allocated before
-//! the file bears its name; a record is in the index only once it is synced; whatever lies behind
-//! the last record is zero, or is made so before the next one is written.
+//! Owned by the spool's thread; everything here blocks. Invariants: the disk space is allocated
+//! before the file gets its final name; a record is in the index only once it is synced; the bytes
+//! after the last record are zero, or are zeroed before the next record is written.
 
 use std::{
     collections::VecDeque,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{private_files, store::SpoolMark};
 
-/// The head's block; the first record begins behind it.
+/// Length of the head's block; the first record begins after it.
 const START: u64 = 4096;
 
 const MAGIC: &[u8; 32] = b"finishline emergency spool 1\n\0\0\0";
@@ -38,14 +38,15 @@ static ZEROS: [u8; BLOCK] = [0; BLOCK];
 pub(super) struct SpoolFile {
     file: File,
     pub id: SpoolId,
-    /// The size of the settings; the file has another one until what was left in it is taken in.
+    /// The size in the settings; the file may have another one until its earlier records are
+    /// drained.
     wanted_bytes: u64,
     size_bytes: u64,
     /// Records that wait, oldest first.
     entries: VecDeque<Entry>,
     /// Where the next record goes.
     end: u64,
-    /// All from here on is zero.
+    /// All bytes from here on are zero.
     clean_from: u64,
     next_number: u64,
 }
@@ -60,7 +61,7 @@ struct Entry {
 }
 
 impl SpoolFile {
-    /// Opens the file and finds its records, or makes it.
+    /// Opens the file and finds its records, or creates it.
     pub(super) fn open(
         path: &Path,
         size_bytes: u64,
@@ -101,8 +102,9 @@ impl SpoolFile {
         Ok(spool)
     }
 
-    /// Above every number that this file or the database knows. The time is there for a database
-    /// that was restored from a backup and later replaced by the newer one again.
+    /// The next record's number, above every number in this file or the database. It is at least
+    /// the time in microseconds, for a database that was restored from a backup and later replaced
+    /// by the newer one again.
     fn first_number(&self, mark: Option<SpoolMark>, now: Timestamp) -> u64 {
         let last = self.entries.back().map_or(0, |entry| entry.number);
         let marked = mark.filter(|mark| mark.spool == self.id).map_or(0, |mark| mark.number);
@@ -119,8 +121,8 @@ impl SpoolFile {
         }
     }
 
-    /// Writes the payloads that fit and syncs them together. Answers which fitted; an error means
-    /// that none is claimed to be there.
+    /// Writes the payloads that fit and syncs them together. Returns which fitted; after an error
+    /// none of them counts as written.
     pub(super) fn append(&mut self, payloads: &[Payload]) -> io::Result<Vec<bool>> {
         self.clean()?;
         let mut end = self.end;
@@ -168,15 +170,15 @@ impl SpoolFile {
         }
     }
 
-    /// Takes a record off the index; its bytes stay until all are wiped.
+    /// Removes a record from the index; its bytes stay until the file is wiped.
     pub(super) fn mark_done(&mut self, number: u64) {
         if let Ok(place) = self.entries.binary_search_by_key(&number, |entry| entry.number) {
             self.entries.remove(place);
         }
     }
 
-    /// Overwrites what was written with zeros and brings the file to its size, unless a record
-    /// waits. The allocation stays.
+    /// Unless a record waits, overwrites earlier records with zeros and brings the file to the
+    /// wanted size. The disk space stays allocated.
     pub(super) fn wipe(&mut self) -> io::Result<()> {
         if !self.entries.is_empty() {
             return Ok(());
@@ -193,7 +195,8 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// A spool that is smaller than wanted is better than none.
+    /// Grows the file to the wanted size. A failure is only logged: a smaller spool is better than
+    /// none.
     fn grow(&mut self) {
         let (size, wanted) = (self.size_bytes, self.wanted_bytes);
         let grown = allocate(&self.file, size, wanted).and_then(|()| self.file.sync_all());
@@ -201,13 +204,13 @@ impl SpoolFile {
             Ok(()) => self.size_bytes = wanted,
             Err(error) => {
                 tracing::warn!(%error, bytes = size, wanted, "the spool cannot grow to spool.size");
-                // Asked once at each start: the next one may find room.
+                // Tried once per start: the next start may find space.
                 self.wanted_bytes = size;
             }
         }
     }
 
-    /// Zeroes what lies behind the last record: a write that failed, or was torn by a crash.
+    /// Zeroes the bytes after the last record, left by a write that failed or was torn by a crash.
     fn clean(&mut self) -> io::Result<()> {
         if self.clean_from <= self.end {
             return Ok(());
@@ -218,7 +221,7 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// Finds the records of an existing file, also those behind a damaged one.
+    /// Finds the records of an existing file, including those after a damaged one.
     fn scan(&mut self) -> io::Result<()> {
         self.clean_from = self.used()?;
         let (mut offset, mut last, mut is_damaged) = (START, 0, false);
@@ -243,7 +246,7 @@ impl SpoolFile {
             }
             offset = stop;
         }
-        // The last record's padding and closing zeros may lie behind the last byte that is not 0.
+        // The last record's padding and closing zeros may lie after the last byte that is not 0.
         self.clean_from = self.clean_from.max(self.end);
         if is_damaged {
             tracing::warn!(
@@ -255,7 +258,7 @@ impl SpoolFile {
         Ok(())
     }
 
-    /// Where the zeros begin that fill the file to its end, to the block.
+    /// Where the zeros at the end of the file begin, rounded up to a whole block.
     fn used(&self) -> io::Result<u64> {
         let mut block = vec![0; BLOCK];
         let (mut offset, mut used) = (START, START);
@@ -270,7 +273,7 @@ impl SpoolFile {
         Ok(used)
     }
 
-    /// The payload of a record; `None` if it is not what its header vouches for.
+    /// The payload of a record; `None` if it does not match its header.
     fn read(&self, entry: Entry) -> io::Result<Option<Bytes>> {
         let first = entry.offset + HEADER_BYTES;
         if first.checked_add(entry.length).is_none_or(|end| end > self.size_bytes) {
@@ -285,18 +288,19 @@ impl SpoolFile {
 
 impl Drop for SpoolFile {
     fn drop(&mut self) {
-        // A child process that is just being started may hold the file a moment longer; this frees
-        // the lock all the same.
+        // A child process that is just being started may hold the file a moment longer; unlocking
+        // explicitly frees the lock now.
         let _ = self.file.unlock();
     }
 }
 
 fn existing(path: &Path) -> io::Result<Option<File>> {
     match OpenOptions::new().read(true).write(true).open(path) {
-        // Nothing can be in it: made by hand, to say who owns it.
+        // An empty file holds no records: it was created by hand to set its owner.
         Ok(file) if file.metadata()?.len() == 0 => Ok(None),
         Ok(file) => {
-            // It may have been restored from a copy. Best effort: not every file system can.
+            // It may have been restored from a copy with another mode. Best effort: not every file
+            // system supports modes.
             let _ = file.set_permissions(Permissions::from_mode(private_files::FILE_MODE));
             Ok(Some(file))
         }
@@ -305,7 +309,7 @@ fn existing(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Makes the file under another name and gives it its own once it is all there.
+/// Creates the file under a temporary name and renames it once it is complete.
 fn create(path: &Path, size_bytes: u64) -> io::Result<(File, SpoolId)> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push("-new");
@@ -317,7 +321,7 @@ fn create(path: &Path, size_bytes: u64) -> io::Result<(File, SpoolId)> {
         Ok(made)
     });
     if made.is_err() {
-        // Best effort: it must not take up the room that was too little.
+        // Best effort: it must not occupy disk space that was too scarce already.
         let _ = fs::remove_file(&unfinished);
     }
     made
@@ -355,15 +359,15 @@ fn lock(file: &File, path: &Path) -> Result<(), SpoolOpenError> {
     })
 }
 
-/// Takes the disk's room for `from..to`, so that writing there later needs none.
+/// Allocates disk space for `from..to`, so that later writes there need none.
 fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), from, to - from) {
         Ok(()) => Ok(()),
-        // Not every file system can; writing always takes the room.
+        // Not every file system supports it; writing zeros always allocates.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
             let written = zero(file, from, to);
             if written.is_err() {
-                // The room that there was is given back.
+                // Release the space that was written so far.
                 let _ = file.set_len(from);
             }
             written

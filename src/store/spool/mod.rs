@@ -1,7 +1,7 @@
-//! The emergency spool: a pre-allocated file that takes callbacks while the database refuses them.
+//! The emergency spool: a pre-allocated file that stores callbacks while the database refuses them.
 //!
-//! Used by the intake alone. The invariants: `append` answers `Ok` only when the record is on disk;
-//! it needs no room and no database; no file is read or written on an async thread.
+//! Used only by the intake. Invariants: `append` returns `Ok` only when the record is on disk; it
+//! needs neither free disk space nor the database; no file is read or written on an async thread.
 
 mod file;
 mod record;
@@ -22,7 +22,7 @@ use crate::telemetry;
 
 pub use record::SpoolId;
 
-/// Commands that may wait for the thread; whoever finds no place waits for one.
+/// Commands that may wait for the thread; callers wait while the queue is full.
 const QUEUE_CAPACITY: usize = 256;
 
 /// Records synced together: beyond this, sharing an fsync gains little and latency grows.
@@ -53,12 +53,12 @@ pub enum SpoolError {
 /// How full the spool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpoolState {
-    /// Records that wait to be taken in.
+    /// Records that wait to be drained.
     pub records: u64,
     /// The file's size.
     pub bytes: u64,
     pub bytes_free: u64,
-    /// Nothing that was ever written is left in it.
+    /// No bytes of earlier records are left in it.
     pub is_wiped: bool,
 }
 
@@ -76,7 +76,7 @@ impl SpoolRecord {
     }
 }
 
-/// Hands commands to the spool's thread, which ends when this is dropped or closed.
+/// Sends commands to the spool's thread, which ends when this is dropped or closed.
 pub struct Spool {
     id: SpoolId,
     commands: mpsc::Sender<Command>,
@@ -94,9 +94,12 @@ enum Command {
 }
 
 impl Spool {
-    /// Opens the file, making it if there is none, and starts the thread. Blocks. `mark` is what
-    /// the database knows, so that new records are numbered above it. A file of another size than
-    /// `size_bytes` keeps it until what it holds is taken in.
+    /// Opens the file, creating it if there is none, and starts the thread. Blocks. `mark` comes
+    /// from the database; new records are numbered above it. A file of another size than
+    /// `size_bytes` is resized once its records are drained.
+    ///
+    /// # Errors
+    /// There is no spool; the error says what the operator can change.
     pub fn open(
         path: &Path,
         size_bytes: u64,
@@ -125,7 +128,7 @@ impl Spool {
         *self.state.borrow()
     }
 
-    /// Ready when a record waits.
+    /// Completes when a record waits.
     pub async fn filled(&self) {
         let mut state = self.state.clone();
         if state.wait_for(|state| state.records > 0).await.is_err() {
@@ -135,27 +138,40 @@ impl Spool {
     }
 
     /// Puts an arrival on disk.
+    ///
+    /// # Errors
+    /// It may not be on disk: do not acknowledge the callback.
     pub async fn append(&self, arrival: &Arrival) -> Result<(), SpoolError> {
         let payload = Payload::of(arrival);
         self.ask(|reply| Command::Append(payload, reply)).await
     }
 
     /// The oldest record with a number above `after`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the spool is closed: the records stay in the file; try again
+    /// later.
     pub async fn next(&self, after: u64) -> Result<Option<SpoolRecord>, SpoolError> {
         self.ask(|reply| Command::Next(after, reply)).await
     }
 
-    /// Tells that a record has been taken in.
+    /// Removes a record that has been drained.
+    ///
+    /// # Errors
+    /// The spool is closed: the record is drained again after the next start, which does no harm.
     pub async fn mark_done(&self, number: u64) -> Result<(), SpoolError> {
         self.ask(|reply| Command::Settle(number, reply)).await
     }
 
-    /// Overwrites all that was ever written with zeros, unless a record waits.
+    /// Overwrites earlier records with zeros, unless a record waits.
+    ///
+    /// # Errors
+    /// Bytes of drained records may still be in the file: repeat the call.
     pub async fn wipe(&self) -> Result<(), SpoolError> {
         self.ask(Command::Wipe).await
     }
 
-    /// Ends the thread; the file is free for another when this returns.
+    /// Ends the thread; when this returns, another process can open the file.
     pub async fn close(&self) {
         // Closed already, if there is no answer.
         let _ = self.ask(Command::Close).await;
@@ -169,7 +185,7 @@ impl Spool {
     }
 }
 
-/// The thread. A reply that nobody awaits any more changes nothing.
+/// The spool's thread. A caller that no longer waits for its reply changes nothing.
 fn run(
     mut file: SpoolFile,
     mut queue: mpsc::Receiver<Command>,
@@ -209,8 +225,8 @@ fn run(
     }
 }
 
-/// Writes a record together with those that queue right behind it. Answers the command that ended
-/// their row.
+/// Writes a record together with those queued directly behind it. Returns the other command that it
+/// took from the queue, if any.
 fn append(
     file: &mut SpoolFile,
     first: (Payload, Reply<()>),

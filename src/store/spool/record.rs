@@ -1,8 +1,8 @@
-//! A record of the spool: an arrival as bytes, under a header that vouches for them.
+//! A record of the spool: an arrival as bytes, behind a header that proves them intact.
 //!
-//! Written and read by the spool's file. The invariant: bytes that were torn, half written, left
-//! over from another file or made up by a sender never pass for a record, since the header's check
-//! covers the payload's digest and an id that only the file holds.
+//! Written and read by the spool's file. Invariant: bytes that are torn, half written, left over
+//! from another file or made up by a sender are never accepted as a record, because the header's
+//! check covers the payload's digest and an id that only the file contains.
 
 use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
@@ -21,15 +21,16 @@ use crate::{
 /// Identifies a spool file for as long as it exists.
 pub type SpoolId = [u8; 16];
 
-/// Length of a header. Records begin at its multiples, so that one can be found behind damage.
+/// Length of a header. Records begin at multiples of it, so that records after a damaged one can be
+/// found.
 pub(super) const HEADER_BYTES: u64 = 64;
 
 const MAGIC: &[u8; 8] = b"FLrecord";
 
-/// Where a header's own check begins; it covers all before it.
+/// Offset of the header's check, which covers all bytes before it.
 const CHECK: usize = 56;
 
-/// What stands before a payload.
+/// The header before a payload.
 pub(super) struct Header {
     pub number: u64,
     /// Bytes of the payload.
@@ -50,7 +51,7 @@ impl Header {
         bytes
     }
 
-    /// `None`: no header, or one that is not whole.
+    /// `None`: no header, or a damaged one.
     pub(super) fn parse(bytes: &[u8; HEADER_BYTES as usize], spool: &SpoolId) -> Option<Self> {
         if !bytes.starts_with(MAGIC) || bytes[CHECK..] != check(&bytes[..CHECK], spool) {
             return None;
@@ -71,7 +72,7 @@ fn check(bytes: &[u8], spool: &SpoolId) -> [u8; HEADER_BYTES as usize - CHECK] {
     std::array::from_fn(|place| digest[place])
 }
 
-/// An arrival ready to be written: the length of what describes it, the description, the body.
+/// An arrival ready to be written: the description, which begins with its length, and the body.
 pub(super) struct Payload {
     pub description: Vec<u8>,
     pub body: Bytes,
@@ -112,14 +113,15 @@ impl Payload {
 struct Description {
     delivery_id: DeliveryId,
     addressee: To,
-    /// Not there in what was written before keys could be replaced.
+    /// Missing in records written before keys could be replaced.
     #[serde(default)]
     signer: Option<KeyNumber>,
     /// Milliseconds since the Unix epoch.
     received_at: i64,
     source: String,
     headers: Vec<(String, String)>,
-    /// Why the body is malformed: broken gzip is so whatever its bytes read as.
+    /// Why the body is malformed; kept because a body of broken gzip is malformed even if its bytes
+    /// parse.
     malformed: Option<String>,
 }
 
@@ -129,7 +131,7 @@ enum To {
     Inbox([u8; 32]),
 }
 
-/// The arrival that a whole payload holds, its body read anew; `None` if another version of the
+/// The arrival in a complete payload, with its body parsed again; `None` if another version of the
 /// program wrote it in a form that this one does not know.
 pub(super) fn arrival(mut payload: Bytes, id_pointers: &[String]) -> Option<Arrival> {
     let length = usize::try_from(payload.try_get_u64_le().ok()?).ok()?;

@@ -1,8 +1,8 @@
-//! Results that came to the inbox before the Engine's reply told whose they are.
+//! Results that came to the inbox before the Engine's reply named their job.
 //!
-//! Called within the writer's transaction when a reply is put on record. The invariants: what was
-//! received is judged again as if it came to the job itself, and keeps its id and time; the job that
-//! the inbox had made for it is gone with the same commit.
+//! Called within the writer's transaction when a reply is recorded. Invariants: what was received
+//! is judged again as if it had come to the job itself, and keeps its id and time; the job that the
+//! inbox made for it is deleted in the same commit.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -27,8 +27,8 @@ struct InboxJob {
     id: JobId,
 }
 
-/// Gives a job what the inbox received for its Engine id; whether that was anything. An id that
-/// several submitted jobs have is nobody's.
+/// Moves what the inbox received for a job's Engine id to that job; returns whether there was
+/// anything. An id that several submitted jobs share belongs to none of them.
 pub(super) async fn adopt(
     pipeline: &mut Pipeline<'_>,
     job: &Job,
@@ -75,8 +75,8 @@ async fn find(
         .transpose()
 }
 
-/// What a job of the inbox received, as arrivals for another one. A job keeps a bounded number of
-/// bytes.
+/// What an inbox job received, as arrivals for another job. Memory is bounded, because a job keeps
+/// a bounded number of bytes.
 async fn arrivals(
     connection: &mut SqliteConnection,
     job_seq: i64,
@@ -96,7 +96,8 @@ async fn arrivals(
 fn arrival(row: &SqliteRow, to: JobId) -> sqlx::Result<Arrival> {
     let body: Vec<u8> = row.try_get("body")?;
     let headers = serde_json::from_str(row.try_get("headers")?);
-    // Broken gzip is malformed, whatever its bytes read as. The job's id is known by now.
+    // A body of broken gzip is malformed even if its bytes parse. No id pointers: the Engine's id
+    // is known by now.
     let reading = match row.try_get::<&str, _>("outcome")? == Outcome::Malformed.as_str() {
         true => Reading::Malformed("it came to the inbox and was malformed".into()),
         false => result::read(&body, &[]),

@@ -1,7 +1,7 @@
-//! The Engine's answers to submissions, put on record many at a time.
+//! Records the Engine's answers to submissions, many at a time.
 //!
-//! Called by the writer within its transaction. The invariant: a job that has finished meanwhile
-//! stays finished.
+//! Called by the writer within its transaction. Invariant: a job that has finished meanwhile stays
+//! finished.
 
 use jiff::Timestamp;
 use serde_json::{json, value::RawValue};
@@ -24,7 +24,7 @@ pub(super) struct RecordAnswer {
     pub now: Timestamp,
 }
 
-/// Puts answers on record; the job of each as it stands then, in their order.
+/// Records answers; returns the job of each after the change, in the same order.
 pub(super) async fn record(
     pipeline: &mut Pipeline<'_>,
     answers: &[&RecordAnswer],
@@ -35,7 +35,7 @@ pub(super) async fn record(
     let (mut events, mut uploads) = (Vec::new(), Vec::new());
     for one in answers {
         let Some((seq, job)) = jobs.get_mut(&one.id) else { continue };
-        // To a finished job, an answer that would leave it open is no news.
+        // For a finished job, an answer that would leave it open is no event.
         let is_accepted = matches!(one.answer, EngineAnswer::Accepted { .. });
         if is_accepted || !job.status.is_finished() {
             events.push(one.event());
@@ -104,7 +104,7 @@ async fn update_jobs(pipeline: &mut Pipeline<'_>, jobs: &[&(i64, Job)]) -> sqlx:
     Ok(())
 }
 
-/// Where inputs are to be uploaded to, by their job's seq.
+/// Records the upload addresses of inputs, given by their job's seq.
 async fn update_inputs(
     pipeline: &mut Pipeline<'_>,
     uploads: &[(i64, &InputLinks)],
@@ -123,18 +123,18 @@ async fn update_inputs(
 }
 
 impl RecordAnswer {
-    /// Whether it tells the Engine's id of the job.
+    /// Whether it contains the Engine's id of the job.
     fn names_engine_job(&self) -> bool {
         matches!(&self.answer, EngineAnswer::Accepted { engine_job_id: Some(_), .. })
     }
 
-    /// What the answer changes about a job. A job that has finished stays so.
+    /// Applies the answer to a job. A finished job stays finished.
     fn change(&self, job: &mut Job) {
         if !job.status.is_finished() {
             job.status = self.status();
         }
         job.engine_status = self.engine_status();
-        // What was not submitted here has no bodies.
+        // A job that was not submitted here has no bodies.
         if let Some(response) = self.response().filter(|_| job.request.is_some()) {
             job.engine_response = Some(response.to_owned());
         }

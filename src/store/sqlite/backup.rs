@@ -1,8 +1,8 @@
 //! An online copy of the database.
 //!
-//! Called by `finishline backup`, beside the running service or without it. The invariant: under
-//! the name asked for there is either nothing or a whole copy that is on disk; what was committed
-//! before the copy began is in it.
+//! Called by `finishline backup`, with or without a running service. Invariant: under the requested
+//! name there is either nothing or a complete copy that is on disk, with everything that was
+//! committed before the copy began.
 
 use std::{
     fs::File,
@@ -35,8 +35,11 @@ pub enum BackupError {
     Unreadable(PathBuf, String),
 }
 
-/// Copies the database to a new file that its owner alone can read. It reads one snapshot: writers
-/// go on, and the write-ahead log grows until it is done.
+/// Copies the database to a new file that only its owner can read. It reads one snapshot: writers
+/// continue, and the write-ahead log grows until the copy is done.
+///
+/// # Errors
+/// There is no copy; the error says why, for the operator.
 pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError> {
     let unwritable =
         |error: io::Error| BackupError::Unwritable(target.to_owned(), error.to_string());
@@ -45,7 +48,7 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
     if !database.exists() {
         return Err(BackupError::NoDatabase(database.to_owned()));
     }
-    // Whatever stands there, a dangling link included.
+    // Anything under that name is left alone, even a dangling link.
     if target.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(target.to_owned()));
     }
@@ -71,7 +74,7 @@ pub async fn copy(database: &Path, target: &Path) -> Result<Copied, BackupError>
     Ok(Copied { bytes, jobs })
 }
 
-/// Reads the copy itself, which proves that it can be read.
+/// Counts the jobs in the copy itself, which proves that it can be read.
 async fn count_jobs(copy: &Path) -> sqlx::Result<u64> {
     let options = open::any().filename(copy).read_only(true).immutable(true);
     let mut connection = SqliteConnection::connect_with(&options).await?;
@@ -81,7 +84,7 @@ async fn count_jobs(copy: &Path) -> sqlx::Result<u64> {
     Ok(jobs.unsigned_abs())
 }
 
-/// Brings the copy to disk and gives it its name, which nothing else may have taken meanwhile.
+/// Syncs the copy to disk and gives it its name; fails if that name was taken meanwhile.
 fn keep(copy: NamedTempFile, target: &Path, folder: &Path) -> Result<u64, BackupError> {
     let unwritable =
         |error: io::Error| BackupError::Unwritable(target.to_owned(), error.to_string());

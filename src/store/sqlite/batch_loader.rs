@@ -1,9 +1,9 @@
-//! Questions that many ask at once: whoever asks while the readers are busy is answered together with
-//! the others, by one statement.
+//! Batches concurrent queries: those that come while the readers are busy are answered together, by
+//! one statement.
 //!
-//! Asked by the store. A question alone costs a hop to a reader's thread and a transaction, which
-//! are most of its price. The invariant: an answer waits for no question that came after its own,
-//! and a statement answers no more than [`MOST`].
+//! Used by the store. A single query costs a round trip to a reader's thread and a transaction,
+//! which are most of its price. Invariants: an answer never waits for a later query, and a
+//! statement answers at most [`MOST`] queries.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,19 +20,19 @@ use crate::{
     store::{StoreError, StoredResult},
 };
 
-/// Questions of one statement: beyond this, sharing gains little and the other readers idle.
+/// Queries per statement: beyond this, sharing gains little and the other readers idle.
 const MOST: usize = 16;
 
-/// What can be asked of a job.
+/// One kind of query about a job.
 pub(super) struct Topic<A> {
-    /// A statement without its conditions; a row has the job's `id`.
+    /// A statement without its conditions; its rows contain the job's `id`.
     select: &'static str,
-    /// A condition beside the jobs' ids.
+    /// A condition in addition to the jobs' ids.
     only: &'static str,
     answer: fn(&SqliteRow) -> sqlx::Result<A>,
 }
 
-/// Results of 64 KiB at most: larger ones are read one at a time, so that few are in memory.
+/// Results of at most 64 KiB: larger ones are read separately, so that few are in memory.
 pub(super) const SMALL_RESULTS: Topic<StoredResult> = Topic {
     select: read::SELECT_RESULTS,
     only: " and deliveries.size_bytes <= 65536",
@@ -60,7 +60,7 @@ impl<A> Topic<A> {
     }
 }
 
-/// Asks about one topic. Its tasks end when it is dropped.
+/// Answers the queries of one topic. Its tasks end when it is dropped.
 pub(super) struct BatchLoader<A> {
     questions: mpsc::Sender<Question<A>>,
 }
@@ -71,7 +71,8 @@ struct Question<A> {
 }
 
 impl<A: Clone + Send + Sync + 'static> BatchLoader<A> {
-    /// One task for each reader: what comes while all of them ask, the next one takes together.
+    /// Starts one task for each reader: queries that come while all are busy are answered together
+    /// by the next free task.
     pub(super) fn start(topic: &'static Topic<A>, readers: &Arc<Connections>) -> Self {
         let (questions, asked) = mpsc::channel(READERS as usize * MOST);
         let asked = Arc::new(Mutex::new(asked));
@@ -81,7 +82,7 @@ impl<A: Clone + Send + Sync + 'static> BatchLoader<A> {
         Self { questions }
     }
 
-    /// What there is about a job.
+    /// The answer for a job; `None` if there is none.
     pub(super) async fn ask(&self, id: JobId) -> Result<Option<A>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.questions.send(Question { id, reply }).await.map_err(|_| closed())?;
@@ -103,7 +104,7 @@ async fn answer_all<A: Clone>(
                 Ok(answers) => Ok(answers.get(&question.id).cloned()),
                 Err(error) => Err(error.clone()),
             };
-            // Whoever went away is not told.
+            // The caller may have gone away.
             let _ = question.reply.send(answer);
         }
     }

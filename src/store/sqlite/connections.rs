@@ -1,8 +1,8 @@
-//! Connections that are lent for one question at a time: opened when needed, kept for the next.
+//! Connections that are lent for one query at a time: opened when needed, kept for the next.
 //!
-//! Used by the store to read and to empty the log. sqlx's own pool asks each connection that comes
-//! back whether it still works, which costs as much as a question. The invariant: a connection is
-//! kept only after an answer; one whose question failed or was given up is closed.
+//! Used by the store to read and to empty the write-ahead log. sqlx's own pool tests each
+//! connection that comes back, which costs as much as a query. Invariant: a connection is kept only
+//! after its query succeeded; one whose query failed or was abandoned is closed.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -15,14 +15,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::store::StoreError;
 
-/// Readers beside the writer: more than cores, since each waits for its thread in between.
+/// Readers besides the writer: more than cores, because each waits for its thread in between.
 pub(super) const READERS: u32 = 4;
 
-/// KiB of pages that a reader keeps at most (negative, as SQLite has it): the inner pages of what a
-/// million jobs are found by are 2 MiB, which is SQLite's own default.
+/// Page cache of a reader in KiB (negative, as SQLite expects it): the inner pages of the indexes
+/// of a million jobs take 2 MiB, which is all of SQLite's default.
 const READER_CACHE: &str = "-4096";
 
-/// How long emptying the log waits at a time: writers wait with it.
+/// How long one attempt to empty the log may wait; writers wait with it.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// See the module.
@@ -30,11 +30,11 @@ pub(super) struct Connections {
     options: SqliteConnectOptions,
     most: u32,
     places: Semaphore,
-    /// The one used last is on top: what it read is still in its memory.
+    /// The one used last is on top: its cache is warm.
     idle: Mutex<Vec<SqliteConnection>>,
 }
 
-/// A connection, until its question is answered.
+/// A lent connection, until its query is answered.
 pub(super) struct Lent<'a> {
     connection: SqliteConnection,
     idle: &'a Mutex<Vec<SqliteConnection>>,
@@ -42,24 +42,24 @@ pub(super) struct Lent<'a> {
 }
 
 impl Connections {
-    /// For questions, [`READERS`] at a time.
+    /// Read-only connections, [`READERS`] at a time.
     pub(super) fn that_read(options: &SqliteConnectOptions) -> Self {
         let options = options.clone().read_only(true).pragma("cache_size", READER_CACHE);
         Self::new(options, READERS)
     }
 
-    /// The one that empties the log.
+    /// The single connection that empties the log.
     pub(super) fn that_checkpoint(options: SqliteConnectOptions) -> Self {
         Self::new(options.busy_timeout(CHECKPOINT_TIMEOUT), 1)
     }
 
-    /// Opens none yet.
+    /// Opens no connection yet.
     fn new(options: SqliteConnectOptions, most: u32) -> Self {
         let places = Semaphore::new(most as usize);
         Self { options, most, places, idle: Mutex::default() }
     }
 
-    /// Waits until fewer than the most are lent.
+    /// Lends a connection; waits while all are lent.
     pub(super) async fn lend(&self) -> Result<Lent<'_>, StoreError> {
         let place = self.places.acquire().await.map_err(|_| closed())?;
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -70,7 +70,7 @@ impl Connections {
         Ok(Lent { connection, idle: &self.idle, _place: place })
     }
 
-    /// Waits for all that are lent and closes them; nothing is lent from then on.
+    /// Waits until all lent connections are back and closes them; none is lent afterwards.
     pub(super) async fn close(&self) {
         let Ok(_places) = self.places.acquire_many(self.most).await else { return };
         self.places.close();
@@ -84,7 +84,7 @@ impl Connections {
 }
 
 impl Lent<'_> {
-    /// Takes the connection back after its question.
+    /// Takes the connection back after its query; closes it if the query failed.
     pub(super) fn hand_back<T>(self, answer: sqlx::Result<T>) -> Result<T, StoreError> {
         let answer = answer.map_err(unavailable)?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.connection);
@@ -114,7 +114,7 @@ pub(super) async fn connect(options: &SqliteConnectOptions) -> sqlx::Result<Sqli
     Ok(connection)
 }
 
-/// A pragma that did not take effect says so only when it is read back.
+/// That a pragma took no effect shows only when it is read back.
 async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     let journal: String =
         sqlx::query_scalar("pragma journal_mode").fetch_one(&mut *connection).await?;
@@ -130,8 +130,8 @@ async fn prove_durable(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// A SQLite that was built to keep its temporary files on disk would find a place for them at its
-/// first large change, or find none.
+/// A SQLite built to keep temporary files on disk would write them at its first large change, or
+/// fail to.
 async fn prove_no_files(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     let place: i64 = sqlx::query_scalar("pragma temp_store").fetch_one(connection).await?;
     const MEMORY: i64 = 2;

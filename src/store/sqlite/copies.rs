@@ -1,7 +1,7 @@
-//! Reading which copies are on record, beside a service or without one.
+//! Reads which copies are on record, with or without a running service.
 //!
-//! Called by `finishline verify-files`. The invariant: nothing is written, and no transaction is
-//! held open while files are read.
+//! Called by `finishline verify-files`. Invariant: nothing is written, and no transaction is held
+//! open while files are read.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
-/// Copies of one page.
+/// Copies per page.
 const PAGE: u32 = 256;
 
 /// A database, read page by page.
@@ -27,13 +27,14 @@ impl Copies {
     /// Opens the database; `None` if there is none.
     ///
     /// # Errors
-    /// When it cannot be read, or is not of this program's schema.
+    /// It cannot be read, or does not have this program's schema; the error says why.
     pub async fn open(path: &Path) -> Result<Option<Self>, OpenError> {
         if !path.exists() {
             return Ok(None);
         }
         let unusable = |error: sqlx::Error| OpenError::Unusable(path.to_owned(), error.to_string());
-        // Not opened read-only: without a service there is no log's index yet, and reading makes it.
+        // Not opened read-only: without a running service the log has no index yet, and reading
+        // creates it.
         let options = open::any()
             .filename(path)
             .create_if_missing(false)
@@ -53,10 +54,10 @@ impl Copies {
         Ok(Some(Self { path: path.to_owned(), connection, after: None }))
     }
 
-    /// The next copies in a steady order; none at the end.
+    /// The next copies in a stable order; empty at the end.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// The database cannot be read: try again.
     pub async fn next_page(&mut self) -> Result<Vec<StoredCopy>, OpenError> {
         let page = mirror_orders::copies(&mut self.connection, self.after, PAGE).await;
         let page = page.map_err(|error| self.unusable(&error))?;
@@ -64,10 +65,10 @@ impl Copies {
         Ok(page)
     }
 
-    /// Whether this copy still is on record: a service may have erased it, or be making it anew.
+    /// Whether this copy is still on record: a service may have erased it, or be making it again.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// The database cannot be read: try again.
     pub async fn holds(&mut self, copy: &StoredCopy) -> Result<bool, OpenError> {
         let sha256 = copy.output.file.as_ref().map(|file| file.sha256.to_vec());
         sqlx::query_scalar(

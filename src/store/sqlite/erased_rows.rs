@@ -1,4 +1,4 @@
-//! Taking all rows of a job out, and leaving one with its id.
+//! Deletes all rows of a job and leaves one with its id.
 //!
 //! Called within a transaction of the writer.
 
@@ -13,11 +13,11 @@ pub(super) struct Found {
     pub seq: i64,
     pub id: JobId,
     pub engine_job_id: Option<String>,
-    /// Of what was received and sent for it.
+    /// Bytes received and sent for it.
     pub bytes: u64,
 }
 
-/// All rows of these jobs; one with its id takes the place of each.
+/// Deletes all rows of these jobs; a row with its id replaces each of them.
 pub(super) async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> sqlx::Result<()> {
     for statement in [
         "delete from delivery_bodies where delivery_seq in
@@ -25,7 +25,8 @@ pub(super) async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> 
         "delete from deliveries where (job_seq in ",
         "delete from relay_attempts where relay_seq in
              (select seq from relays where job_seq in ",
-        // The address of a job's own target; the failures of others that share it count anew.
+        // The address of a job's own target; failures of other jobs' orders to it are then counted
+        // from zero.
         "delete from relay_targets where target in
              (select target from relays where url is not null and job_seq in ",
         "delete from relays where (job_seq in ",
@@ -63,7 +64,8 @@ pub(super) async fn erase(connection: &mut SqliteConnection, jobs: &[Found]) -> 
     Ok(())
 }
 
-/// Takes a job's rows out, whose deliveries go over to another one. Its id is gone, its key is free.
+/// Deletes the rows of a job whose deliveries move to another one. Its id counts as erased; its key
+/// is free.
 pub(super) async fn forget(
     connection: &mut SqliteConnection,
     seq: i64,

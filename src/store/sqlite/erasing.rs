@@ -1,8 +1,8 @@
-//! Erasure: a job and all that belongs to it, gone from the database and its write-ahead log.
+//! Erases jobs, and all that belongs to them, from the database and its write-ahead log.
 //!
-//! Carried out by the writer in small batches; the log is emptied on a connection of its own, so
-//! that receiving never waits for a reader. The invariant: what remains of an erased job is its id,
-//! the time, and a digest that refuses its late callbacks.
+//! Executed by the writer in small batches; the log is emptied on a connection of its own, so that
+//! receiving never waits for a reader. Invariant: what remains of an erased job is its id, the
+//! time, and a digest that refuses its late callbacks.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ use crate::{
     store::{EraseTarget, ErasedBatch, Erasing, Lookup, StoreError},
 };
 
-/// Jobs of one batch: a few milliseconds of the writer's time.
+/// Jobs per batch: a few milliseconds of the writer's time.
 const BATCH: u32 = 64;
 
-/// Bytes of one batch, unless one delivery alone is larger: each is overwritten with zeros, and
-/// receiving waits that long.
+/// Bytes per batch, unless one delivery alone is larger: each byte is overwritten with zeros, and
+/// receiving waits meanwhile.
 const BATCH_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Attempts to empty the log while readers hold it, with a pause between them.
@@ -56,7 +56,7 @@ impl Erasing for SqliteStore {
     }
 }
 
-/// The last batch that was erased, if anything may be left of it or of an earlier one.
+/// The number of the last erased batch, if bytes of it or of an earlier one may be left.
 pub(super) async fn unfinished(connection: &mut SqliteConnection) -> sqlx::Result<Option<i64>> {
     let (begun, finished): (i64, i64) =
         sqlx::query_as("select erasures, erasures_finished from instance")
@@ -65,7 +65,7 @@ pub(super) async fn unfinished(connection: &mut SqliteConnection) -> sqlx::Resul
     Ok((finished < begun).then_some(begun))
 }
 
-/// Nothing is left of the batches up to this one.
+/// Records that nothing is left of the batches up to this one.
 pub(super) struct Finish {
     pub batch: i64,
 }
@@ -157,8 +157,8 @@ impl Erase {
     }
 }
 
-/// Deliveries of a large job that are not its result, up to a batch of bytes; answers how many. The
-/// job stays whole until it is small enough to go at once.
+/// Deletes deliveries of a large job, except its result, up to one batch of bytes; returns how
+/// many. The job itself stays until the rest fits into one batch.
 async fn erase_evidence(connection: &mut SqliteConnection, job_seq: i64) -> sqlx::Result<u64> {
     let rows = sqlx::query(
         "select seq, size_bytes from deliveries where job_seq = ?1
@@ -192,10 +192,10 @@ async fn erase_evidence(connection: &mut SqliteConnection, job_seq: i64) -> sqlx
     Ok(count)
 }
 
-/// Moves the write-ahead log into the database and cuts it to nothing. Readers that hold it are
-/// waited for between attempts, never within one.
+/// Moves the write-ahead log into the database and truncates it to zero bytes. It waits for readers
+/// that hold the log between attempts, not within one.
 pub(super) async fn empty_log(checkpointer: &Connections) -> Result<(), StoreError> {
-    // Most of it goes over while others write: cutting it lets nobody write.
+    // Move most of it while others can write: truncating it blocks all writers.
     checkpoint(checkpointer, "pragma wal_checkpoint(passive)").await?;
     for _ in 0..CHECKPOINT_ATTEMPTS {
         let is_blocked = checkpoint(checkpointer, "pragma wal_checkpoint(truncate)").await?;
@@ -207,7 +207,7 @@ pub(super) async fn empty_log(checkpointer: &Connections) -> Result<(), StoreErr
     Err(StoreError::Unavailable("readers hold the write-ahead log".into()))
 }
 
-/// Answers whether others were in its way.
+/// Runs a checkpoint; returns whether other connections blocked it.
 async fn checkpoint(
     checkpointer: &Connections,
     statement: &'static str,

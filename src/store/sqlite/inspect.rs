@@ -1,7 +1,7 @@
-//! Looking at a database from outside: a backup that is to be trusted, or the service's own file.
+//! Checks a database from outside: a backup that is to be trusted, or the service's own file.
 //!
-//! Called by `finishline restore-check` and `check`. The invariant: a file that is inspected is not
-//! changed, and nothing is left beside it; no schema is brought up to date here.
+//! Called by `finishline restore-check` and `check`. Invariants: an inspected file is not changed,
+//! and nothing is left next to it; no schema is migrated here.
 
 use std::{
     fs::File,
@@ -19,14 +19,14 @@ use super::{
 };
 use crate::domain::ids::DeliveryId;
 
-/// Of each kind of damage, the first ones are named: as many as `integrity_check` is asked for.
+/// How many findings of each kind of damage are named, and requested from `integrity_check`.
 const MAX_NAMED: usize = 10;
 
-/// What stands in a file that can be read as a finishline's database.
+/// The contents of a file that can be read as a finishline's database.
 #[derive(Debug)]
 pub struct Inspection {
     pub bytes: u64,
-    /// At most [`schema_version`]; a lower one is brought up to date when the service opens it.
+    /// At most [`schema_version`]; a lower one is migrated when the service opens it.
     pub schema: i64,
     pub has_signing_key: bool,
     /// Jobs by status.
@@ -62,6 +62,9 @@ pub enum InspectError {
 }
 
 /// Reads a database file that no service has open, down to the last byte of every delivery.
+///
+/// # Errors
+/// The file cannot be restored; the error says why, for the operator.
 pub async fn inspect(file: &Path) -> Result<Inspection, InspectError> {
     let not_a_database =
         |error: sqlx::Error| InspectError::NotADatabase(file.to_owned(), error.to_string());
@@ -76,12 +79,12 @@ pub async fn inspect(file: &Path) -> Result<Inspection, InspectError> {
     }
     let opened = File::open(file)
         .map_err(|error| InspectError::NotADatabase(file.to_owned(), error.to_string()))?;
-    // Immutable: neither locks nor shared memory nor a log are made.
+    // Immutable: neither locks nor shared memory nor a log are created.
     let options = open::any()
         .filename(open::utf8_name(file, &opened))
         .read_only(true)
         .immutable(true)
-        // A body may be large: one at a time in memory, not fifty.
+        // A body may be large: hold one in memory at a time, not fifty.
         .row_buffer_size(1);
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(not_a_database)?;
     let schema = schema(&mut connection).await.map_err(not_a_database)?;
@@ -125,7 +128,7 @@ pub(super) async fn schema(connection: &mut SqliteConnection) -> sqlx::Result<Op
     sqlx::query_scalar("select max(version) from _sqlx_migrations").fetch_one(connection).await
 }
 
-/// Whether there are tables beside the list of migrations, which is made first.
+/// Whether there are tables besides the list of migrations, which is created first.
 async fn has_tables(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     sqlx::query_scalar(
         "select exists (select 1 from sqlite_master
@@ -208,12 +211,15 @@ pub struct Checkup {
     /// Whether a service has it open; then it was only read.
     pub is_in_use: bool,
     pub schema: i64,
-    /// `None` if the first start did not come so far.
+    /// `None` if the first start did not get that far.
     pub signing_key: Option<[u8; 32]>,
 }
 
-/// Reads the database that a service uses, or writes to it for real when none does. Its schema is
-/// left as it is. `None` if there is none.
+/// Checks the service's own database: only reads it while a service has it open, otherwise makes a
+/// real write too. The schema is left as it is. `None` if there is no database.
+///
+/// # Errors
+/// The database cannot be used by this program; the error says why, for the operator.
 pub async fn check_up(path: &Path, now: Timestamp) -> Result<Option<Checkup>, OpenError> {
     if !path.exists() {
         return Ok(None);
@@ -233,7 +239,7 @@ pub async fn check_up(path: &Path, now: Timestamp) -> Result<Option<Checkup>, Op
             let reason = "it holds tables of something else: name another file in database.url";
             return Err(OpenError::Unusable(path.to_owned(), reason.to_owned()));
         }
-        // A first start that broke off leaves an empty file; the next one goes on from there.
+        // A first start that broke off leaves an empty file; the next one continues from there.
         None => Checkup { is_in_use: lock.is_none(), schema: 0, signing_key: None },
         Some(newer) if newer > schema_version() => {
             return Err(OpenError::Newer(path.to_owned(), newer));

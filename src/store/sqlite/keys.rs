@@ -1,7 +1,7 @@
-//! The instance's signing keys: made, replaced, and dropped when no job needs them any more.
+//! The instance's signing keys: created, replaced, and dropped when no job needs them any more.
 //!
-//! Read when the store is opened; replaced by `finishline rotate-key` while no service runs. The
-//! invariant: a key that was replaced is on record as long as a callback under it may come.
+//! Read when the store is opened; replaced by `finishline rotate-key` while no service runs.
+//! Invariant: a replaced key stays on record as long as a callback signed with it may come.
 
 use std::path::{Path, PathBuf};
 
@@ -44,8 +44,8 @@ pub struct Rotated {
     pub retired: Vec<KeyNumber>,
 }
 
-/// The keys on record; the first one is made where there is none. Keys that no job needs any more
-/// are dropped.
+/// Loads the keys on record, creating the first one if there is none. Deletes keys that no job
+/// needs any more.
 pub(super) async fn load(
     connection: &mut SqliteConnection,
     now: Timestamp,
@@ -75,7 +75,8 @@ fn key(row: &SqliteRow) -> sqlx::Result<SigningKey> {
     Ok(SigningKey { number, bytes: rows::digest(row, "signing_key")? })
 }
 
-/// A key is needed by jobs that may be running, and by those whose address has not ended.
+/// Deletes retired keys, except those of jobs that may be running or whose callback address has not
+/// ended.
 async fn drop_unneeded(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Result<()> {
     sqlx::query(
         "delete from retired_keys where
@@ -94,12 +95,12 @@ async fn drop_unneeded(connection: &mut SqliteConnection, now: Timestamp) -> sql
     Ok(())
 }
 
-/// Makes a new key, which signs from the next start on. The one before is honoured for the jobs
+/// Creates a new key, which signs from the next start on. The previous one is honoured for the jobs
 /// that were submitted under it.
 ///
 /// # Errors
-/// Nothing is changed where a service runs, where there is no database, and where too many keys
-/// are honoured already.
+/// No key is replaced: a service runs, there is no usable database, or too many keys are honoured
+/// already. The error says what the operator can do.
 pub async fn rotate(path: &Path, now: Timestamp) -> Result<Rotated, RotateError> {
     if !path.exists() {
         return Err(RotateError::Missing(path.to_owned()));

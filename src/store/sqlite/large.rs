@@ -1,17 +1,17 @@
-//! Room for what is large and being read: SQLite, sqlx and we have a copy of it each for a moment.
+//! Bounds the memory of large reads: SQLite, sqlx and this program each hold a copy for a moment.
 //!
-//! Asked by the store before it reads. The invariant: what is being read at a time, all readers
-//! together, is bounded; small things need no room.
+//! Used by the store before it reads. Invariant: the bytes of large reads in progress, of all
+//! readers together, are bounded; small reads need no permit.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::connections::closed;
 use crate::store::StoreError;
 
-/// Bytes that are being read at a time; what is larger alone is read alone.
+/// Bytes of large reads in progress; a read that is larger on its own runs alone.
 const MOST_BYTES: u32 = 16 * 1024 * 1024;
 
-/// Up to this size nothing is asked for: readers are few, so it is bounded anyway.
+/// Reads up to this size need no permit: readers are few, so their memory is bounded anyway.
 const SMALL_BYTES: u64 = 256 * 1024;
 
 /// See the module.
@@ -22,7 +22,7 @@ impl Room {
         Self(Semaphore::new(MOST_BYTES as usize))
     }
 
-    /// Waits until so many bytes may be read; to be kept until they are.
+    /// Waits until `bytes` may be read; keep the permit until they are.
     pub(super) async fn of(&self, bytes: u64) -> Result<Option<SemaphorePermit<'_>>, StoreError> {
         if bytes <= SMALL_BYTES {
             return Ok(None);

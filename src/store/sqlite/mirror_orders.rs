@@ -1,5 +1,5 @@
-//! Orders to copy outputs: made with a result, made due by fresh links, and what erasing a job does
-//! to them.
+//! Orders to copy outputs: created with a result, made due by fresh links, and what erasing a job
+//! does to them.
 //!
 //! Called within a transaction of the writer, and through the readers.
 
@@ -14,7 +14,7 @@ use crate::domain::{
     mirror::{self, FilePlace, StoredCopy},
 };
 
-/// Orders what follows from a result: one copy for each output that has a link.
+/// Creates the orders of results: one copy for each output that has a link.
 pub(super) async fn order(
     connection: &mut SqliteConnection,
     results: &[(i64, &[Output], Timestamp)],
@@ -38,14 +38,15 @@ pub(super) async fn order(
                 .push_bind(link::expiry(link).map(|end| end.as_millisecond()))
                 .push_bind(at.as_millisecond());
         });
-        // As many rows as the Engine likes: it would hardly come again.
+        // Not cached: the number of rows depends on the Engine, so the same text would hardly
+        // recur.
         query.build().persistent(false).execute(&mut *connection).await?;
     }
     set_secured(connection, &open, 0).await?;
     set_secured(connection, &complete, 1).await
 }
 
-/// Fresh links: open orders are due at once, those given up are taken up again.
+/// Applies fresh links: open orders are due at once, failed ones are tried again.
 pub(super) async fn renew(
     connection: &mut SqliteConnection,
     renewed: &[(i64, &[Output], Timestamp)],
@@ -94,7 +95,7 @@ pub(super) async fn set_secured(
     Ok(())
 }
 
-/// At most `limit` copies behind `after`, in the order of job and output.
+/// At most `limit` copies after `after`, in the order of job and output.
 pub(super) async fn copies(
     connection: &mut SqliteConnection,
     after: Option<FilePlace>,
@@ -122,13 +123,14 @@ pub(super) async fn copies(
     rows.iter().map(copy).collect()
 }
 
-/// Within an erasure, before its rows go: notes the jobs whose copies are to be deleted.
+/// Part of an erasure, before the rows are deleted: records the jobs whose copies are to be
+/// deleted.
 pub(super) const NOTE_FILE_DELETIONS: &str = "insert or replace into doomed_files (job_id, until)
      select jobs.id, coalesce(max(mirrors.leased_until), 0)
      from mirrors join jobs on jobs.seq = mirrors.job_seq
      group by jobs.id having (jobs.seq in ";
 
-/// A process that ended copies nothing: what it had leased is due again.
+/// Releases all leases at start: the process that held them has ended.
 pub(super) async fn give_back(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     for statement in [
         "update mirrors set leased_until = null where leased_until is not null",

@@ -1,6 +1,6 @@
 //! Copying outputs: which orders are due, their attempts, and the copies that are to be deleted.
 //!
-//! The invariants: an order is leased while it is carried out; a job is secured exactly when none of
+//! Invariants: an order is leased while it is carried out; a job is secured exactly when none of
 //! its orders is open.
 
 use async_trait::async_trait;
@@ -87,14 +87,14 @@ pub(super) async fn is_any_due(
         .await
 }
 
-/// The orders, by job and position, that may be carried out now and find a place. Those whose links
-/// die soonest come first; those of a host without a place are passed over.
+/// Chooses the orders, by job and position, that are due and find a free place. Those whose links
+/// expire soonest come first; those of a host without a free place are skipped.
 pub(super) async fn choose(
     connection: &mut SqliteConnection,
     now: Timestamp,
     mut places: FreePlaces,
 ) -> sqlx::Result<Vec<(i64, i64)>> {
-    // In the order of the index, and no further than needed.
+    // Rows come in the order of the index, and are read only until all places are taken.
     let sql = format!(
         "select job_seq, position, url
          from mirrors indexed by mirrors_by_end cross join job_outputs using (job_seq, position)
@@ -115,7 +115,7 @@ pub(super) async fn choose(
     Ok(chosen)
 }
 
-/// Orders that were chosen, unless something happened to them meanwhile.
+/// Leases the chosen orders, except those that changed meanwhile.
 pub(super) struct Claim {
     pub now: Timestamp,
     pub lease_until: Timestamp,
@@ -167,7 +167,7 @@ impl UseCase for Claim {
     }
 }
 
-/// What an attempt came to.
+/// Records the outcome of an attempt.
 pub(super) struct Record {
     pub place: FilePlace,
     pub after: AfterMirror,
@@ -193,7 +193,7 @@ impl UseCase for Record {
         let Some(row) = row else { return read::missing(connection, self.place.job_id).await };
         let job_seq: i64 = row.try_get("job_seq")?;
         let name: String = row.try_get("name")?;
-        // Found twice, by two who read it at a time: it is being made anew already.
+        // Two concurrent readers found the same damage: the copy is being made again already.
         let is_stored = row.try_get::<String, _>("state")? == "stored";
         if self.after == AfterMirror::Damaged && !is_stored {
             return Ok(Lookup::Found(()));
@@ -288,7 +288,7 @@ pub(super) async fn pending_file_deletions(
     rows.iter().map(deletion).collect()
 }
 
-/// Copies of an erased job that are deleted for good.
+/// Records that the copies of an erased job are deleted for good.
 pub(super) struct FinishFileDeletion {
     pub job_id: JobId,
 }

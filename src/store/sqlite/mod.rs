@@ -1,7 +1,8 @@
 //! The SQLite store: one connection that writes, a few that read, one process.
 //!
-//! Opened by `app`; everyone else sees `dyn Store`. The invariant: the write connection commits with
-//! `synchronous=FULL` on a write-ahead log, which is read back before the store is handed out.
+//! Opened by `app`; all other code uses `dyn Store`. Invariant: the write connection commits with
+//! `synchronous=FULL` on a write-ahead log; both settings are read back before the store is
+//! returned.
 
 mod adopted;
 mod answer;
@@ -75,15 +76,21 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// [`Self::open_with`] for those who only look and write: nobody is woken, nothing passed on.
+    /// [`Self::open_with`] without wake-up signals and without orders for results.
+    ///
+    /// # Errors
+    /// As [`Self::open_with`].
     pub async fn open(path: &Path, now: Timestamp) -> Result<(Self, JoinHandle<()>), OpenError> {
         Self::open_with(path, now, Wake::default(), ResultOrders::default()).await
     }
 
-    /// Opens the database file, making it if there is none, brings its schema up to date, and
-    /// marks submissions that a crash interrupted as `unconfirmed`. The task answered is the
-    /// writer's: when it ends, the store is closed. `wake` is told of every commit;
-    /// `orders` says what follows from every result.
+    /// Opens the database file, creating it if there is none, migrates its schema, and marks
+    /// submissions that a crash interrupted as `unconfirmed`. The returned task is the writer's:
+    /// when it ends, the store is closed. `wake` is signalled at every commit; `orders` says what
+    /// every result orders.
+    ///
+    /// # Errors
+    /// The service cannot start on this database; the error says why, for the operator.
     pub async fn open_with(
         path: &Path,
         now: Timestamp,
@@ -138,7 +145,7 @@ impl SqliteStore {
         self.writer.commit(change).await
     }
 
-    /// Asks a question on a connection that reads.
+    /// Runs a query on a read connection.
     async fn read<T>(
         &self,
         question: impl AsyncFnOnce(&mut SqliteConnection) -> sqlx::Result<T>,
@@ -162,7 +169,7 @@ impl Store for SqliteStore {
     }
 }
 
-/// That the database takes writes.
+/// Proves that the database accepts writes.
 struct Probe {
     now: Timestamp,
 }

@@ -1,7 +1,7 @@
-//! Opening the database: one process, the right schema, durable commits, nothing left half done.
+//! Opens the database: one process, the right schema, durable commits, nothing left half done.
 //!
-//! Called by the store when it is opened, and by the writer when it needs its connection anew. The
-//! invariant: a connection that is handed out commits durably.
+//! Called by the store when it is opened, and by the writer when it reopens its connection.
+//! Invariant: a connection that is handed out for writing commits durably.
 
 use std::{
     fs::File,
@@ -20,17 +20,19 @@ use sqlx::{
 use super::{mirror_orders, relay_orders, submit};
 use crate::private_files;
 
-/// What stands beside the database: its name is the database's with one of these at its end. SQLite
-/// gives those it makes the database's own mode.
+/// Suffixes of the database file and of the files next to it. SQLite creates its own files with the
+/// database's mode.
 const BESIDE: [&str; 5] = ["", "-wal", "-shm", "-journal", "-lock"];
 
-/// Embedded, so that the binary brings its schema along.
+/// Embedded, so that the binary contains its schema.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-/// How long a statement waits for another process (a backup, an administrator) to let go.
+/// How long a statement waits for another process (a backup, an administrator) to release the
+/// database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Rows that a connection's thread reads ahead: where it waits for its reader, each row costs a hop.
+/// Rows that a connection's thread reads ahead: if it waited for its reader, each row would cost a
+/// switch between threads.
 const ROW_BUFFER: usize = 1_000;
 
 /// Prepared statements kept by the writer: each batch size has its own text.
@@ -47,7 +49,7 @@ pub enum OpenError {
     Unusable(PathBuf, String),
 }
 
-/// Creates the file readable by its owner alone, and takes it for this process.
+/// Creates the file readable only by its owner, and locks it for this process.
 pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     let unusable = |error: std::io::Error| OpenError::Unusable(path.to_owned(), error.to_string());
     let mut private = private_files::options();
@@ -63,7 +65,7 @@ pub(super) fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Takes files that an older release, or a copy by hand, left readable away from other users.
+/// Removes other users' access to files that an older release, or a copy by hand, left readable.
 pub(super) fn tighten(path: &Path) {
     for end in BESIDE {
         let mut name = path.as_os_str().to_owned();
@@ -72,16 +74,16 @@ pub(super) fn tighten(path: &Path) {
     }
 }
 
-/// What every connection begins with, whatever it is for.
+/// The options that every connection starts with.
 ///
 /// SQLite keeps its temporary files in memory: a container may have no folder for them, and they
-/// would hold patients' data. What a statement or a sort needs is bounded by its batch.
+/// would hold patients' data. The memory of a statement or a sort is bounded by its batch.
 pub(super) fn any() -> SqliteConnectOptions {
     SqliteConnectOptions::new().pragma("temp_store", "memory").busy_timeout(BUSY_TIMEOUT)
 }
 
-/// A name of an open file or folder that the driver takes, which wants UTF-8: the path, else the
-/// system's own name for what is open.
+/// A UTF-8 name of an open file or folder, which the driver requires: the path, or its name in
+/// `/proc/self/fd` if the path is not UTF-8.
 pub(super) fn utf8_name(path: &Path, open: &File) -> PathBuf {
     match path.to_str() {
         Some(_) => path.to_owned(),
@@ -89,7 +91,7 @@ pub(super) fn utf8_name(path: &Path, open: &File) -> PathBuf {
     }
 }
 
-/// How the service opens the database.
+/// The options with which the service opens the database.
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {
     any()
         .filename(path)
@@ -99,8 +101,8 @@ pub(super) fn options(path: &Path) -> SqliteConnectOptions {
         .row_buffer_size(ROW_BUFFER)
 }
 
-/// The same for the connection that writes. What is deleted or overwritten is zeroed: erased means
-/// erased.
+/// The same for the write connection. Deleted and overwritten bytes are zeroed, so that erased data
+/// is gone.
 pub(super) fn writing(options: &SqliteConnectOptions) -> SqliteConnectOptions {
     let options = options.clone().pragma("secure_delete", "on");
     options.statement_cache_capacity(WRITER_STATEMENTS)
@@ -123,8 +125,8 @@ pub(super) async fn migrate(
     })
 }
 
-/// Brings to an end what a process that was killed left half done: its submissions are
-/// `unconfirmed`, its leases are over. Answers how many submissions that were.
+/// Cleans up after a process that was killed: its interrupted submissions become `unconfirmed`, its
+/// leases are released. Returns the number of those submissions.
 pub(super) async fn recover(
     connection: &mut SqliteConnection,
     now: Timestamp,

@@ -1,8 +1,8 @@
 //! Pages: jobs of a filter, deliveries of a job, and where a page ends.
 //!
-//! Called through the pool of readers. The invariants: a page costs the same wherever it lies,
-//! because it starts at a key and never at an offset; it is bounded in bytes, which are known before
-//! a row of them is read, and makes progress all the same: it brings one row at least.
+//! Called through the read connections. Invariants: every page costs the same, because it starts at
+//! a key and never at an offset; its bytes are bounded, and known before its rows are read; it
+//! contains at least one row if there is one, so that paging makes progress.
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
@@ -81,7 +81,7 @@ pub(super) async fn jobs(connection: &mut SqliteConnection, keys: Keys) -> sqlx:
     Ok(JobPage { jobs, next: keys.next })
 }
 
-/// The keys of a page. Statuses are asked one by one, since an index gives the order of age only
+/// The keys of a page. Statuses are queried one by one, because an index is sorted by age only
 /// within one status.
 fn push_keys(
     query: &mut QueryBuilder<Sqlite>,
@@ -99,7 +99,7 @@ fn push_keys(
         }
         query.push("select * from (select created_at, seq from jobs where true");
         if let Some(status) = status {
-            // Overdue jobs are few and have an index; jobs with a status may be nearly all.
+            // Overdue jobs are few and have an index; one status may cover nearly all jobs.
             let column = if filter.overdue == Some(true) { "+status" } else { "status" };
             query.push(" and ").push(column).push(" = ").push_bind(status.as_str());
         }
@@ -144,7 +144,7 @@ fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &JobFilter) {
     }
 }
 
-/// At most `limit` deliveries of a job behind the one numbered `after`, in the order they came.
+/// At most `limit` deliveries of a job after the one numbered `after`, in the order they came.
 pub(super) async fn deliveries(
     connection: &mut SqliteConnection,
     job_id: JobId,
@@ -166,8 +166,8 @@ pub(super) async fn deliveries(
     page(connection, job_id, Page { rows, next }).await
 }
 
-/// Where a page ends: the number of its last row, and the same if more follow. `sizes` selects `seq`
-/// and `bytes` without an order.
+/// Where a page ends: the number of its last row, and the same number again if more rows follow.
+/// `sizes` selects `seq` and `bytes` without an order.
 pub(super) async fn cut(
     connection: &mut SqliteConnection,
     mut sizes: QueryBuilder<Sqlite>,
@@ -182,7 +182,7 @@ pub(super) async fn cut(
     Ok((last, (rows.len() > count).then_some(last)))
 }
 
-/// The page, unless it is empty because its job is not on record.
+/// The page if its job is on record, else why it is not.
 pub(super) async fn page<T>(
     connection: &mut SqliteConnection,
     job_id: JobId,

@@ -1,9 +1,8 @@
-//! A transaction whose statements travel together: a hop to the database's thread and back costs as
+//! A transaction whose statements are sent together: a round trip to the database's thread costs as
 //! much as a small statement.
 //!
-//! Used by the writer, and by the use cases that are carried out many at a time. The invariants:
-//! statements are carried out in the order they were written, and all that was written before is
-//! carried out before rows are answered.
+//! Used by the writer, and by the use cases that run in batches. Invariants: statements run in the
+//! order they were written, and all earlier ones have run before rows are returned.
 
 use std::mem;
 
@@ -11,42 +10,42 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::statements;
 
-/// Bytes of text from which on it travels alone. A text is prepared once and kept; where it depends
-/// on several numbers of rows, it would hardly come again.
+/// A text longer than this, in bytes, is sent before more is added. A text is prepared once and
+/// cached; one that depends on several numbers of rows would hardly recur.
 const LONG: usize = 2_000;
 
-/// Longer texts are not kept: a prepared statement takes some forty times its text, and a text of
-/// this length serves a full batch.
+/// Texts longer than this, in bytes, are not cached: a prepared statement takes about forty times
+/// its text, and a text of this length is enough for a full batch.
 const LONGEST_KEPT: usize = 8_000;
 
 /// See the module.
 pub(super) struct Pipeline<'a> {
     connection: &'a mut SqliteConnection,
     waiting: QueryBuilder<Sqlite>,
-    /// Whether the text depends on what callers send, so that it would hardly come again.
+    /// Whether the text depends on what callers send, so that it would hardly recur.
     is_of_any_length: bool,
     has_begun: bool,
 }
 
 impl<'a> Pipeline<'a> {
-    /// A transaction that writes. It begins with what is carried out first.
+    /// A write transaction. It begins when the first statements are sent.
     pub(super) fn begin(connection: &'a mut SqliteConnection) -> Self {
         let waiting = QueryBuilder::new("begin immediate;");
         Self { connection, waiting, is_of_any_length: false, has_begun: false }
     }
 
-    /// Within a transaction that somebody else began, and ends.
+    /// Runs within a transaction that the caller begins and ends.
     pub(super) fn within(connection: &'a mut SqliteConnection) -> Self {
         let waiting = QueryBuilder::default();
         Self { connection, waiting, is_of_any_length: false, has_begun: true }
     }
 
-    /// Whether any statement was carried out.
+    /// Whether any statement has run.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Where the next statements are written, each closed by a semicolon.
+    /// Where to write the next statements, each ending with a semicolon.
     pub(super) async fn next(&mut self) -> sqlx::Result<&mut QueryBuilder<Sqlite>> {
         if self.waiting.sql().as_str().len() > LONG {
             self.flush().await?;
@@ -54,7 +53,7 @@ impl<'a> Pipeline<'a> {
         Ok(&mut self.waiting)
     }
 
-    /// The same for a statement with as many rows as callers like: where it is long, it is not kept.
+    /// The same for a statement whose number of rows depends on callers: a long one is not cached.
     pub(super) async fn next_of_any_length(&mut self) -> sqlx::Result<&mut QueryBuilder<Sqlite>> {
         if self.waiting.sql().as_str().len() > LONG {
             self.flush().await?;
@@ -63,7 +62,7 @@ impl<'a> Pipeline<'a> {
         Ok(&mut self.waiting)
     }
 
-    /// Rows of so many statements that were written last.
+    /// Rows of the last `STATEMENTS` statements that were written.
     pub(super) async fn rows<const STATEMENTS: usize>(
         &mut self,
     ) -> sqlx::Result<[Vec<SqliteRow>; STATEMENTS]> {
@@ -72,7 +71,7 @@ impl<'a> Pipeline<'a> {
         statements::each(answers.split_off(before))
     }
 
-    /// Carries out all that was written.
+    /// Runs all statements written so far.
     pub(super) async fn flush(&mut self) -> sqlx::Result<()> {
         if self.waiting.sql().as_str().is_empty() {
             return Ok(());
@@ -80,13 +79,13 @@ impl<'a> Pipeline<'a> {
         self.run().await.map(|_| ())
     }
 
-    /// The connection, once all that was written is carried out.
+    /// The connection, after all statements written so far have run.
     pub(super) async fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {
         self.flush().await?;
         Ok(self.connection)
     }
 
-    /// All that was written is on disk.
+    /// Commits; after `Ok`, all that was written is on disk.
     pub(super) async fn commit(&mut self) -> sqlx::Result<()> {
         self.waiting.push("commit;");
         self.flush().await

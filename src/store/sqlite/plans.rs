@@ -1,5 +1,5 @@
-//! Tests that what is asked for every callback, submission and result is found by an index, however
-//! many jobs there are.
+//! Tests that the queries of every callback, submission and result use an index, so that they do
+//! not slow down with the number of jobs.
 
 use std::collections::HashSet;
 
@@ -31,7 +31,7 @@ fn arrivals(make: impl Fn(usize) -> Addressee) -> Vec<Arrival> {
     (0..MANY).map(arrival).collect()
 }
 
-/// The steps by which a text's statements reach one table.
+/// The steps of the query plans of a text's statements that touch one table.
 async fn steps(connection: &mut SqliteConnection, text: &str, table: &str) -> Vec<String> {
     let mut steps = Vec::new();
     for statement in text.split(';').filter(|statement| !statement.trim().is_empty()) {
@@ -58,14 +58,14 @@ async fn whether_an_arrival_is_known_costs_the_same_however_many_its_job_has() {
     let mut query = QueryBuilder::<Sqlite>::default();
     receive::reads::push_reads(&mut query, &arrivals.iter().collect::<Vec<_>>());
     let steps = steps(&mut connection, query.sql().as_str(), "deliveries").await;
-    // The last seq, then one for those of jobs and one for those of the inbox.
+    // One step for the last seq, one for jobs and one for the inbox.
     assert_eq!(steps.len(), 3, "{steps:#?}");
     for step in &steps[1..] {
         assert!(step.ends_with("(job_seq=? AND sha256=?)"), "{step}");
     }
 }
 
-/// What each statement scans of the tables on record.
+/// The table scans in the query plan of each statement.
 async fn scans(connection: &mut SqliteConnection, text: &str) -> Vec<String> {
     let tables: HashSet<String> =
         sqlx::query_scalar("select name from sqlite_master where type = 'table'")

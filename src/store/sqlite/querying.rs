@@ -1,4 +1,4 @@
-//! Answers about jobs, results and deliveries.
+//! Reads jobs, results and deliveries.
 //!
 //! The statements that other files need too are in `read` and `pages`.
 

@@ -1,7 +1,7 @@
-//! Questions: each answered from one snapshot, payloads only where they are asked for.
+//! Queries: each reads one snapshot, and payloads only where they are needed.
 //!
-//! Called through the pool of readers, and by use cases within their transaction; pages have a file
-//! of their own. The invariant: what is read of one job is bounded, also where its rows are older
+//! Called through the read connections, and by use cases within their transaction; pages have a
+//! file of their own. Invariant: what is read of one job is bounded, even if its rows are older
 //! than the bounds.
 
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ pub(super) async fn job(connection: &mut SqliteConnection, id: JobId) -> sqlx::R
     }
 }
 
-/// Jobs with their seq, those that are on record.
+/// The jobs that are on record, with their seq.
 pub(super) async fn jobs_of(
     pipeline: &mut Pipeline<'_>,
     ids: &[JobId],
@@ -54,7 +54,7 @@ pub(super) fn push_jobs_of(query: &mut QueryBuilder<Sqlite>, ids: &[JobId]) {
 }
 
 /// Three statements: the rows of jobs whose `column` is among those that `push_list` writes, their
-/// inputs, their outputs. Rows that are beyond a bound are older than it, and are not read.
+/// inputs, their outputs. Rows beyond a bound are older than that bound and are not read.
 pub(super) fn push_jobs(
     query: &mut QueryBuilder<Sqlite>,
     column: &str,
@@ -107,7 +107,7 @@ pub(super) async fn job_flags(
                 status in ('submitting', 'submitted', 'unconfirmed')
                     and callback_base is not null and callback_base <> ",
     );
-    // Compared with nothing, an address is neither equal nor another.
+    // Without a public URL the comparison is null, which counts as not stale.
     query.push_bind(public_url);
     query.push(
         " as is_stale,
@@ -134,8 +134,8 @@ pub(super) async fn job_flags(
     Ok(flags)
 }
 
-/// A kind of a job's parts: its name, how many of them are read, and the bytes that those hold, as
-/// far as texts of our own lengths do not bound them.
+/// A kind of a job's parts: its name, how many are read at most, and an SQL expression for their
+/// bytes, in which columns of bounded length count as a constant.
 type Parts = (&'static str, usize, &'static str);
 
 pub(super) const PARTS_OF_INPUTS: Parts = (
@@ -317,7 +317,7 @@ pub(super) async fn on_record<T>(
     }
 }
 
-/// Why a job is not there.
+/// Why a job is not on record: erased, or missing.
 pub(super) async fn missing<T>(
     connection: &mut SqliteConnection,
     id: JobId,

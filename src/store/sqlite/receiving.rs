@@ -1,10 +1,9 @@
-//! Putting what was received on record: directly, and from the emergency spool, each arrival once.
+//! Records arrivals, directly and from the emergency spool, each of them once.
 //!
-//! The statements for arrivals, which the writer carries out many at a time, are in `receive/`. The
-//! invariant: the spool's mark moves in the transaction that takes the record in. The arrival may be
-//! on record all the same, because the database was slow, not gone, and committed it after the
-//! intake had turned to the spool; such a commit always comes before the take-in, because the writer
-//! keeps the order in which it is asked.
+//! The statements for arrivals, which the writer runs in batches, are in `receive/`. Invariant: the
+//! spool's mark moves in the transaction that records the arrival. The arrival may be on record
+//! already: a slow database may commit it after the intake has turned to the spool. Such a commit
+//! always comes before the drain, because the writer keeps the order of its queue.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -96,7 +95,7 @@ impl UseCase for ReceiveSpooled {
     }
 }
 
-/// How far the spool has been taken in.
+/// How far the spool has been drained.
 pub(super) async fn mark(connection: &mut SqliteConnection) -> sqlx::Result<Option<SpoolMark>> {
     let row =
         sqlx::query("select spool_id, spool_mark from instance").fetch_one(connection).await?;
@@ -106,9 +105,9 @@ pub(super) async fn mark(connection: &mut SqliteConnection) -> sqlx::Result<Opti
     Ok(Some(SpoolMark { spool, number }))
 }
 
-/// Whether this very arrival is on record: as a delivery, or as the repetition of one. Repetitions
-/// of a malformed body leave no trace of their own and are not counted again; what is counted
-/// without an event may be counted twice.
+/// Whether this exact arrival is on record, as a delivery or as the repetition of one. Repetitions
+/// of a malformed body leave no trace of their own and are not counted again; an arrival that is
+/// counted without an event may be counted twice.
 async fn is_counted(connection: &mut SqliteConnection, arrival: &Arrival) -> sqlx::Result<bool> {
     let (job_id, inbox_key) = match arrival.addressee {
         Addressee::Job(id) => (Some(id.0), None),
@@ -144,7 +143,7 @@ async fn receive_with_event(
     let mut pipeline = Pipeline::within(connection);
     let taken = receive::apply(&mut pipeline, &[arrival], orders).await?.pop();
     pipeline.flush().await?;
-    // What is only counted has no event here either.
+    // An arrival that is only counted has no event here either.
     if let Some(Received { receipt: Receipt::Kept { job_id, .. }, has_event: true }) = taken {
         let event = NewEvent::new(job_id, EventType::DeliverySpooled, arrival.received_at)
             .with(json!({ "deliveryId": arrival.delivery_id.to_string() }));
@@ -153,7 +152,7 @@ async fn receive_with_event(
     Ok(taken.map(|taken| taken.receipt))
 }
 
-/// That a body was too large to be kept.
+/// Records that a body was too large to be kept.
 pub(super) struct RecordOversize {
     pub id: JobId,
     pub limit_bytes: usize,
@@ -182,8 +181,8 @@ impl UseCase for RecordOversize {
 }
 
 impl RecordOversize {
-    /// How many there were with this one. For a job that is not on record its events are counted:
-    /// it has no others.
+    /// Counts the oversize bodies, including this one. For a job that is not on record its events
+    /// are counted: it has no others.
     async fn count(&self, connection: &mut SqliteConnection) -> sqlx::Result<i64> {
         let counted = sqlx::query_scalar(
             "update jobs set oversize_count = oversize_count + 1 where id = ?

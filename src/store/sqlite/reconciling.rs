@@ -1,7 +1,8 @@
 //! Jobs in flight and when they are looked up.
 //!
-//! Called by the writer within its transaction; the questions beside it spare the writer when there
-//! is nothing to do. The invariant: a job is claimed for a time only, so a crash gives it back.
+//! Called by the writer within its transaction; read queries come first, so that the writer is not
+//! used when there is nothing to do. Invariant: a job is claimed for a limited time, so that it is
+//! due again after a crash.
 
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ impl UseCase for Expedite {
 pub(super) struct Claim {
     now: i64,
     lease_until: i64,
-    /// Times beyond this were set by a clock that was wrong.
+    /// Times beyond this were set while the clock was wrong.
     nonsense_from: i64,
     limit: u32,
 }
@@ -154,7 +155,7 @@ impl UseCase for Claim {
     type Output = Vec<DueJob>;
 
     async fn apply(&self, connection: &mut SqliteConnection) -> sqlx::Result<Vec<DueJob>> {
-        // Those with a dead callback address go first.
+        // Jobs with a stale callback address come first.
         let rows = sqlx::query(
             "select seq, id, engine_job_id, coalesce(submitted_at, created_at) as asked_at, due_at,
                  lookups
@@ -202,7 +203,7 @@ impl UseCase for Postpone {
         .bind(self.id.0)
         .fetch_optional(&mut *connection)
         .await?;
-        // A callback, or an erasure, was faster.
+        // The job was finished or erased meanwhile.
         let Some(was_overdue) = was_overdue else { return Ok(()) };
         let (due_at, given_up_at, is_overdue) = match self.next {
             Next::Look { at, is_overdue } => (Some(at.as_millisecond()), None, is_overdue),

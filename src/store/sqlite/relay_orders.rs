@@ -1,4 +1,4 @@
-//! Orders to pass results on: made with a result, given again, listed.
+//! Orders to pass results on: created with a result, made due again, listed.
 //!
 //! Called within a transaction of the writer, and through the readers.
 
@@ -41,7 +41,7 @@ pub(super) async fn insert(pipeline: &mut Pipeline<'_>, orders: &[Order]) -> sql
     Ok(())
 }
 
-/// Orders again what is meant; answers how many. A dry run only counts.
+/// Makes the matching orders due again; returns how many. A dry run only counts.
 pub(super) struct Resend {
     pub filter: RelayFilter,
     pub id: Option<Uuid>,
@@ -69,8 +69,8 @@ impl UseCase for Resend {
         query.push("next_attempt_at = ").push_bind(now).push(" where true");
         self.push_meant(&mut query);
         let count = query.build().execute(&mut *connection).await?.rows_affected();
-        // One for each target goes at once, even if the target is left alone: many would be as
-        // many failures of one that is down.
+        // One order for each target is sent at once, even if the target is paused. Sending all
+        // would only cause as many failures at a target that is down.
         sqlx::query(
             "update relays set ordered_at = ? where seq in (select value from json_each(?))",
         )
@@ -115,7 +115,8 @@ fn push_conditions(query: &mut QueryBuilder<Sqlite>, filter: &RelayFilter, now: 
     }
 }
 
-/// Whether an order waits for the end of its target's pause; one that a person gave again does not.
+/// Whether an order waits for the end of its target's pause; one that a person made due again does
+/// not.
 fn push_is_paused(query: &mut QueryBuilder<Sqlite>, now: Timestamp) {
     query.push("(ordered_at is null and target in ");
     query.push("(select target from relay_targets where paused_until > ");
@@ -202,8 +203,7 @@ pub(super) async fn backlog(
     connection: &mut SqliteConnection,
     now: Timestamp,
 ) -> sqlx::Result<Vec<Backlog>> {
-    // Two halves, since each has an index of its own: a table of a million delivered orders is
-    // not looked through.
+    // Two halves, because each has an index of its own: a million delivered orders are not scanned.
     let rows = sqlx::query(
         "select target, sum(pending) as pending, sum(dead) as dead,
              target in (select target from relay_targets where paused_until > ?) as is_paused
@@ -229,7 +229,7 @@ fn backlog_of(row: &SqliteRow) -> sqlx::Result<Backlog> {
     })
 }
 
-/// A process that ended has nothing under way: what it had leased is due again.
+/// Releases all leases at start: the process that held them has ended.
 pub(super) async fn give_back(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query("update relays set leased_until = null where leased_until is not null")
         .execute(connection)

@@ -1,7 +1,6 @@
 //! Passing results on: which orders are due, their attempts, and the health of their targets.
 //!
-//! The invariants: an order is leased while it is attempted; a paused target gets one probe at a
-//! time.
+//! Invariants: an order is leased while it is attempted; a paused target gets one probe at a time.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -89,20 +88,20 @@ impl Relaying for SqliteStore {
     }
 }
 
-/// Orders that may be attempted now.
+/// Leases orders that may be attempted now.
 pub(super) struct Claim {
     pub now: Timestamp,
     pub lease_until: Timestamp,
-    /// Targets with the attempts under way to them.
+    /// Targets with the number of attempts in progress.
     pub under_way: Vec<(String, u32)>,
-    /// Attempts at a time for one target.
+    /// Most attempts at a time for one target.
     pub concurrency: u32,
 }
 
 const IS_DUE: &str =
     "state = 'pending' and next_attempt_at <= ? and coalesce(leased_until, 0) <= ?";
 
-/// An order that a person gave again, and that is not being attempted.
+/// An order that a person made due again, and that is not being attempted.
 const IS_ORDERED: &str =
     "state = 'pending' and ordered_at is not null and coalesce(leased_until, 0) <= ?";
 
@@ -111,13 +110,14 @@ pub(super) struct OpenTarget {
     name: String,
     /// Attempts that may be begun.
     room: u32,
-    /// It is left alone for a while: only what a person ordered goes there.
+    /// It is paused: only orders that a person made due again go there.
     is_paused: bool,
 }
 
 /// The targets that have an order to attempt and room for it.
 ///
-/// It goes from target to target in the index, so that it costs the same however many orders wait.
+/// The query goes from target to target in the index, so that it costs the same however many orders
+/// wait.
 pub(super) async fn open_targets(
     connection: &mut SqliteConnection,
     claim: &Claim,
@@ -147,7 +147,7 @@ pub(super) async fn open_targets(
     let with_room = rows.into_iter().map(|(name, paused_until)| {
         let under_way = claim.under_way.iter().find(|(known, _)| *known == name);
         let under_way = under_way.map_or(0, |(_, count)| *count);
-        // Half open: one order probes, the others wait for what it finds.
+        // Half open: one order probes the target, the others wait for its outcome.
         let most = if paused_until.is_some() { 1 } else { claim.concurrency };
         let is_paused = paused_until.is_some_and(|until| until > now);
         OpenTarget { name, room: most.saturating_sub(under_way), is_paused }
@@ -156,7 +156,8 @@ pub(super) async fn open_targets(
 }
 
 impl Claim {
-    /// Leases orders of one target: first those that a person gave again, then those that are due.
+    /// Leases orders of one target: first those that a person made due again, then those that are
+    /// due.
     async fn lease(
         &self,
         connection: &mut SqliteConnection,
@@ -219,7 +220,7 @@ fn due_of(row: &SqliteRow) -> sqlx::Result<(i64, DueRelay)> {
     Ok((row.try_get("seq")?, relay))
 }
 
-/// What an attempt came to.
+/// Records the outcome of an attempt.
 pub(super) struct RecordAttempt {
     pub id: Uuid,
     pub attempt: Attempt,
@@ -251,7 +252,7 @@ impl UseCase for RecordAttempt {
         .bind(self.id)
         .fetch_optional(&mut *connection)
         .await?;
-        // An erasure was faster.
+        // The order was erased meanwhile.
         let Some(row) = row else { return Ok(()) };
         let seq: i64 = row.try_get("seq")?;
         let target: String = row.try_get("target")?;
@@ -269,7 +270,7 @@ impl UseCase for RecordAttempt {
         .bind(&self.attempt.answer)
         .execute(&mut *connection)
         .await?;
-        // A target that answers 410 is well; it only wants no more of this.
+        // A target that answers 410 is healthy; it only wants no more of this.
         match self.after == AfterAttempt::Delivered || self.attempt.status == Some(410) {
             true if row.try_get("has_failed")? => forget_failures(connection, &target).await?,
             true => {}
@@ -289,7 +290,7 @@ impl UseCase for RecordAttempt {
 }
 
 impl RecordAttempt {
-    /// Enough failures in a row pause the target.
+    /// Counts a failure; enough failures in a row pause the target.
     async fn count_failure(
         &self,
         connection: &mut SqliteConnection,
@@ -309,7 +310,7 @@ impl RecordAttempt {
     }
 }
 
-/// A success ends the pause.
+/// Forgets a target's failures, which ends its pause.
 async fn forget_failures(connection: &mut SqliteConnection, target: &str) -> sqlx::Result<()> {
     sqlx::query("delete from relay_targets where target = ?")
         .bind(target)

@@ -1,6 +1,6 @@
 //! Rows to values and back: the columns that more than one use case reads or writes.
 //!
-//! The invariant: a row that does not fit our types is an error that names the column, not a panic.
+//! Invariant: a row that does not fit our types is an error that names the column, not a panic.
 
 use std::str::FromStr;
 
@@ -21,7 +21,7 @@ use crate::{
     store::StoredResult,
 };
 
-/// Rows of one statement, so that its variables stay below SQLite's limit of 32,766.
+/// Rows per statement, so that its variables stay below SQLite's limit of 32,766.
 pub(super) const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// The columns of `jobs` that [`job`] reads, and its bodies.
@@ -114,7 +114,7 @@ pub(super) fn event(row: &SqliteRow) -> sqlx::Result<Event> {
     })
 }
 
-/// Outputs by job's seq and position; those on record are brought up to date.
+/// Inserts outputs by job's seq and position; updates those on record.
 pub(super) async fn upsert_outputs(
     pipeline: &mut Pipeline<'_>,
     outputs: &[(i64, i64, &Output)],
@@ -157,7 +157,7 @@ pub(super) async fn insert_events(
     Ok(())
 }
 
-/// A statement that inserts events, of which there is one at least.
+/// A statement that inserts events, of which there must be at least one.
 pub(super) fn push_events(query: &mut QueryBuilder<Sqlite>, events: &[NewEvent]) {
     query.push("insert into events (job_id, type, at, data) ");
     query.push_values(events, |mut row, event| {
@@ -208,7 +208,7 @@ fn names(row: &SqliteRow) -> sqlx::Result<Names> {
         .map_err(|error| undecodable(COLUMN, error.to_string()))
 }
 
-/// As [`texts`] reads it.
+/// A JSON array of texts, as [`texts`] reads it.
 pub(super) fn json_texts(texts: &[String]) -> String {
     serde_json::to_string(texts).expect("texts are JSON")
 }

@@ -1,9 +1,9 @@
-//! Scrubbing: what SQLite left of moved rows in the free room of pages is overwritten.
+//! Scrubbing: overwrites what SQLite left of moved rows in the free space of pages.
 //!
-//! Called at the end of every erasure. `secure_delete` overwrites a row where it stands, but not the
-//! copies that stay behind when pages are split and merged. They are reached through SQLite's own
-//! `sqlite_dbpage`, which `.cargo/config.toml` builds in. The invariant: nothing changes but the
-//! bytes between a page's list of rows and its first row, which belong to nothing.
+//! Called at the end of every erasure. `secure_delete` overwrites a row in place, but not the
+//! copies left behind when pages are split and merged. Those are reached through SQLite's own
+//! `sqlite_dbpage`, which `.cargo/config.toml` builds in. Invariant: only the bytes between a
+//! page's list of rows and its first row change, and they are unused.
 
 use std::ops::Range;
 
@@ -13,20 +13,20 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use super::{connections::Connections, use_case::UseCase, writer::Writer};
 use crate::store::StoreError;
 
-/// Pages that one statement looks at: a reader holds the log for some milliseconds.
+/// Pages that one statement reads: it holds the log for a few milliseconds.
 const SLICE: u32 = 2_048;
 
-/// Pages of one change: they are few, and the writer is free in between.
+/// Pages per change: few, so that the writer is free in between.
 const BATCH: usize = 64;
 
-/// The first page holds the schema alone.
+/// The first page to scrub: page 1 holds only the schema.
 const FIRST: u32 = 2;
 
-/// From here on, the number of a page that another one points to looks like a kind of page; at
+/// From this number of pages on, a page number at the start of a page can look like a page type; at
 /// 4 KiB a page, that is 128 GiB.
 const MAX_PAGES: u32 = 0x0200_0000;
 
-/// Scrubs the whole database; whoever writes meanwhile waits for a batch at the most.
+/// Scrubs the whole database; other changes wait for at most one batch.
 pub(super) async fn scrub(readers: &Connections, writer: &Writer) -> Result<(), StoreError> {
     let mut first = FIRST;
     loop {
@@ -46,8 +46,7 @@ pub(super) async fn scrub(readers: &Connections, writer: &Writer) -> Result<(), 
     }
 }
 
-/// How many pages there are, and which of the slice from `first` on have something left in their
-/// free room.
+/// The number of pages, and those of the slice from `first` on with leftovers in their free space.
 async fn look(connection: &mut SqliteConnection, first: u32) -> sqlx::Result<(u32, Vec<u32>)> {
     let count = sqlx::query_scalar("pragma page_count").fetch_one(&mut *connection).await?;
     if count >= MAX_PAGES {
@@ -73,7 +72,7 @@ async fn soiled(connection: &mut SqliteConnection, first: u32) -> sqlx::Result<V
     rows.iter().filter(is_soiled).map(|row| row.try_get("number")).collect()
 }
 
-/// The free room of a page of a table or an index, if anything but zeros is in it.
+/// The free space of a table or index page, if it contains anything but zeros.
 fn leftovers(page: &[u8]) -> Option<Range<usize>> {
     let rows_begin = match page.first()? {
         0x02 | 0x05 => 12,
@@ -85,7 +84,7 @@ fn leftovers(page: &[u8]) -> Option<Range<usize>> {
         Some(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])))
     };
     let room = rows_begin + 2 * number(3)?..number(5)?;
-    // Anything else is no such page.
+    // A page with a row pointer outside its rows is not a table or index page.
     let is_row = |at| number(at).is_some_and(|row| (room.end..page.len()).contains(&row));
     let is_whole = (rows_begin..room.start).step_by(2).all(is_row);
     let is_soiled = page.get(room.clone())?.iter().any(|byte| *byte != 0);
@@ -107,7 +106,7 @@ impl UseCase for Scrub {
                     .bind(number)
                     .fetch_optional(&mut *connection)
                     .await?;
-            // It may have changed since it was looked at.
+            // It may have changed since it was read.
             let Some(mut page) = page else { continue };
             let Some(room) = leftovers(&page) else { continue };
             page[room].fill(0);

@@ -1,7 +1,7 @@
 //! Sessions that were signed out.
 //!
-//! Read when the database is opened, written by the writer. The invariant: the table does not grow
-//! beyond the sessions that could still last.
+//! Read when the database is opened, written by the writer. The table stays small: each sign-out
+//! deletes those of sessions that have expired.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -47,7 +47,7 @@ impl UseCase for SignOut {
     }
 }
 
-/// Those on record; what is over is forgotten with the next sign-out.
+/// The sign-outs on record; expired ones are deleted with the next sign-out.
 async fn signed_out(connection: &mut SqliteConnection) -> sqlx::Result<Vec<SignedOut>> {
     let rows = sqlx::query("select session, ends_at from sign_outs").fetch_all(connection).await?;
     let read = |row: &sqlx::sqlite::SqliteRow| {

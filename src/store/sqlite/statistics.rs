@@ -13,7 +13,7 @@ use crate::{
 /// Days that the figures by day reach back.
 const STATS_DAYS: i64 = 30;
 
-/// Finished jobs that the turnaround is taken from: enough for a steady 99th percentile.
+/// Finished jobs that the turnaround is computed from: enough for a steady 99th percentile.
 const STATS_TURNAROUNDS: i64 = 1_000;
 
 #[async_trait]
@@ -42,7 +42,7 @@ async fn stats(connection: &mut SqliteConnection, now: Timestamp) -> sqlx::Resul
         }
     }
     let since = now - SignedDuration::from_hours(24 * STATS_DAYS);
-    // Every status is named, so that an index answers alone: a third of the time.
+    // Every status is listed, so that an index alone answers, in a third of the time.
     let mut query = QueryBuilder::<Sqlite>::new(
         "select date(created_at / 1000, 'unixepoch') as day, status, count(*) as jobs
          from jobs where status in (",

@@ -1,8 +1,8 @@
-//! Submissions: put on record, answered by the Engine, sent again by a person's order.
+//! Submissions: recorded, answered by the Engine, sent again on a person's order.
 //!
-//! The statements for new submissions and for answers, which the writer carries out many at a time,
-//! are in `submit` and `answer`. The invariant: what the Engine may be running is sent again only if
-//! the person said so.
+//! The statements for new submissions and for answers, which the writer runs in batches, are in
+//! `submit` and `answer`. Invariant: a job that the Engine may be running is sent again only if a
+//! person confirmed it.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -60,7 +60,7 @@ impl UseCase for Resubmit {
             Lookup::Missing => return Ok(Lookup::Missing),
         };
         let refusal = match job.status {
-            // Made on arrival: what to send is not on record.
+            // The job was made from an arrival: what to send is not on record.
             status if job.request.is_none() => Some(BegunAgain::NotNeeded(status)),
             JobStatus::Unsent | JobStatus::Rejected => None,
             JobStatus::Unconfirmed if self.is_confirmed => None,
@@ -71,7 +71,7 @@ impl UseCase for Resubmit {
         if let Some(refusal) = refusal {
             return Ok(Lookup::Found(refusal));
         }
-        // The Engine may be running an unconfirmed one: what it was told to call back stays good.
+        // The Engine may be running an unconfirmed job: its earlier callback address stays valid.
         sqlx::query(
             "update jobs set status = 'submitting', callback_base = ?, overdue = 0, due_at = null,
                  given_up_at = null, lookups = 0, expedited_for = null,

@@ -1,6 +1,6 @@
-//! Submissions, put on record before the Engine is called, many at a time.
+//! Records submissions before the Engine is called, many at a time.
 //!
-//! Called by the writer within its transaction; `answer` completes them. The invariant: for one
+//! Called by the writer within its transaction; `answer` completes them. Invariant: for one
 //! idempotency key there is one job, and it is `submitting` for one caller at a time.
 
 use std::collections::HashSet;
@@ -20,13 +20,13 @@ use crate::{
     store::{Begun, Idempotency, Lookup, NewSubmission},
 };
 
-/// Puts submissions on record; what came of each, in their order.
+/// Records submissions; returns what became of each, in the same order.
 pub(super) async fn begin(
     pipeline: &mut Pipeline<'_>,
     submissions: &[&NewSubmission],
 ) -> sqlx::Result<Vec<Begun>> {
     let (last_seq, mut taken) = look(pipeline, submissions).await?;
-    // A key stands for the job of the first who brings it.
+    // A key belongs to the job of the first submission that brings it.
     let is_new: Vec<bool> = submissions
         .iter()
         .map(|one| one.idempotency.as_ref().is_none_or(|key| taken.insert(key_of(key))))
@@ -49,7 +49,7 @@ pub(super) async fn begin(
     Ok(begun)
 }
 
-/// An idempotency key, and whose it is.
+/// The name of an API key, and the digest of an idempotency key used with it.
 type Key = (String, [u8; 32]);
 
 fn key_of(idempotency: &Idempotency) -> Key {
@@ -77,20 +77,20 @@ async fn look(
     Ok((last, known.iter().map(key).collect::<sqlx::Result<_>>()?))
 }
 
-/// A statement for those of the keys that are on record.
+/// A statement that selects the keys that are on record.
 pub(super) fn push_known(query: &mut QueryBuilder<Sqlite>, keys: &[&Idempotency]) {
     query.push("select api_key, key_sha256 from (");
     query.push_values(keys, |mut row, key| {
         row.push_bind(&key.api_key).push_bind(&key.key_sha256[..]);
     });
-    // In this order, or the whole table would be scanned.
+    // The join order is fixed, or the whole table would be scanned.
     query.push(
         ") as given cross join idempotency_keys
              on api_key = given.column1 and key_sha256 = given.column2;",
     );
 }
 
-/// Jobs by seq that are not on record, with all that belongs to them.
+/// Inserts new jobs by seq, with all that belongs to them.
 async fn insert(
     pipeline: &mut Pipeline<'_>,
     submissions: &[(i64, &NewSubmission)],
@@ -177,7 +177,7 @@ async fn insert_keys(
 }
 
 impl NewSubmission {
-    /// As it stands on record.
+    /// The job as it is on record.
     fn job(&self) -> Job {
         Job {
             id: self.id,
@@ -204,7 +204,7 @@ impl NewSubmission {
         }
     }
 
-    /// What a key stands for that is on record.
+    /// The answer for a key that is on record.
     async fn answer_by_key(
         &self,
         connection: &mut SqliteConnection,
@@ -244,8 +244,8 @@ impl NewSubmission {
     }
 }
 
-/// Jobs that were being submitted when the process ended: nobody knows whether the Engine took
-/// them. Answers how many there were.
+/// Marks jobs that were being submitted when the process ended as `unconfirmed`: nobody knows
+/// whether the Engine took them. Returns how many there were.
 pub(super) async fn mark_interrupted(
     connection: &mut SqliteConnection,
     now: Timestamp,

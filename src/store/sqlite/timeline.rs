@@ -43,7 +43,7 @@ impl Timeline for SqliteStore {
     }
 }
 
-/// An event that changes nothing else.
+/// Adds an event; changes nothing else.
 pub(super) struct Note(pub NewEvent);
 
 #[async_trait]
@@ -63,7 +63,7 @@ impl UseCase for Note {
     }
 }
 
-/// What is read of an event. Data beyond its bound is older than that, and left out.
+/// The columns of an event. Data beyond its bound is older than that bound and is left out.
 fn push_select_events(query: &mut QueryBuilder<Sqlite>) {
     query.push(format!(
         "select seq, job_id, type, at,
@@ -71,7 +71,7 @@ fn push_select_events(query: &mut QueryBuilder<Sqlite>) {
     ));
 }
 
-/// At most `limit` events of a job behind the one numbered `after`, in their order.
+/// At most `limit` events of a job after the one numbered `after`, in their order.
 pub(super) async fn events(
     connection: &mut SqliteConnection,
     job_id: JobId,
@@ -93,7 +93,7 @@ pub(super) async fn events(
     pages::page(connection, job_id, Page { rows, next }).await
 }
 
-/// At most `limit` events of all jobs, or of one, behind the one numbered `seq`.
+/// At most `limit` events of all jobs, or of one, after the one numbered `seq`.
 pub(super) async fn events_after(
     connection: &mut SqliteConnection,
     seq: i64,

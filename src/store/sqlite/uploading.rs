@@ -1,7 +1,6 @@
-//! How far a job's inputs are: uploaded, and the Engine told.
+//! The progress of a job's inputs: uploaded, Engine notified.
 //!
-//! Carried out by the writer. The invariant: an input never goes back, and each step it takes is
-//! one event.
+//! Executed by the writer. Invariant: an input's state never goes back, and each step is one event.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -42,7 +41,7 @@ impl Uploading for SqliteStore {
     }
 }
 
-/// An input's bytes are at the Engine's storage.
+/// Records that an input's bytes are at the Engine's storage.
 pub(super) struct RecordUpload {
     pub id: JobId,
     pub input: String,
@@ -75,7 +74,7 @@ impl UseCase for RecordUpload {
     }
 }
 
-/// The Engine was told that these inputs are there.
+/// Records that the Engine was notified of these inputs.
 pub(super) struct RecordNotified {
     pub id: JobId,
     pub inputs: Vec<String>,
@@ -109,7 +108,7 @@ impl UseCase for RecordNotified {
     }
 }
 
-/// As many of the names as an event lists.
+/// The first names, as many as fit into an event.
 fn named(names: &[String]) -> &[String] {
     let mut bytes = 0;
     let fits = |name: &&String| {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::SqliteConnection;
 
-/// One change. It is made a second time, in a transaction of its own, where another change of its
+/// One change. It is applied a second time, in a transaction of its own, if another change of its
 /// batch fails.
 #[async_trait]
 pub(super) trait UseCase: Send + Sync + 'static {

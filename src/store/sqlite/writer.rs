@@ -1,7 +1,7 @@
 //! The one task that writes: callers hand it a change and wait for its commit.
 //!
-//! What has queued up while a transaction was being committed goes into the next one together
-//! (group commit), so that all who wait share one fsync.
+//! Changes that queue up during a commit go into the next transaction together (group commit), so
+//! that all waiting callers share one fsync.
 //!
 //! ```text
 //! callers ── hand_over ──> queue (QUEUE_CAPACITY; full: Overloaded)
@@ -18,9 +18,9 @@
 //!       that wait        transaction of its own   answer the callers Ok
 //! ```
 //!
-//! The invariants: a caller hears `Ok` only after the commit; a change that fails takes no other
-//! change down with it; the next batch always finds a connection outside of any transaction,
-//! whatever SQLite has answered.
+//! Invariants: a caller gets `Ok` only after the commit; a change that fails does not make another
+//! one fail; the next batch always gets a connection outside of any transaction, even after an
+//! error of SQLite.
 
 use std::fs::File;
 
@@ -47,14 +47,14 @@ use crate::{
 /// Changes that may wait. Each holds at most one callback body in memory.
 const QUEUE_CAPACITY: usize = 1024;
 
-/// Changes of one transaction: beyond this, sharing an fsync gains little and latency grows.
+/// Changes per transaction: beyond this, sharing an fsync gains little and latency grows.
 const MAX_BATCH: usize = 64;
 
-/// Bytes of one transaction's changes, unless one alone is larger: each is copied several times on
-/// its way, and beside large ones an fsync costs little.
+/// Bytes of one transaction's changes, unless one alone is larger: each change is copied several
+/// times on its way, and next to large ones an fsync costs little.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// What happens beside a commit: who is woken, what follows from a result, and the lock that is
+/// What goes with a commit: the signals to waiters, the orders of a result, and the lock that is
 /// released at the end.
 pub(super) struct CommitHooks {
     pub wake: Wake,
@@ -69,7 +69,8 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Change>,
 }
 
-/// The frequent kinds are applied many at a time, by statements that serve all of a kind.
+/// A queued change. The frequent kinds are applied in batches, by statements that serve all changes
+/// of a kind.
 enum Change {
     Receive(Box<Waiting<Arrival, Receipt>>),
     Submit(Box<Waiting<NewSubmission, Begun>>),
@@ -115,7 +116,8 @@ impl<U: UseCase> Pending for Waiting<U, U::Output> {
 }
 
 impl Writer {
-    /// Starts the task. It ends when `closing` is cancelled and what was handed over is written.
+    /// Starts the task. It ends when `closing` is cancelled and all changes handed over are
+    /// written.
     pub(super) fn start(
         database: Database,
         hooks: CommitHooks,
@@ -186,8 +188,9 @@ async fn run(
                     let Err(error) = write(&mut database, &mut part, &hooks).await else {
                         continue;
                     };
-                    // One after the other, each waiting for the database, would take minutes. What
-                    // was queued meanwhile is refused too, so that no change waits longer than that.
+                    // Trying the rest one by one, each waiting for the database, would take
+                    // minutes. So all are refused, with those queued meanwhile, and no change waits
+                    // that long.
                     part.append(&mut batch);
                     let taken = match changes.len() {
                         0 => 0,
@@ -204,18 +207,18 @@ async fn run(
     {
         tracing::error!(%error, "the database was not closed cleanly");
     }
-    // A child process that is just being started may hold the file a moment longer; this frees the
-    // lock all the same.
+    // A child process that is just being started may hold the file a moment longer; unlocking
+    // explicitly frees the lock now.
     let _ = hooks.lock.unlock();
 }
 
-/// The write connection, opened anew after a failure that it may not have survived.
+/// The write connection, reopened after a failure that may have broken it.
 pub(super) struct Database {
     pub options: SqliteConnectOptions,
     pub connection: Option<SqliteConnection>,
 }
 
-/// Why a transaction did not come about.
+/// Why a transaction was not committed.
 enum Failure {
     /// It could not begin: no change is at fault.
     Begin(sqlx::Error),
@@ -233,9 +236,9 @@ fn fitting(batch: &[Change]) -> usize {
     batch.iter().take_while(fits).count().max(1)
 }
 
-/// Writes a batch in one transaction; if that fails, each change in one of its own, so that the
-/// one that cannot be written is the only one that is refused. An error means that the database
-/// lets nobody in; what is left of the batch has not been answered.
+/// Writes a batch in one transaction; if a change fails, writes each change in a transaction of its
+/// own, so that only the failing one is refused. An error means that no transaction can begin; the
+/// changes left in the batch have not been answered.
 async fn write(
     database: &mut Database,
     batch: &mut Vec<Change>,
@@ -264,10 +267,11 @@ async fn write(
 }
 
 impl Database {
-    /// Carries the changes out in one transaction.
+    /// Makes the changes in one transaction.
     ///
-    /// The statements are our own because a full or failing disk makes SQLite roll back by itself,
-    /// which sqlx's transactions do not notice: they would never let another one begin.
+    /// It sends the transaction's statements itself, because a full or failing disk makes SQLite
+    /// roll back on its own, which sqlx's transactions do not notice: they would never begin
+    /// another one.
     async fn transact(
         &mut self,
         batch: &mut [Change],
@@ -280,22 +284,22 @@ impl Database {
         let mut pipeline = Pipeline::begin(connection);
         let Err(error) = apply_all(&mut pipeline, batch, orders).await else { return Ok(()) };
         if pipeline.has_begun() {
-            // Refused where SQLite has rolled back already. Should a transaction stay open, the
-            // next one cannot begin, and the connection is opened anew.
+            // Fails if SQLite has rolled back already. If a transaction stays open, the next one
+            // cannot begin, and the connection is reopened.
             let _ = sqlx::query("rollback").execute(connection).await;
             return Err(Failure::Change(error));
         }
         if !is_busy(&error)
             && let Some(connection) = self.connection.take()
         {
-            // Its error is known already.
+            // An error on closing says nothing new.
             let _ = connection.close().await;
         }
         Err(Failure::Begin(error))
     }
 }
 
-/// Another process holds the database: the connection is as good as before.
+/// Whether another process holds the database: the connection itself is still good.
 fn is_busy(error: &sqlx::Error) -> bool {
     const BUSY: i32 = 5;
     const LOCKED: i32 = 6;
@@ -373,7 +377,7 @@ impl Change {
     }
 }
 
-/// Wakes those who wait for results and commits, and answers the callers.
+/// Wakes the waiters for results and commits, then answers the callers.
 fn reply(changes: impl Iterator<Item = Change>, wake: &Wake) {
     let changes: Vec<Change> = changes.collect();
     for change in &changes {

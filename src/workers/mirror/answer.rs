@@ -1,6 +1,6 @@
 //! The head of an answer to a download: what the server says about the bytes that follow.
 //!
-//! Read by `fetch`. The invariant: a head that contradicts itself is refused, never guessed at.
+//! Read by `fetch`. Invariant: a head that contradicts itself is refused; nothing is guessed.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use reqwest::{
@@ -13,37 +13,38 @@ use reqwest::{
 
 use crate::domain::content_coding::ContentCoding;
 
-/// Where Google's storage says how an object is stored, if it answers otherwise.
+/// The header in which Google's storage names the encoding of the stored object, even if it serves
+/// another one.
 const GOOGLE_STORED_ENCODING: &str = "x-goog-stored-content-encoding";
 
-/// Of a content type: longer ones are no use to a browser.
+/// Limit of a content type: longer ones are of no use to a browser.
 const MAX_CONTENT_TYPE_CHARS: usize = 100;
 
 const UNKNOWN_CONTENT_TYPE: &str = "application/octet-stream";
 
-/// Where object stores and the standards put a digest of the whole file, Base64 as it is.
+/// Headers of object stores and standards that hold a digest of the whole file as plain Base64.
 const MD5_HEADERS: [&str; 2] = ["x-ms-blob-content-md5", "content-md5"];
 const SHA256_HEADER: &str = "x-amz-checksum-sha256";
 
-/// Where several algorithms stand in a list, as `name=value`.
+/// Headers that list several algorithms as `name=value`.
 const LIST_HEADERS: [&str; 4] = ["repr-digest", "content-digest", "digest", "x-goog-hash"];
 
-/// Digests of the content of this answer alone, which may be a part.
+/// Headers whose digest covers only the content of this answer, which may be a part of the file.
 const OF_CONTENT_ONLY: [&str; 2] = ["content-md5", "content-digest"];
 
 /// What an answer holds.
 #[derive(Debug)]
 pub(super) struct Head {
-    /// Place of its first byte in the file.
+    /// Offset of its first byte in the file.
     pub start: u64,
-    /// Bytes that follow; `None` if that shows at their end (chunked).
+    /// Bytes that follow; `None` if only their end shows it (chunked).
     pub length: Option<u64>,
-    /// Of the whole file, if it is told.
+    /// Length of the whole file, if the server gives it.
     pub total: Option<u64>,
-    /// Names these very bytes; weak ones do not, and are left out.
+    /// Identifies these exact bytes; weak ETags do not, and are left out.
     pub etag: Option<String>,
     pub content_type: String,
-    /// How what follows is packed; lengths and digests are those of the packed bytes.
+    /// How the body is packed; lengths and digests are those of the packed bytes.
     pub coding: ContentCoding,
     /// Of the whole file.
     pub sha256: Option<[u8; 32]>,
@@ -57,13 +58,14 @@ impl Head {
         let headers = response.headers();
         let codings = headers.get_all(CONTENT_ENCODING).iter().map(HeaderValue::as_bytes);
         let coding = ContentCoding::read(codings)?;
-        // Google unpacks by itself what is stored packed; the digests stay those of what is stored.
+        // Google may unpack a stored object on its own; the digests remain those of the stored
+        // bytes.
         let is_stored_packed =
             text(headers, GOOGLE_STORED_ENCODING).is_some_and(|stored| stored != "identity");
         let is_unpacked_already = is_stored_packed && coding == ContentCoding::Plain;
         let length = match text(headers, CONTENT_LENGTH.as_str()) {
             Some(length) => Some(length.trim().parse().map_err(|_| "its length is unreadable")?),
-            // Of a body that ends with the connection nobody knows whether it is whole.
+            // Whether a body that ends with the connection is complete cannot be known.
             None if text(headers, TRANSFER_ENCODING.as_str()).is_none() => {
                 return Err("the server does not say how long it is".into());
             }
@@ -120,7 +122,7 @@ fn content_type(headers: &HeaderMap) -> String {
 }
 
 fn told_sha256(headers: &HeaderMap, is_whole: bool) -> Option<[u8; 32]> {
-    // That of a file that was uploaded in parts is no digest of its bytes, and ends in "-7".
+    // For a multipart upload (here of 7 parts) it ends in "-7" and is no digest of the file.
     let of_store = text(headers, SHA256_HEADER).and_then(decoded);
     of_store.or_else(|| listed(headers, "sha-256", is_whole))
 }

@@ -1,8 +1,8 @@
-//! Fetching one file by its link, piece by piece, into the file store.
+//! Copies one file from its link into the file store, piece by piece.
 //!
-//! Called by the mirror worker. The invariants: memory is constant whatever the file's size; what
-//! is finished has the length that was told and every digest that was told; and no reason for a
-//! failure repeats the link.
+//! Called by the mirror worker. Invariants: memory use does not depend on the file's size; a
+//! finished copy has the length and every digest that the server gave; no reason for a failure
+//! contains the link.
 
 use std::time::Duration;
 
@@ -29,19 +29,19 @@ use crate::{
     outbound::{self, Outbound},
 };
 
-/// Without a head, or a piece, for so long, a connection is given up.
+/// A connection that brings no head, or no piece, for this long is given up.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For the words of a refusal.
+/// Time limit for reading the body of a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Where Azure's storage puts its code beside the body, or in place of one.
+/// The header in which Azure's storage puts its error code, besides or instead of the body.
 const AZURE_ERROR_CODE: &str = "x-ms-error-code";
 
-/// Answers in a row that brought nothing new, until the attempt is given up.
+/// Consecutive answers without new bytes after which the attempt is given up.
 const MAX_BARREN: u32 = 3;
 
-/// Before the next try after such an answer.
+/// Pause after such an answer, before the next try.
 const BARREN_PAUSE: Duration = Duration::from_secs(1);
 
 const TOO_SLOW: &str = "the server sends too slowly";
@@ -49,11 +49,12 @@ const TOO_SLOW: &str = "the server sends too slowly";
 /// Why there is no copy.
 #[derive(Debug)]
 pub enum Fault {
-    /// The link has expired, as the storage says, or may have, since it says nothing at all.
+    /// The link has expired, as the storage says; or it may have, because the storage gives no
+    /// reason.
     Expired(String),
-    /// It is larger than allowed.
+    /// The file is larger than allowed.
     TooLarge,
-    /// Our own file store does not take it.
+    /// Our own file store refuses it.
     Store(BlobError),
     Other {
         reason: String,
@@ -84,10 +85,11 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Copies what `link` leads to. An answer that breaks off is resumed where the server can.
+    /// Copies the file behind `link`. An answer that breaks off is resumed if the server supports
+    /// it.
     ///
     /// # Errors
-    /// The [`Fault`]; nothing of the file can be seen then.
+    /// The [`Fault`]; no part of the file is visible then.
     pub async fn fetch(
         &self,
         link: &str,
@@ -116,11 +118,11 @@ impl Fetcher {
     }
 }
 
-/// How an answer that brought not everything ended.
+/// How an incomplete answer ended.
 enum Break {
-    /// The connection broke; what came is good.
+    /// The connection broke; the bytes received so far are good.
     Off(String),
-    /// What came cannot be relied on, or nothing more will come.
+    /// The bytes received cannot be trusted, or no more will come.
     For(Fault),
 }
 
@@ -135,7 +137,7 @@ struct Download<'a> {
     url: Url,
     key: &'a FileKey,
     max_bytes: u64,
-    /// Until the server takes offence.
+    /// Cleared when the server rejects a range request.
     asks_for_ranges: bool,
     pace: Pace,
     copy: Copy,
@@ -152,7 +154,7 @@ impl Download<'_> {
                 Err(Break::Off(reason)) => reason,
                 Err(Break::For(fault)) => return Err(fault),
             };
-            // Without a name for these very bytes the rest may be another file's.
+            // Without an ETag, the rest may belong to another file.
             if self.copy.received == 0 || self.copy.etag().is_none() {
                 return Err(Fault::other(reason));
             }
@@ -166,7 +168,7 @@ impl Download<'_> {
         }
     }
 
-    /// Asks for what is missing, and takes what comes.
+    /// Requests the missing bytes and takes the answer.
     async fn one_answer(&mut self) -> Result<(), Break> {
         let mut response = self.send().await?;
         if self.asks_for_ranges && is_no_to_ranges(response.status()) {
@@ -181,7 +183,7 @@ impl Download<'_> {
             return Err(Fault::TooLarge.into());
         }
         if head.coding == ContentCoding::Gzip {
-            // What came before is of plain bytes, and a part of packed ones is of no use.
+            // Bytes received before are plain, and a part of a packed body is of no use.
             self.restart().await?;
             return self.take_packed(response, head).await;
         }
@@ -199,7 +201,7 @@ impl Download<'_> {
         self.take(response, known).await
     }
 
-    /// Takes the body, but for its first `known` bytes.
+    /// Takes the body except its first `known` bytes.
     async fn take(&mut self, mut response: Response, mut known: u64) -> Result<(), Break> {
         while let Some(mut piece) = self.next_piece(&mut response).await? {
             let skipped = known.min(piece.len() as u64);
@@ -211,8 +213,8 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Takes a packed body and keeps what it unpacks to. It is not resumed: its ranges are those of
-    /// the packed bytes, whose copy nobody keeps.
+    /// Unpacks a packed body and keeps the result. It is not resumed: its ranges refer to the
+    /// packed bytes, which are not kept.
     async fn take_packed(&mut self, mut response: Response, head: Head) -> Result<(), Break> {
         if head.start != 0 || head.total != head.length {
             return Err(Fault::other("a part of packed bytes is of no use").into());
@@ -243,7 +245,7 @@ impl Download<'_> {
         if piece.is_empty() { Ok(()) } else { self.copy.append(piece).await }
     }
 
-    /// The next bytes of an answer, in time.
+    /// The next bytes of an answer, within the time limits.
     async fn next_piece(&mut self, response: &mut Response) -> Result<Option<Bytes>, Break> {
         let stopwatch = Stopwatch::start();
         let patience = IDLE_TIMEOUT.min(self.pace.patience());
@@ -254,13 +256,13 @@ impl Download<'_> {
         piece.map_err(|error| Break::Off(outbound::describe(&error).into()))
     }
 
-    // Not `&self`: a writer cannot be looked at from two threads.
+    // `&mut self` because the writer is not `Sync`.
     async fn send(&mut self) -> Result<Response, Break> {
         let refused = |refused: outbound::Refused| Fault::other(refused.to_string());
         let request = self.fetcher.outbound.foreign(Method::GET, &self.url).map_err(refused)?;
         let mut request = request.header(ACCEPT_ENCODING, "identity");
         if self.asks_for_ranges {
-            // From the first byte on, too: the answer then tells the whole length.
+            // Also from the first byte: the answer then states the total length.
             request = request.header(RANGE, format!("bytes={}-", self.copy.received));
             if let Some(etag) = self.copy.etag().filter(|_| self.copy.received > 0) {
                 request = request.header(IF_RANGE, etag);
@@ -276,13 +278,15 @@ impl Download<'_> {
         }
     }
 
-    /// Notes what came of a wait. A server that is too slow is not asked again in this attempt.
+    /// Adds a wait and its bytes to the pace. A server that is too slow is not asked again in this
+    /// attempt.
     fn note(&mut self, stopwatch: Stopwatch, bytes: usize) -> Result<(), Fault> {
         let noted = self.pace.note(stopwatch.elapsed(), bytes as u64);
         noted.map_err(|_| Fault::other(TOO_SLOW))
     }
 
-    /// The answer if it brings the file; else what the storage says, read as far as it is worth.
+    /// The answer if it brings the file; else a fault with the storage's refusal, of which at most
+    /// `MAX_REFUSAL_BYTES` are read.
     async fn opened(&mut self, response: Response) -> Result<Response, Fault> {
         if matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Ok(response);
@@ -295,7 +299,7 @@ impl Download<'_> {
         let body = outbound::read_beginning(response, MAX_REFUSAL_BYTES, REFUSAL_TIME).await;
         let said = StorageRefusal::read(status, code.as_deref(), &body).without_link(&self.url);
         let reason = format!("the storage answered {said}");
-        // A link that tells its own end is asked for anew when that has come, and not before.
+        // A link that states its own expiry is renewed only after that time.
         let may_be_past = said.is_bare() && link::expiry(self.url.as_str()).is_none();
         match said.is_expired || may_be_past {
             true => Err(Fault::Expired(reason)),
@@ -310,7 +314,7 @@ impl Download<'_> {
     }
 }
 
-/// Answers of servers that could do without the question for a range.
+/// Statuses with which servers reject a range request.
 fn is_no_to_ranges(status: StatusCode) -> bool {
     matches!(
         status,
@@ -318,22 +322,22 @@ fn is_no_to_ranges(status: StatusCode) -> bool {
     )
 }
 
-/// What an answer brings.
+/// Which part of the file an answer brings.
 enum Place {
-    /// The file from its first byte on: whatever came before is worth nothing.
+    /// The file from its first byte: bytes received before are discarded.
     Beginning,
-    /// The same file from its first byte on: what is known of it is passed over.
+    /// The same file from its first byte: bytes already received are skipped.
     BeginningAgain,
-    /// What is missing of the file.
+    /// The missing rest of the file.
     Rest,
 }
 
-/// What has been received, and what it must turn out to be.
+/// The bytes received so far, and what they must turn out to be.
 struct Copy {
     writer: BlobWriter,
     hashing: Hashing,
     received: u64,
-    /// Of the first answer.
+    /// The head of the first answer.
     head: Option<Head>,
     total: Option<u64>,
 }
@@ -345,14 +349,14 @@ impl Copy {
         Ok(Self { writer, hashing, received: 0, head: None, total: None })
     }
 
-    /// Notes what the first answer says of the file.
+    /// Records what the first answer says about the file.
     fn expect(&mut self, head: Head) {
         self.hashing = Hashing::begin(head.md5.is_some());
         self.total = head.total;
         self.head = Some(head);
     }
 
-    /// Where what follows an answer's head belongs.
+    /// Where the body after this head belongs in the file.
     fn place_of(&self, head: &Head) -> Result<Place, Fault> {
         let Some(first) = self.head.as_ref().filter(|_| self.received > 0) else {
             return match head.start {
@@ -385,7 +389,7 @@ impl Copy {
         Ok(())
     }
 
-    /// An answer came to its end: that is the file's, if nothing else was told.
+    /// An answer has ended: if the server gave no total, that is the end of the file.
     fn note_end(&mut self) {
         self.total.get_or_insert(self.received);
     }

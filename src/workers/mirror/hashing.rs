@@ -1,7 +1,7 @@
-//! The digests of a file that is coming in.
+//! Digests of a file while it is received.
 //!
-//! Used by `fetch`. SHA-256 of a piece takes longer than receiving it, so it is worked out on a
-//! thread beside it. The invariant: at most two batches of pieces are held.
+//! Used by `fetch`. SHA-256 of a piece takes longer than receiving it, so it is computed on another
+//! thread. At most two batches of pieces are held in memory.
 
 use std::mem;
 
@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 
 use super::fetch::Fault;
 
-/// Enough for a hop to another thread not to count.
+/// Large enough that the cost of switching threads does not matter.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// What the bytes so far come to.
+/// Digests of the bytes so far.
 pub(super) struct Digests {
     pub sha256: Sha256,
-    /// Only if the server told one.
+    /// Only if the server sent one.
     pub md5: Option<Md5>,
 }
 
@@ -42,21 +42,21 @@ pub(super) struct Hashing {
 }
 
 impl Hashing {
-    /// `with_md5` if it will be asked for.
+    /// `with_md5` also computes the MD5.
     pub fn begin(with_md5: bool) -> Self {
         let digests = Digests { sha256: Sha256::new(), md5: with_md5.then(Md5::new) };
         let under_way = tokio::task::spawn_blocking(|| digests);
         Self { batch: Vec::new(), batch_bytes: 0, under_way }
     }
 
-    /// Takes the next piece, once there is room for it.
+    /// Adds the next piece, waiting until there is room for it.
     pub async fn update(&mut self, piece: Bytes) -> Result<(), Fault> {
         self.batch_bytes += piece.len();
         self.batch.push(piece);
         if self.batch_bytes >= BATCH_BYTES { self.hash_batch().await } else { Ok(()) }
     }
 
-    /// The digests of everything.
+    /// The digests of all pieces.
     pub async fn finish(mut self) -> Result<Digests, Fault> {
         self.hash_batch().await?;
         self.under_way.await.map_err(broken_off)

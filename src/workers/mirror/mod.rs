@@ -1,8 +1,8 @@
-//! Mirroring: each output with a link is copied into the file store, before the link dies.
+//! Mirroring: each output with a link is copied into the file store, before the link expires.
 //!
-//! The invariants: a copy is begun only for an order that is on record and leased, so a crash
-//! repeats it but loses none; what is recorded as stored is on disk, with its length and digest;
-//! and a link is followed through the guard alone.
+//! Invariants: a copy starts only for an order that is on record and leased, so a crash repeats
+//! copies but loses none; a copy recorded as stored is in the file store, with its length and
+//! digest; a link is followed only through the outbound guard.
 
 mod answer;
 mod fetch;
@@ -37,19 +37,19 @@ use crate::{
     telemetry::{MIRROR_ATTEMPTS, MIRRORED_BYTES},
 };
 
-/// For one copy. The largest file over a line of 1 Mbit/s takes some 5 hours.
+/// Time limit of one copy. The largest file takes about 5 hours over a line of 1 Mbit/s.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// Beyond that, until a lease that was lost is given back. A restart gives them all back at once.
+/// Added to that limit: after both, a lost lease expires. A restart releases all leases at once.
 const LEASE_MARGIN: Duration = Duration::from_secs(60);
 
-/// Between two tries to record an attempt while the database refuses.
+/// Pause between two tries to record an attempt while the database refuses.
 const RECORD_PAUSE: Duration = Duration::from_secs(2);
 
-/// A server that asks for more patience than this is asked again all the same: links die.
+/// Upper bound on a server's `Retry-After`: waiting longer would let links expire.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// See the module. Cheap to clone; clones share what is under way.
+/// See the module. Cheap to clone; clones share the copies in progress.
 #[derive(Clone)]
 pub struct Mirrorer {
     config: MirrorConfig,
@@ -59,12 +59,12 @@ pub struct Mirrorer {
     /// Copies under way.
     pub attempts: TaskTracker,
     under_way: UnderWay,
-    /// A copy ended: there is room again.
+    /// Notified when a copy ends: there is room again.
     ended: Arc<Notify>,
 }
 
 impl Mirrorer {
-    /// A mirrorer with nothing under way. Copies are broken off once it is `stopping`.
+    /// A mirrorer with nothing under way. Copies are cancelled with `stopping`.
     pub fn new(
         config: MirrorConfig,
         fetcher: Fetcher,
@@ -83,12 +83,13 @@ impl Mirrorer {
     }
 }
 
-/// How many copies are under way, by the host of their link. Cheap to clone; clones count the same.
+/// Number of copies in progress, by the host of their link. Cheap to clone; clones share the
+/// counts.
 #[derive(Clone, Default)]
 struct UnderWay(Arc<Mutex<HashMap<String, usize>>>);
 
 impl UnderWay {
-    /// What is free of so many places. Only [`Mirrorer::step`] takes them, one step at a time.
+    /// What is free of `places`. Only [`Mirrorer::step`] takes places, one step at a time.
     fn free_of(&self, places: usize) -> FreePlaces {
         let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let all = places.saturating_sub(taken.values().sum());
@@ -104,7 +105,7 @@ impl UnderWay {
     }
 }
 
-/// Of one copy.
+/// The place of one copy in progress; dropping it frees the place.
 struct Place {
     host: String,
     under_way: UnderWay,
@@ -128,7 +129,7 @@ impl Worker for Mirrorer {
     const IDLE_PAUSE: Duration = Duration::from_secs(1);
     const BUSY_PAUSE: Duration = Duration::ZERO;
 
-    /// Begins what is due and has room; the copies go on by themselves.
+    /// Starts the copies that are due and have room; they run as tasks of their own.
     async fn step(&self) -> anyhow::Result<Found> {
         let places = self.under_way.free_of(self.config.concurrency);
         if places.all == 0 {
@@ -143,7 +144,7 @@ impl Worker for Mirrorer {
             let mirrorer = self.clone();
             self.attempts.spawn(async move {
                 let stopping = mirrorer.stopping.clone();
-                // What is broken off leaves nothing behind, and its lease ends with the process.
+                // A cancelled copy leaves nothing behind, and its lease ends with the process.
                 stopping.run_until_cancelled(mirrorer.attempt(due)).await;
                 drop(place);
                 mirrorer.ended.notify_one();
@@ -190,14 +191,14 @@ impl Mirrorer {
         let outcome = if is_known { outcome } else { "erased" };
         MIRROR_ATTEMPTS.of([outcome.into()]).increment(1);
         if is_stored && !is_known {
-            // The job was erased meanwhile: the copy is nobody's.
+            // The job was erased meanwhile: the copy belongs to nobody.
             if let Err(error) = self.fetcher.blobs.delete(&key).await {
                 tracing::warn!(job.id = %due.place.job_id, %error, "a copy is yet to be deleted");
             }
         }
     }
 
-    /// Fetches by the link on record, or by a fresh one if that has expired.
+    /// Fetches by the link on record, or by a fresh one if that link has expired.
     async fn copy(&self, due: &DueMirror, key: &FileKey) -> Result<MirroredFile, Fault> {
         let link = due.output.url.as_deref().ok_or(Fault::other("it has no link"))?;
         let fetch = |link| self.fetcher.fetch(link, key, self.config.max_file);
@@ -238,8 +239,8 @@ impl Mirrorer {
         }
     }
 
-    /// Puts the attempt on record, however long that takes: without it the lease would stand for
-    /// hours. False if there is no such order any more.
+    /// Records the attempt, retrying until the database accepts it: otherwise the lease would block
+    /// the order for hours. False if the order no longer exists.
     async fn record(&self, due: &DueMirror, after: AfterMirror) -> bool {
         loop {
             let now = self.fetcher.clock.now();

@@ -1,7 +1,7 @@
-//! What is told of the packed bytes of an answer, checked while they are unpacked.
+//! Checks the packed bytes of an answer against its head while they are unpacked.
 //!
-//! Used by `fetch`. The invariant: lengths and digests in a head are those of the packed bytes, so
-//! they say nothing of the file that comes out.
+//! Used by `fetch`. Lengths and digests in a head are those of the packed bytes, so they say
+//! nothing about the unpacked file.
 
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -31,7 +31,7 @@ impl PackedBytes {
         }
     }
 
-    /// What the head says of the file that comes out: its type alone.
+    /// What the head says about the unpacked file: only its type.
     pub fn expected_file(&self, head: Head) -> Head {
         let Head { content_type, .. } = head;
         Head {
@@ -60,7 +60,7 @@ impl PackedBytes {
         Ok(())
     }
 
-    /// Everything has come.
+    /// Checks length and digests after the last piece.
     pub fn finish(self) -> Result<(), Fault> {
         if self.length.is_some_and(|length| self.received != length) {
             return Err(Fault::other("the answer ended before the file did"));

@@ -1,7 +1,7 @@
 //! Fresh links for outputs whose links have expired.
 //!
-//! Called by the mirror worker. The invariant: the Engine is asked once for all outputs of a job
-//! that find their links expired together, not once for each.
+//! Called by the mirror worker. The Engine is asked once for all outputs of a job whose links
+//! expire together, not once for each.
 
 use std::{
     collections::HashMap,
@@ -19,15 +19,15 @@ use crate::{
     store::{Arrival, Lookup, Store},
 };
 
-/// After an answer that brought no fresh link, or one that did not open either, until the Engine
-/// is asked for the same job again. Those that expired together find the answer on record; the
-/// third attempt of one that expired later asks for itself.
+/// Pause before the Engine is asked for the same job again, after an answer without a fresh link or
+/// with one that does not open either. Outputs that expired together find the answer on record; an
+/// output that expired later asks in its third attempt.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// When the Engine was asked for a job. Held while it is asked.
+/// When the Engine was asked for a job. Locked while it is asked.
 type Asked = Arc<sync::Mutex<Option<Timestamp>>>;
 
-/// Cheap to clone; clones share what was asked.
+/// Cheap to clone; clones share the times of the requests.
 #[derive(Clone)]
 pub struct Renewal {
     pub(super) store: Arc<dyn Store>,
@@ -38,7 +38,7 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Nothing has been asked yet.
+    /// A renewal that has not asked for anything yet.
     pub fn new(
         store: Arc<dyn Store>,
         engine: Engine,
@@ -48,8 +48,8 @@ impl Renewal {
         Self { store, engine, clock, id_pointers, asked: Arc::default() }
     }
 
-    /// Another link than `expired` for the same output: one that is on record meanwhile, or one
-    /// that the Engine gives. `None` if there is none for now.
+    /// A link other than `expired` for the same output: one recorded meanwhile, or a new one from
+    /// the Engine. `None` if there is none for now.
     pub(super) async fn fresh_link(&self, due: &DueMirror, expired: &str) -> Option<String> {
         let asked = self.asked(due.place.job_id);
         let mut asked = asked.lock().await;
@@ -68,7 +68,7 @@ impl Renewal {
     fn asked(&self, job_id: JobId) -> Asked {
         let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
-        // What nobody holds and is out of date is forgotten.
+        // Forget entries that nobody holds and whose pause is over.
         all.retain(|_, asked| {
             Arc::strong_count(asked) > 1
                 || asked
@@ -85,7 +85,7 @@ impl Renewal {
         (link != expired).then_some(link)
     }
 
-    /// What the Engine answers is judged as a callback is; renewed links are then on record.
+    /// Asks the Engine. Its answer is judged like a callback, which records renewed links.
     async fn ask(&self, due: &DueMirror) {
         let job_id = due.place.job_id;
         let Some(engine_job_id) = &due.engine_job_id else { return };

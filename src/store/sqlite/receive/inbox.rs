@@ -1,8 +1,8 @@
-//! Whose an arrival of the inbox is: a submitted job's, by the Engine's id in its body, or a job's of
-//! its own.
+//! Finds the job of an inbox arrival: the submitted job with the Engine's id in its body, or a job
+//! of its own.
 //!
-//! Called within the writer's transaction. The invariant: nothing is guessed: an id that several
-//! submitted jobs have names none of them.
+//! Called within the writer's transaction. Nothing is guessed: an id that several submitted jobs
+//! share matches none of them.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -14,8 +14,8 @@ use crate::{
     store::{Addressee, Arrival},
 };
 
-/// The arrivals as they are to be taken in: results that came to the inbox, but are of a submitted
-/// job, are addressed to that job.
+/// The arrivals with their final addressee: a result that came to the inbox but belongs to a
+/// submitted job is addressed to that job.
 pub(in super::super) async fn addressed<'a>(
     pipeline: &mut Pipeline<'_>,
     arrivals: &[&'a Arrival],

@@ -1,8 +1,8 @@
-//! Arrivals, written many at a time: each statement serves the whole batch, because each costs a
-//! hop to the database's thread.
+//! Records arrivals in batches: each statement serves the whole batch, because each costs a round
+//! trip to the database's thread.
 //!
-//! Called by the writer within its transaction. The invariant: what is decided for an arrival
-//! depends on the rows and on the arrivals before it in the batch, as if each came alone.
+//! Called by the writer within its transaction. Invariant: what is decided for an arrival depends
+//! on the rows and on the arrivals before it in the batch, as if each came alone.
 
 pub(super) mod inbox;
 pub(super) mod reads;
@@ -35,11 +35,11 @@ use crate::{
 /// What became of an arrival.
 pub(super) struct Received {
     pub receipt: Receipt,
-    /// An event tells of it; further ones of their kind are counted only.
+    /// Whether an event records it; further arrivals of the same kind are only counted.
     pub has_event: bool,
 }
 
-/// Puts arrivals on record; what became of each, in their order.
+/// Records arrivals; returns what became of each, in the same order.
 pub(super) async fn apply(
     pipeline: &mut Pipeline<'_>,
     arrivals: &[&Arrival],
@@ -60,7 +60,7 @@ pub(super) async fn apply(
 
 struct Batch<'a> {
     states: HashMap<i64, State>,
-    /// Whom an arrival is for: the job's seq; `None` if it has been erased.
+    /// The seq of each addressee's job; `None` if it has been erased.
     addressees: HashMap<Addressee, Option<i64>>,
     current_key: KeyNumber,
     next_delivery: i64,
@@ -68,7 +68,7 @@ struct Batch<'a> {
     deliveries: Vec<(i64, i64, Outcome, &'a Arrival)>,
     /// Deliveries on record that came again: seq, how often.
     repeats: HashMap<i64, i64>,
-    /// Jobs whose links the Engine gave anew when it was asked: seq, when.
+    /// Jobs whose links the Engine renewed when it was asked: seq, time.
     renewals: Vec<(i64, Timestamp)>,
     events: Vec<NewEvent>,
 }
@@ -91,8 +91,8 @@ impl<'a> Batch<'a> {
         Ok(batch)
     }
 
-    /// The jobs that arrivals are for, with their outputs and those of their deliveries that have
-    /// the same bytes. Answers the last job's seq.
+    /// Loads the jobs that arrivals are for, with their outputs and those of their deliveries that
+    /// have the same bytes. Returns the last job's seq.
     async fn find_jobs(
         &mut self,
         pipeline: &mut Pipeline<'_>,
@@ -158,7 +158,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Jobs that arrivals prove, but that are not on record. A key that was replaced proves none:
+    /// Makes the jobs that arrivals prove but that are not on record. A replaced key proves none:
     /// the jobs that were submitted under it are on record.
     fn make_missing(&mut self, arrivals: &[&Arrival], first_seq: i64) {
         let mut next_seq = first_seq;
@@ -206,7 +206,7 @@ impl<'a> Batch<'a> {
             known.repeats += 1;
             if outcome == Outcome::Duplicate && known.repeats <= MAX_REPEAT_EVENTS {
                 let kind = EventType::DeliveryDuplicate;
-                // Tells the spool's take-in that this very arrival has been counted.
+                // Lets the drain of the spool see that this exact arrival has been counted.
                 let arrival_id = arrival.delivery_id.to_string();
                 let event = NewEvent::new(state.id, kind, arrival.received_at);
                 self.events.push(event.with(json!({ "arrivalId": arrival_id })));
@@ -215,7 +215,7 @@ impl<'a> Batch<'a> {
         }
         let exceeded = state.exceeded_by(outcome, arrival);
         match exceeded {
-            // Never more than a few, and their senders are told.
+            // Not counted: few malformed bodies are kept, and their senders get an error.
             Some(Budget::Malformed) => return receipt,
             Some(budget) => self.events.extend(state.leave_out(budget, outcome, arrival)),
             None => {
@@ -266,7 +266,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// The outputs of these jobs, with when they were told of.
+    /// The outputs of these jobs, with the time they were received.
     fn outputs_of(
         &self,
         jobs: impl Iterator<Item = (i64, Timestamp)>,
@@ -277,7 +277,7 @@ impl<'a> Batch<'a> {
         .collect()
     }
 
-    /// A result is passed on to every target, the job's own included.
+    /// The relay orders of new results: one for every target, the job's own included.
     fn relays(&self, relay_targets: &[String]) -> Vec<relay_orders::Order> {
         let results =
             self.deliveries.iter().filter(|(_, _, outcome, _)| *outcome == Outcome::Stored);
@@ -296,8 +296,9 @@ impl<'a> Batch<'a> {
         orders
     }
 
-    /// All that has one row for each arrival, as a rule, in one text: its length then depends on the
-    /// batch's alone, and few texts have to be prepared. Outputs vary.
+    /// Writes everything that usually has one row per arrival in one text: its length then depends
+    /// only on the batch's, and few texts have to be prepared. The number of outputs varies, so
+    /// they are written separately.
     async fn write_rows(&self, pipeline: &mut Pipeline<'_>, known: &[&State]) -> sqlx::Result<()> {
         let query = pipeline.next().await?;
         if !self.deliveries.is_empty() {

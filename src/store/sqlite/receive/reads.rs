@@ -1,7 +1,7 @@
-//! What a batch of arrivals asks the database: one text for all of them.
+//! The queries of a batch of arrivals, in one text.
 //!
-//! The invariant: each question is answered by an index, and costs the same however much the jobs
-//! have received before.
+//! Invariant: each query uses an index, and costs the same however much the jobs have received
+//! before.
 
 use sqlx::{QueryBuilder, Sqlite};
 
@@ -33,7 +33,7 @@ pub(in super::super) fn push_reads(query: &mut QueryBuilder<Sqlite>, arrivals: &
     query.push(";");
 }
 
-/// Deliveries with the bytes of these arrivals, as far as their jobs have them.
+/// Deliveries of the arrivals' jobs with the same bytes as an arrival.
 fn push_known(query: &mut QueryBuilder<Sqlite>, arrivals: &[&Arrival]) {
     let (jobs, inbox) = by_kind(arrivals);
     let parts = [("jobs.id", jobs), ("jobs.inbox_key", inbox)];
@@ -48,7 +48,7 @@ fn push_known(query: &mut QueryBuilder<Sqlite>, arrivals: &[&Arrival]) {
             };
             row.push_bind(&arrival.sha256[..]);
         });
-        // In this order, or whole tables would be scanned.
+        // The join order is fixed, or whole tables would be scanned.
         query.push(") as given cross join jobs on ").push(column).push(" = given.column1");
         query.push(
             " cross join deliveries
@@ -62,8 +62,8 @@ fn by_kind<'a>(arrivals: &[&'a Arrival]) -> (Vec<&'a Arrival>, Vec<&'a Arrival>)
     arrivals.iter().partition(|arrival| matches!(arrival.addressee, Addressee::Job(_)))
 }
 
-/// `ID in (…)` and `KEY in (…)` for whom the arrivals are, joined by "or" where there are both. An
-/// empty list would have the whole table scanned.
+/// `ID in (…)` and `KEY in (…)` for the addressees of the arrivals, joined by "or" if there are
+/// both. An empty list is left out, because the whole table would be scanned.
 pub(super) fn push_addressees(
     query: &mut QueryBuilder<Sqlite>,
     arrivals: &[&Arrival],

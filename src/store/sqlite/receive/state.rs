@@ -1,6 +1,6 @@
-//! A job as far as its arrivals concern it, and what a delivery changes about it.
+//! The part of a job that its arrivals need, and what a delivery changes in it.
 //!
-//! Loaded, changed and written back by the batch. The invariant: a job that has a result keeps it.
+//! Loaded, changed and written back by the batch. Invariant: a job that has a result keeps it.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ pub(super) struct Known {
     pub repeats: u64,
 }
 
-/// A job as far as its arrivals concern it.
+/// The part of a job that its arrivals need.
 pub(super) struct State {
     pub seq: i64,
     pub id: JobId,
@@ -48,7 +48,7 @@ pub(super) struct State {
     pub unkept: i64,
     pub warnings: Vec<String>,
     pub outputs: Vec<Output>,
-    /// Deliveries on record by digest, those that an arrival of the batch may repeat.
+    /// Deliveries on record that an arrival of the batch may repeat, by digest.
     pub known: HashMap<[u8; 32], Known>,
     /// When the job is to be looked up, if a delivery suggests it.
     pub look_at: Option<i64>,
@@ -58,7 +58,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// A job that only this arrival tells of.
+    /// A job that is known only from this arrival.
     pub(super) fn new(seq: i64, arrival: &Arrival, key: KeyNumber) -> Self {
         let (id, origin, inbox_key) = match arrival.addressee {
             Addressee::Job(id) => (id, Origin::Recovered, None),
@@ -120,7 +120,7 @@ impl State {
         })
     }
 
-    /// What the address or the secret that an arrival came to is good for.
+    /// Whether the address or secret that an arrival came to is valid.
     pub(super) fn standing(&self, arrival: &Arrival, current: KeyNumber) -> Standing {
         match arrival.signer {
             _ if arrival.was_asked_for() => Standing::Valid,
@@ -129,12 +129,12 @@ impl State {
         }
     }
 
-    /// What the job has too much of to keep an arrival.
+    /// The budget of the job that keeping an arrival would exceed, if any.
     pub(super) fn exceeded_by(&self, outcome: Outcome, arrival: &Arrival) -> Option<Budget> {
         self.kept.exceeded_by(outcome, arrival.body.len() as u64, self.result_delivery.is_some())
     }
 
-    /// Counts an arrival that is not kept. The first one is told of.
+    /// Counts an arrival that is not kept. Returns an event for the first one.
     pub(super) fn leave_out(
         &mut self,
         budget: Budget,
@@ -149,7 +149,7 @@ impl State {
         (self.unkept == 1).then_some(event)
     }
 
-    /// Takes up a delivery that is kept under this seq.
+    /// Adds a delivery that is kept under this seq.
     pub(super) fn keep(&mut self, outcome: Outcome, says: Says, delivery: i64, arrival: &Arrival) {
         self.kept.add(outcome, arrival.body.len() as u64, self.result_delivery.is_some());
         self.known.insert(arrival.sha256, Known { delivery, repeats: 0 });
@@ -160,8 +160,8 @@ impl State {
         }
     }
 
-    /// Applies what a delivery means for the job. What comes after the result means nothing,
-    /// unless the Engine was asked for it.
+    /// Applies a delivery to the job. After the result, a delivery changes nothing, unless the
+    /// Engine was asked for it.
     pub(super) fn follow(&mut self, outcome: Outcome, arrival: &Arrival, outputs: Vec<Output>) {
         let is_settled = self.status.is_finished();
         match (outcome, &arrival.reading) {
@@ -198,8 +198,8 @@ impl State {
         }
     }
 
-    /// Takes each link for the output that it was before. What the job was not asked for has no
-    /// name of its own and is told by what it holds.
+    /// Takes the new link of each output that is the same as before. An output that was not
+    /// requested has no name of its own, so its other fields are compared too.
     fn renew_links(&mut self, outputs: Vec<Output>) {
         for (known, renewed) in self.outputs.iter_mut().zip(outputs) {
             let is_same = (&known.name, &known.kind, &known.extension, &known.structures)
@@ -254,7 +254,7 @@ pub(super) async fn insert_jobs(pipeline: &mut Pipeline<'_>, jobs: &[&State]) ->
     Ok(())
 }
 
-/// A statement that brings jobs up to date, of which there is one at least.
+/// A statement that updates jobs, of which there must be at least one.
 pub(super) fn push_updates(query: &mut QueryBuilder<Sqlite>, jobs: &[&State]) {
     query.push(
         "update jobs set status = fresh.column2, success = fresh.column3,
