@@ -1,7 +1,7 @@
-//! What a caller would rather have, by its `Accept` (RFC 9110, section 12.5.1).
+//! Content negotiation by `Accept` (RFC 9110, section 12.5.1).
 //!
-//! Called where an answer has two forms. The invariant: only what a caller asks for by name replaces
-//! the usual form.
+//! Called by handlers whose answer has two forms. Invariant: the usual form is replaced only by one
+//! that the caller asks for by name.
 
 use axum::http::{HeaderMap, header::ACCEPT};
 
@@ -10,8 +10,8 @@ type Weight = u16;
 
 const FULL: Weight = 1000;
 
-/// Whether `wanted` is asked for by name, and rather than the usual form. Of two that are named with
-/// the same weight, the first counts.
+/// Returns whether `wanted` is asked for by name and preferred to the usual form. If both are named
+/// with the same weight, the first one counts.
 pub(super) fn prefers(headers: &HeaderMap, wanted: &str, usual: &str) -> bool {
     let lines: Vec<String> = headers
         .get_all(ACCEPT)
@@ -43,7 +43,7 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Reads `0`, `0.5`, `1.000`; `None` for what is no weight.
+/// Parses `0`, `0.5`, `1.000`; `None` if the text is not a valid weight.
 fn read_weight(text: &str) -> Option<Weight> {
     let (whole, rest) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let is_weight = rest.len() <= 3 && rest.bytes().all(|byte| byte.is_ascii_digit());
@@ -55,7 +55,7 @@ fn read_weight(text: &str) -> Option<Weight> {
     }
 }
 
-/// The weight of the range that fits best.
+/// The weight of the most specific range that matches.
 fn weight(ranges: &[Range<'_>], kind: &str) -> Weight {
     let family = kind.split_once('/').map_or(kind, |(family, _)| family);
     let of = |fits: &dyn Fn(&str) -> bool| {

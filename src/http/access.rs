@@ -1,9 +1,9 @@
-//! Who may call what: API keys and their scopes, sessions that stand for a key, and, where the API is
-//! open on loopback, requests from this machine only.
+//! Who may call what: API keys and their scopes, sessions that represent a key, and, where the API
+//! is open on loopback, requests from this machine only.
 //!
-//! The extractors stand first in a handler's arguments, so nothing is read before they agree. The
-//! invariants: a handler that takes one of them is never entered without that scope, and what a
-//! browser adds by itself (the session's cookie) changes nothing for a page of another origin.
+//! The extractors come first in a handler's arguments, so nothing is read before they agree.
+//! Invariants: a handler that takes one of them is never entered without that scope, and what a
+//! browser sends unasked (the session's cookie) changes nothing for a page of another origin.
 
 use axum::{
     extract::{FromRequestParts, MatchedPath, Request, State},
@@ -27,10 +27,10 @@ use super::{
 };
 use crate::config::{ApiKeyConfig, Scope};
 
-/// The stream of events: a page keeps it open whether anyone looks at it or not.
+/// The event stream: a page keeps it open even when nobody is looking at it.
 const EVENTS: &str = "/v1/events";
 
-/// A header by which our pages say that nobody asked: they keep themselves fresh.
+/// Header by which our pages mark their automatic refreshes.
 const BY_ITSELF: &str = "finishline-by-itself";
 
 macro_rules! scope_extractor {
@@ -70,7 +70,7 @@ scope_extractor! {
     MayErase, Scope::Erase
 }
 
-/// A caller with any key, where there need not be one.
+/// The caller if the request has a valid key or session; neither is required.
 pub struct KnownCaller(pub Option<Caller>);
 
 impl FromRequestParts<Context> for KnownCaller {
@@ -81,13 +81,13 @@ impl FromRequestParts<Context> for KnownCaller {
     }
 }
 
-/// Whoever sent a request to the API.
+/// The sender of a request to the API.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The API key's name; empty where the API is open.
     pub name: String,
     scopes: Vec<Scope>,
-    /// The session they came by; `None`: they sent the key itself.
+    /// The session that the request used; `None` if it carried the key itself.
     session: Option<Standing>,
 }
 
@@ -100,18 +100,18 @@ impl Caller {
         self.scopes.contains(&scope)
     }
 
-    /// Whoever calls where the API is open.
+    /// The caller where the API is open: every scope, no key.
     pub fn of_this_machine() -> Self {
         Self { name: String::new(), scopes: Scope::ALL.to_vec(), session: None }
     }
 
-    /// The session they came by.
+    /// The session that the request used.
     pub(super) fn session(&self) -> Option<Standing> {
         self.session
     }
 
-    /// Returns when they may not go on: their session is over. Keys last as long as the process,
-    /// which takes its settings up once.
+    /// Completes when the caller's session ends, and never for a caller with a key: keys last as
+    /// long as the process, which reads its settings once.
     pub(super) fn over(&self, context: &Context) -> impl Future<Output = ()> + Send + 'static {
         let (session, sessions, clock) =
             (self.session, context.sessions.clone(), context.clock.clone());
@@ -128,8 +128,8 @@ impl Caller {
     }
 }
 
-/// Whoever holds one of the keys, or a session that one of them opened; on an open API, everyone who
-/// gets past [`only_this_machine`].
+/// The holder of a key, or of a session that a key opened; on an open API, everyone who gets past
+/// [`only_this_machine`].
 async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
     let (headers, keys) = (&parts.headers, &context.config.api.keys);
     if context.config.api.is_open() {
@@ -153,15 +153,15 @@ async fn caller(parts: &Parts, context: &Context) -> Result<Caller, Problem> {
     Ok(caller)
 }
 
-/// Whose session a browser is in. What it sends changes nothing yet, and is no use of the session:
-/// see [`caller`].
+/// The caller of the browser's session. Reading it does not authorize a change and does not count
+/// as use of the session: see [`caller`].
 pub(super) fn of_session(headers: &HeaderMap, context: &Context) -> Option<Caller> {
     let now = context.clock.now();
     let session = context.sessions.current(headers, &context.config.api, now)?;
     Some(Caller { session: Some(session.standing), ..Caller::of_key(session.key) })
 }
 
-/// Takes note that a session was used, unless the page asked by itself: nobody may be there.
+/// Marks the session as used, except for a page's automatic requests: nobody may be there.
 pub(super) fn use_session(caller: &Caller, parts: &Parts, context: &Context) {
     let is_stream = parts.uri.path() == EVENTS;
     if let Some(session) = caller.session
@@ -172,7 +172,7 @@ pub(super) fn use_session(caller: &Caller, parts: &Parts, context: &Context) {
     }
 }
 
-/// What somebody with a wrong key is answered, once they have been heard.
+/// The answer to a wrong key, after the failure has been recorded.
 pub(super) async fn wrong_key(failure: Failure, parts: &Parts, context: &Context) -> Problem {
     let route = parts.extensions.get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
     let attempt = Attempt { failure, peer: Peer::of(&parts.extensions), route };
@@ -182,11 +182,11 @@ pub(super) async fn wrong_key(failure: Failure, parts: &Parts, context: &Context
     }
 }
 
-/// What `Authorization` says.
+/// Result of reading `Authorization`.
 enum Bearer {
     Known(Caller),
     Wrong,
-    /// It holds no key.
+    /// The header holds no key.
     Missing,
 }
 
@@ -204,7 +204,7 @@ fn of_bearer(headers: &HeaderMap, keys: &[ApiKeyConfig]) -> Bearer {
 /// The key with this text.
 pub(super) fn find_key(text: impl AsRef<[u8]>, keys: &[ApiKeyConfig]) -> Option<&ApiKeyConfig> {
     let digest: [u8; 32] = Sha256::digest(text).into();
-    // All are compared, whichever fits, so the time tells nothing.
+    // Compare with every key, even after a match, so that timing reveals nothing.
     let mut found = None;
     for known in keys {
         if bool::from(known.digest.ct_eq(&digest)) {
@@ -214,8 +214,8 @@ pub(super) fn find_key(text: impl AsRef<[u8]>, keys: &[ApiKeyConfig]) -> Option<
     found
 }
 
-/// Middleware of an API that is open on loopback: a proxy, or a web page in a browser on this
-/// machine, can send requests here that are nobody's of this machine (see `origin`).
+/// Middleware of an API that is open on loopback: through a proxy, or a web page in a browser on
+/// this machine, requests of outsiders can arrive here (see `origin`).
 pub(super) async fn only_this_machine(
     State(context): State<Context>,
     request: Request,
@@ -231,7 +231,7 @@ pub(super) async fn only_this_machine(
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// The same for pages, whose forms prove themselves: see `inspector::form`.
+/// The same for pages, whose forms carry their own proof of origin: see `inspector::form`.
 pub(super) async fn only_this_host(
     State(context): State<Context>,
     request: Request,

@@ -1,8 +1,8 @@
-//! Who is received at each callback address: two bodies at a time, the others wait.
+//! Limits concurrent callbacks per address: two bodies at a time, the others wait.
 //!
-//! Asked by the callbacks after an address has proved itself, so that a forged one holds nothing.
-//! The invariant: an address that nobody is at takes no memory, and a flood at one address takes
-//! nothing from the others.
+//! Called by the callbacks after an address has been verified, so that a forged one holds nothing.
+//! Invariant: an address without senders takes no memory, and a flood at one address takes nothing
+//! from the others.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use tokio::{
 use super::limits::Full;
 use crate::domain::ids::JobId;
 
-/// Bodies that are received, and brought on record, at once for one address.
+/// Bodies received and recorded at once for one address.
 const PLACES: usize = 2;
 
 /// Senders that may wait for a place. Each holds one of `service.max_connections` (4,096 unless
@@ -29,7 +29,7 @@ const MAX_WAITING: usize = 256;
 #[derive(Clone, Default)]
 pub(super) struct AddressPlaces(Arc<Mutex<HashMap<JobId, Line>>>);
 
-/// Those at one address.
+/// The senders at one address.
 struct Line {
     places: Arc<Semaphore>,
     /// How many have a place or wait for one.
@@ -40,7 +40,7 @@ struct Line {
 pub(super) struct AddressPlace {
     id: JobId,
     all: AddressPlaces,
-    /// `None` while it is waited for.
+    /// `None` while waiting.
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -83,7 +83,7 @@ impl Drop for AddressPlace {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one step, so a panic elsewhere leaves nothing half done.
+    // Each change is one step, so a panic elsewhere leaves no half-done state.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

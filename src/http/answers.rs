@@ -1,7 +1,7 @@
-//! What answers hold in memory until they are sent, counted against their budget.
+//! Counts the memory that answers hold until they are sent, against a budget.
 //!
-//! A layer around the routes that answer with what is on record, so that no handler can forget it.
-//! The invariant: an answer that finds no room is not sent but refused, and its memory is free.
+//! A layer around the routes that answer with stored data, so that no handler can forget it.
+//! Invariant: an answer that does not fit the budget is refused and its memory freed.
 
 use std::{
     pin::Pin,
@@ -24,7 +24,7 @@ use super::{
     limits::{Full, Room},
 };
 
-/// Middleware: counts what an answer of the API holds.
+/// Middleware: counts the memory of an API answer.
 pub(super) async fn count(
     State(context): State<Context>,
     request: Request,
@@ -33,7 +33,8 @@ pub(super) async fn count(
     Ok(counted(&context, next.run(request).await)?)
 }
 
-/// The answer with the room that it takes. A stream has no size and holds what it sends by itself.
+/// The answer together with the room that it takes. A stream has no known size and accounts for its
+/// memory itself.
 pub(super) fn counted(context: &Context, response: Response) -> Result<Response, Full> {
     let bytes = response.body().size_hint().exact().unwrap_or_default();
     let bytes = usize::try_from(bytes).map_err(|_| Full)?;
@@ -43,8 +44,8 @@ pub(super) fn counted(context: &Context, response: Response) -> Result<Response,
     })
 }
 
-/// A body that holds its room. Its pieces do too, since the connection keeps them after the body is
-/// dropped, until the reader has taken them.
+/// A body that holds its room. Its pieces hold it too, since the connection keeps them after the
+/// body is dropped, until the reader has received them.
 struct Counted {
     body: Body,
     room: Arc<Room>,

@@ -1,18 +1,19 @@
-//! A host with its port, and a page's origin, read as strictly as browsers write them.
+//! Parses a host with its port, and a page's origin, as strictly as browsers write them.
 //!
-//! Used by `origin`, whose tests have the spellings. The invariant: what some parser takes for this
-//! machine and another does not (`127.1`, `localhost.`, `user@localhost`) is no host here.
+//! Used by `origin`, whose tests list the spellings. Invariant: a spelling that some parsers take
+//! for this machine and others do not (`127.1`, `localhost.`, `user@localhost`) is not a valid host
+//! here.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Of a whole host name, and of each of its parts.
+/// Longest host name, and longest label in it.
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
 /// Digits of a port.
 const MAX_PORT_DIGITS: usize = 5;
 
-/// Whether a host and port name this machine, whatever the port.
+/// Returns whether a host and port name this machine; the port does not matter.
 pub(super) fn is_loopback(authority: &str) -> bool {
     Authority::parse(authority).is_some_and(|authority| match authority.host {
         Host::Name(name) => name == "localhost",
@@ -71,7 +72,7 @@ impl Authority {
 }
 
 impl Host {
-    /// A name or a dotted quad; numbers that some resolvers take for an address are neither.
+    /// A name or a dotted quad. Numbers that some resolvers accept as an address are refused.
     fn parse(text: &str) -> Option<Self> {
         let last = text.rsplit('.').next().unwrap_or_default();
         if last.starts_with(|first: char| first.is_ascii_digit()) {
@@ -109,7 +110,7 @@ impl Origin {
         Some(Self { scheme, authority: Authority::parse(authority)? })
     }
 
-    /// Whether requests of its pages to themselves carry this `Host`.
+    /// Returns whether requests of its pages to themselves carry this `Host`.
     pub(super) fn is_of(&self, host: &Authority) -> bool {
         let port = |authority: &Authority| authority.port.unwrap_or(self.scheme.port());
         self.authority.host == host.host && port(&self.authority) == port(host)

@@ -1,8 +1,8 @@
-//! All files of a job as one zip, put together while it is read.
+//! All files of a job as one zip, built while it is read.
 //!
-//! Called by `outputs`. The invariants: memory for a few pieces, whatever the files' sizes; a file
-//! that cannot be read to its end breaks the connection off, so that no bundle looks whole that
-//! is not.
+//! Called by `outputs`. Invariants: memory use is a few pieces, regardless of the files' sizes; if
+//! a file cannot be read to its end, the connection is cut, so that an incomplete bundle never
+//! looks complete.
 
 use axum::{
     body::Body,
@@ -22,20 +22,20 @@ use crate::{
     domain::{file_name, job::Job, mirror::StoredCopy, names::Names},
 };
 
-/// A bundle on its way.
+/// A bundle being sent.
 struct Packing {
     context: Context,
     blobs: Blobs,
     archive: Archive,
     copies: Vec<StoredCopy>,
-    /// Of the files whose headers are through.
+    /// Checksums of the files whose headers have been sent.
     crcs: Vec<u32>,
-    /// What is still to come of the file that is on its way.
+    /// The unread rest of the file being sent.
     content: Option<(BoxStream<'static, Result<Bytes, BlobError>>, Crc)>,
     has_directory: bool,
 }
 
-/// Every copy that the job has, under names that differ.
+/// Sends every copy that the job has, under distinct names.
 pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem> {
     let mut copies = download::copies(&job);
     let (Some(blobs), false) = (context.blobs.clone(), copies.is_empty()) else {
@@ -53,7 +53,7 @@ pub(super) async fn zip(context: Context, job: Job) -> Result<Response, Problem>
     let job_id = job.id;
     drop(job);
     for copy in &mut copies {
-        // A bundle may be on its way for hours, and needs no more than the files.
+        // A bundle may take hours to send, and needs only the files.
         copy.output.structures = Names::default();
         copy.output.url = None;
     }
@@ -80,7 +80,7 @@ impl Packing {
                 crc.update(&piece);
                 return Ok(Some((piece, self)));
             }
-            // The header of the file has told already what comes.
+            // The file's header has already announced this checksum.
             if self.crcs.last() != Some(&crc.sum()) {
                 return Err(BlobError::Short);
             }

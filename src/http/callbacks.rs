@@ -1,6 +1,6 @@
 //! Receiving: `POST /callbacks/{job}/{signature}` and `POST /inbox/{secret}`.
 //!
-//! Called by the Engine, and by anyone who found the address. The invariants: a forged address is
+//! Called by the Engine, and by anyone who found the address. Invariants: a forged address is
 //! refused before a byte is read or a row is touched; the 2xx is sent only after the body is on
 //! disk; a sender that hangs up cancels nothing.
 
@@ -45,14 +45,14 @@ use crate::{
     telemetry,
 };
 
-/// The routes, as the log calls them.
+/// The routes, as they appear in the log.
 const CALLBACKS: &str = "/callbacks/{job}/{signature}";
 const INBOX: &str = "/inbox/{secret}";
 
-/// How long the look at an address may take before its body is read all the same.
+/// How long the address check may take before the body is read anyway.
 const LOOK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Bodies above this are unpacked, digested and read on a thread for slow work.
+/// Larger bodies are unpacked, digested and parsed on a blocking thread.
 const SLOW_BYTES: usize = 256 * 1024;
 
 /// Takes in the callback of the job that the address proves.
@@ -108,7 +108,7 @@ pub async fn probe(
 ) -> Result<StatusCode, Problem> {
     let address = proven(&context, address, sender)?;
     if address.id != signature::PROBE_ID {
-        // While the database refuses, callbacks are taken in all the same.
+        // While the database refuses, callbacks are accepted anyway.
         standing(&context, &address).await.unwrap_or(Ok(()))?;
     }
     Ok(StatusCode::NO_CONTENT)
@@ -135,7 +135,7 @@ pub async fn receive_in_inbox(
     body: Body,
 ) -> Result<Response, Problem> {
     let secret = context.config.callbacks.inbox_secret.as_ref().ok_or(Problem::NotFound)?;
-    // Digests have one length, so the comparison tells nothing of the secret's.
+    // Compare digests: they have one length, so timing does not reveal the secret's.
     let is_known =
         |given: &str| bool::from(Sha256::digest(secret.expose()).ct_eq(&Sha256::digest(given)));
     if !given.is_ok_and(|Segments(given)| is_known(&given)) {
@@ -149,7 +149,7 @@ pub async fn receive_in_inbox(
     keep(context, Addressed { address: None, place: None, sender, headers }, body).await
 }
 
-/// Whom a body is for, and where it came from.
+/// The addressee of a body, and where the body came from.
 struct Addressed {
     /// `None`: the inbox.
     address: Option<Address>,
@@ -165,8 +165,8 @@ struct Address {
     signer: KeyNumber,
 }
 
-/// The address, unless it is a forgery: that is logged and counted, and costs no more than that. The
-/// doctor probes with the current key alone.
+/// The verified address. A forgery is logged and counted, and costs nothing else. The doctor's
+/// probe is valid only with the current key.
 fn proven(
     context: &Context,
     address: Result<Segments<(String, String)>, Problem>,
@@ -182,9 +182,10 @@ fn proven(
     genuine.ok_or_else(|| unknown(context, Failure::ForgedCallback, sender))
 }
 
-/// Looks up, before a byte of the body is read, whether what comes to an address is taken in. While
-/// the database refuses, the arrival is judged when it is put on record. Readers that keep the
-/// database busy must not keep a callback out; for what a replaced key signed they are waited for.
+/// Refuses a callback to an invalid address before a byte of the body is read. While the database
+/// refuses, the arrival is judged when it is recorded. Readers that keep the database busy must not
+/// keep a callback out, so the check has a time limit, except for addresses signed by a replaced
+/// key.
 async fn refuse_at_once(context: &Context, address: &Address) -> Result<(), Problem> {
     if address.id == signature::PROBE_ID {
         return Ok(());
@@ -199,7 +200,7 @@ async fn refuse_at_once(context: &Context, address: &Address) -> Result<(), Prob
     }
 }
 
-/// Whether what comes to an address is taken in.
+/// Returns whether a callback to this address is accepted.
 async fn standing(context: &Context, address: &Address) -> Result<Result<(), Problem>, StoreError> {
     let current = context.store.signing_keys().current.number;
     let standing = match context.store.callback_address(address.id).await? {
@@ -215,7 +216,7 @@ async fn standing(context: &Context, address: &Address) -> Result<Result<(), Pro
     })
 }
 
-/// The answer to an address that is none of ours.
+/// The answer to an address that is not ours; logs and counts the failure.
 fn unknown(context: &Context, failure: Failure, sender: SocketAddr) -> Problem {
     let route = match failure {
         Failure::WrongInboxSecret => INBOX,
@@ -226,7 +227,7 @@ fn unknown(context: &Context, failure: Failure, sender: SocketAddr) -> Problem {
     Problem::NotFound
 }
 
-/// From here on the work is the service's own: it ends even if the sender is gone.
+/// Records the body in a task of the service, which finishes even if the sender hangs up.
 async fn keep(
     context: Context,
     mut addressed: Addressed,
@@ -242,7 +243,8 @@ async fn keep(
             Err(error) => return Err(refused(&context, job, error).await),
         };
         debug_assert!(arrival.body.len() <= limit);
-        // Twice: the spool's intake has a copy of what was read. A small body may say much.
+        // Twice, because the spool's intake has a copy of what was parsed. A small body may expand
+        // when parsed.
         let _room = match context.limits.bodies.room(arrival.reading.held_bytes() * 2) {
             Ok(room) => room,
             Err(full) => return Err(refused(&context, job, full.into()).await),
@@ -302,7 +304,7 @@ fn acknowledge(outcome: &str, malformed: Option<String>) -> Result<Response, Pro
     }
 }
 
-/// Unpacks, digests and reads a body.
+/// Unpacks, digests and parses a body.
 async fn read_arrival(
     context: &Context,
     addressed: Addressed,
@@ -311,7 +313,8 @@ async fn read_arrival(
     let limit = context.config.callbacks.max_body;
     let id_pointers = context.config.engine.job_id_pointers.clone();
     let received_at = context.clock.now();
-    // What is announced as gzip and is none is not malformed: its repeats would be duplicates of that.
+    // A body announced as gzip that is not gzip is read as it is. If it were recorded as malformed,
+    // its repeats would count as duplicates of that.
     let is_gzip = gzip::is_packed(&addressed.headers, &body);
     let is_slow = is_gzip || body.len() > SLOW_BYTES;
     let unpacked = context.limits.bodies.body(limit);
@@ -357,7 +360,7 @@ async fn read_arrival(
         read()?
     };
     if let Some(engine_job_id) = engine_job_id {
-        // While the database refuses, this is found out when the spool is taken in.
+        // While the database refuses, the job is looked up when the spool is drained.
         let ours = context.store.job_of_engine(&engine_job_id).await.unwrap_or(None);
         arrival.addressee = ours.map_or(arrival.addressee, Addressee::Job);
     }
@@ -368,7 +371,7 @@ fn engine_job_id(body: &[u8], id_pointers: &[String]) -> Option<String> {
     result::engine_job_id(json::parse(body).ok()?, id_pointers)
 }
 
-/// What is taken out of headers: what would let somebody in at our doors.
+/// Redacts headers: removes the secrets that would give access to the service.
 fn redaction(context: &Context, address: Option<Address>) -> Redaction {
     let keys = context.store.signing_keys();
     let signatures = address.map(|address| keys.signatures(address.id)).unwrap_or_default();
@@ -386,7 +389,7 @@ fn kept_headers(headers: &HeaderMap, redaction: &Redaction) -> Vec<(String, Stri
     headers.iter().map(kept).collect()
 }
 
-/// The answer to a body that was not taken in.
+/// The answer to a body that was not accepted.
 async fn refused(context: &Context, job: Option<JobId>, error: BodyError) -> Problem {
     let limit = context.config.callbacks.max_body;
     count(match error {

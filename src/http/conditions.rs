@@ -1,7 +1,7 @@
-//! What a reader has already, and which part it wants: `If-None-Match`, `Range`, `If-Range`.
+//! Conditional and range requests: `If-None-Match`, `Range`, `If-Range`.
 //!
-//! Asked by `results` and `download`. The invariant: what is not understood is passed over, and the
-//! whole is answered (RFC 9110, sections 13 and 14).
+//! Called by `results` and `download`. Invariant: a condition or range that is not understood is
+//! ignored, and the whole file is the answer (RFC 9110, sections 13 and 14).
 
 use std::ops::Range;
 
@@ -10,17 +10,17 @@ use axum::http::{
     header::{IF_NONE_MATCH, IF_RANGE, RANGE},
 };
 
-/// What part of a file is asked for.
+/// The part of a file that is asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Whole,
-    /// Bytes that are there, at least one.
+    /// A range of at least one byte, within the file.
     Bytes(Range<u64>),
-    /// Only bytes that are not there.
+    /// No byte of the range is in the file.
     Nothing,
 }
 
-/// Whether the reader has what `etag` stands for.
+/// Returns whether the reader already has the version that `etag` identifies.
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(|value| {
         let known = value.to_str().unwrap_or_default();
@@ -29,11 +29,11 @@ pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     })
 }
 
-/// The part that is asked for of a file that `etag` stands for. Several ranges at once are answered
-/// with the whole: who asks so joins them anyway.
+/// The requested part of the file that `etag` identifies. Several ranges in one request are
+/// answered with the whole file: the client would join them anyway.
 pub(super) fn part(headers: &HeaderMap, etag: &str, length: u64) -> Part {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
-    // A date never fits: files have no time of change but their digest.
+    // A date never matches: files are identified by their digest and have no modification time.
     if text(IF_RANGE).is_some_and(|known| known != etag) {
         return Part::Whole;
     }
@@ -45,7 +45,7 @@ fn single(range: &str, length: u64) -> Part {
     let Some((first, last)) = bounds.and_then(|(_, bounds)| bounds.trim().split_once('-')) else {
         return Part::Whole;
     };
-    // A number too large for us is past every end.
+    // A number that does not fit is past every end.
     let number = |digits: &str| {
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then(|| digits.parse().unwrap_or(u64::MAX))

@@ -1,7 +1,8 @@
 //! The life of one connection, from its first byte to its last.
 //!
-//! Started by `serve`. The invariant: no sender, however slow, half-open or oversized, holds a
-//! connection for longer than the settings say; who waits for us is never cut.
+//! Started by `serve`. Invariant: no sender, however slow, half-open or oversized, holds a
+//! connection for longer than the settings allow; a client that is waiting for our answer is never
+//! cut.
 
 use std::{
     convert::Infallible,
@@ -38,15 +39,15 @@ use super::{
 };
 use crate::telemetry;
 
-/// hyper's own limits, above ours: what lies between is answered with a problem.
+/// hyper's own limits, above ours: a head between the two is answered with a problem.
 const MAX_BUFFER_BYTES: usize = 64 * 1024;
 const MAX_PARSED_HEADERS: usize = 512;
 
 /// How a connection ended.
 enum End {
-    /// By itself, well or not.
+    /// The connection closed, cleanly or with an error.
     Closed,
-    /// It had its time.
+    /// The peer missed a deadline.
     TooSlow,
 }
 
@@ -56,7 +57,7 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, place: Place, open
     let progress = Arc::new(progress);
     let silent = opened.crowd.note_silent(place);
     if let Some(_place) = has_begun(&stream, &progress, silent, opened).await {
-        // In a box: what hyper needs is not held for those who never send a byte.
+        // Boxed, so that hyper's state takes no memory for peers that never send a byte.
         Box::pin(talk(stream, peer, progress, opened)).await;
     } else {
         telemetry::HTTP_CUT.of([opened.door.name.into(), "slow".into()]).increment(1);
@@ -72,7 +73,7 @@ async fn talk(stream: TcpStream, peer: SocketAddr, progress: Arc<Progress>, open
         .max_buf_size(MAX_BUFFER_BYTES)
         .max_headers(MAX_PARSED_HEADERS)
         .half_close(door.answers_half_closed)
-        // hyper's limit is one for slow heads and idle connections alike; ours tells them apart.
+        // hyper has one limit for slow heads and idle connections; ours are separate.
         .header_read_timeout(None)
         .serve_connection(socket, answers);
     let end = watch(&mut connection, &progress, &connections.stopping).await;
@@ -92,15 +93,15 @@ async fn talk(stream: TcpStream, peer: SocketAddr, progress: Arc<Progress>, open
     };
     telemetry::HTTP_CUT.of([door.name.into(), reason.into()]).increment(1);
     if let Some(answer) = answer {
-        // There is no request that a handler could answer, and perhaps nobody to read this.
+        // No handler can answer, since there is no request, and perhaps nobody reads this.
         progress.answers_itself();
         let socket = connection.into_parts().io.into_inner();
         let _ = timeout(REFUSAL_TIME, refuse(socket, answer)).await;
     }
 }
 
-/// Waits for the first byte, or for the end of the connection or the service. `None` if it must end
-/// without one. A silent connection costs little more than its socket.
+/// Waits for the first byte, or for the end of the connection or the service. Returns `None` if the
+/// connection must end without one. A silent connection costs little more than its socket.
 async fn has_begun(
     stream: &TcpStream,
     progress: &Progress,
@@ -127,7 +128,7 @@ async fn has_begun(
     silent.into_place()
 }
 
-/// Drives a connection to its end, or to the time when the other side should have done something.
+/// Drives a connection until it closes or the peer misses a deadline.
 async fn watch(
     connection: &mut http1::Connection<TokioIo<Socket>, Answers>,
     progress: &Progress,
@@ -146,7 +147,7 @@ async fn watch(
             if Pin::new(&mut *connection).poll(context).is_ready() {
                 return Poll::Ready(End::Closed);
             }
-            // hyper closes a fresh connection at once; here its first request may be on its way.
+            // hyper closes a fresh connection at once; here its first request may still arrive.
             if !is_stopping || is_told || progress.is_fresh() {
                 break;
             }
@@ -168,7 +169,7 @@ async fn watch(
     .await
 }
 
-/// The router as hyper calls it.
+/// The router as a hyper service.
 struct Answers {
     router: Router,
     peer: SocketAddr,
@@ -188,7 +189,7 @@ impl Service<Request<Incoming>> for Answers {
         let answer = self.router.clone().call(request);
         Box::pin(async move {
             let mut response = answer.await?;
-            // What is left of the body stands where the next request should begin.
+            // The unread rest of the body would be parsed as the next request.
             if progress.is_body_left() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
@@ -198,7 +199,7 @@ impl Service<Request<Incoming>> for Answers {
     }
 }
 
-/// Answers in hyper's place, and ends the connection.
+/// Writes an answer in hyper's place and ends the connection.
 async fn refuse(mut socket: Socket, mut response: axum::response::Response) -> std::io::Result<()> {
     headers::complete(&mut response);
     let (head, body) = response.into_parts();

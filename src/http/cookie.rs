@@ -1,7 +1,7 @@
-//! The cookies of the pages: how they travel, how they are set, found and forgotten.
+//! The cookies of the pages: how they are sent, set, found and removed.
 //!
-//! The invariant: whether a cookie is for https only is decided by the settings or by the host that
-//! was asked, never by a header that anyone can set.
+//! Invariant: whether a cookie is for https only is decided by the settings or by the requested
+//! host, never by a header that anyone can set.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use axum::http::{
 use super::authority::is_loopback;
 use crate::config::ApiConfig;
 
-/// How a cookie may travel.
+/// Over which transport a cookie may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     Https,
@@ -22,7 +22,7 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// `api.public_url` says it; where that is empty, plain http is for loopback only.
+    /// Decided by `api.public_url`; if that is unset, plain http is for loopback only.
     pub(super) fn of(headers: &HeaderMap, config: &ApiConfig) -> Self {
         let is_plain = match &config.public_url {
             Some(url) => url.scheme() == "http",
@@ -35,12 +35,12 @@ impl Transport {
     }
 }
 
-/// A cookie by its name on either transport.
+/// A cookie and its name on each transport.
 pub(super) struct Cookie {
-    /// Behind https, the prefix makes browsers take it from this very host only.
+    /// For https: the prefix makes browsers accept it from this exact host only.
     secure: &'static str,
     plain: &'static str,
-    /// Whether the browser sends it when a link on another site leads here.
+    /// Controls whether the browser sends it when following a link from another site.
     same_site: &'static str,
 }
 
@@ -51,13 +51,14 @@ pub(super) const SESSION: Cookie = Cookie {
     same_site: "Strict",
 };
 
-/// The browser that was shown a sign-in form. A link on another site may lead to the form, and must
-/// not make the browser another one; a form of another site does not send it.
+/// Identifies the browser that was shown a sign-in form. It is `Lax`, because a link on another
+/// site may lead to the form and must not make the browser look like a different one; a form on
+/// another site does not send it.
 pub(super) const BROWSER: Cookie =
     Cookie { secure: "__Host-finishline_browser", plain: "finishline_browser", same_site: "Lax" };
 
 impl Cookie {
-    /// The `Set-Cookie` for it; without a `lifetime` the browser forgets it when it is closed.
+    /// The `Set-Cookie` header for it; without a `lifetime` the browser drops it when it is closed.
     pub(super) fn set(
         &self,
         transport: Transport,
@@ -76,14 +77,14 @@ impl Cookie {
         HeaderValue::try_from(text).expect("base64url, dots and our own words are a header value")
     }
 
-    /// The `Set-Cookie`s that make a browser forget it.
+    /// The `Set-Cookie` headers that make a browser drop it, one for each transport.
     pub(super) fn forget(&self) -> [HeaderValue; 2] {
         [Transport::Https, Transport::Http]
             .map(|transport| self.set(transport, "", Some(Duration::ZERO)))
     }
 
-    /// Its value in a request. Behind https only the name with the prefix counts: browsers take the
-    /// plain one from other hosts of the domain and from plain http too.
+    /// Its value in a request. Behind https only the prefixed name counts: browsers accept the
+    /// plain one from other hosts of the domain and over plain http too.
     pub(super) fn find<'a>(&self, headers: &'a HeaderMap, transport: Transport) -> Option<&'a str> {
         let find = |name: &str| {
             let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());

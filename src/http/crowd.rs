@@ -1,7 +1,8 @@
-//! Whether a door's connections run out.
+//! Tracks whether a door is running out of connections.
 //!
-//! Told by the accept loop, asked by each connection about its own deadline. When all connections are
-//! taken, the one that has been silent longest since it was accepted ends to make room for the next.
+//! Updated by the accept loop, read by each connection for its own deadline. When all connections
+//! are taken, the one that has been silent longest since it was accepted is closed to make room for
+//! the next.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +14,10 @@ use std::{
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Once fewer than this part of the connections is free, they run out.
+/// Connections are running out once fewer than one in this many are free.
 const LAST_PART: usize = 8;
 
-/// Leave to keep a connection, given back when it is dropped.
+/// Permission to keep a connection, given back when it is dropped.
 pub(super) type Place = OwnedSemaphorePermit;
 
 /// The connections of one door. Cheap to clone; clones count the same ones.
@@ -24,7 +25,7 @@ pub(super) type Place = OwnedSemaphorePermit;
 pub(super) struct Crowd {
     free: Arc<Semaphore>,
     most: usize,
-    /// The system had nothing left for the connection that was to be accepted last.
+    /// The system had no file descriptor left for the last connection to accept.
     is_system_out: Arc<AtomicBool>,
     silent: Arc<Mutex<SilentConnections>>,
 }
@@ -55,7 +56,7 @@ impl Silent {
         self.must_end.notified().await;
     }
 
-    /// Its place, now that it has begun; `None` if that was given to another connection.
+    /// Its place, now that it has sent a byte; `None` if that was given to another connection.
     pub(super) fn into_place(self) -> Option<Place> {
         self.crowd.silent().by_number.remove(&self.number).map(|connection| connection.place)
     }
@@ -78,11 +79,11 @@ impl Crowd {
     }
 
     fn silent(&self) -> MutexGuard<'_, SilentConnections> {
-        // Each change is one call, so a panic elsewhere leaves nothing half done.
+        // Each change is one call, so a panic elsewhere leaves no half-done state.
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the place of a connection that has not sent a byte yet.
+    /// Registers a connection that has not sent a byte yet and keeps its place.
     pub(super) fn note_silent(&self, place: Place) -> Silent {
         let must_end = Arc::new(Notify::new());
         let mut silent = self.silent();
@@ -92,7 +93,8 @@ impl Crowd {
         Silent { number, must_end, crowd: self.clone() }
     }
 
-    /// A place at once: a free one, or that of the connection which has been silent longest.
+    /// A place without waiting: a free one, or that of the connection which has been silent
+    /// longest.
     pub(super) fn place_at_once(&self) -> Option<Place> {
         self.try_join().or_else(|| {
             let (_, SilentConnection { place, must_end }) = self.silent().by_number.pop_first()?;
@@ -101,7 +103,7 @@ impl Crowd {
         })
     }
 
-    /// Waits for a free connection; `None` never comes, since the semaphore is not closed.
+    /// Waits for a free place; never `None`, since the semaphore is never closed.
     pub(super) async fn join(&self) -> Option<Place> {
         self.free.clone().acquire_owned().await.ok()
     }
@@ -111,12 +113,12 @@ impl Crowd {
         self.free.clone().try_acquire_owned().ok()
     }
 
-    /// Notes whether the system had an open file for the last connection.
+    /// Records whether the system ran out of file descriptors at the last accept.
     pub(super) fn note_system(&self, is_out: bool) {
         self.is_system_out.store(is_out, Ordering::Relaxed);
     }
 
-    /// Whether so many are connected that the silent ones must hurry.
+    /// Returns whether connections are running out, so that silent ones get shorter deadlines.
     pub(super) fn is_there(&self) -> bool {
         let free = self.free.available_permits();
         free == 0 || free < self.most / LAST_PART || self.is_system_out.load(Ordering::Relaxed)

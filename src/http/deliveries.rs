@@ -1,6 +1,6 @@
-//! Deliveries: the evidence of what was received, and its exact bytes.
+//! Deliveries: the records of what was received, and its exact bytes.
 //!
-//! The invariant: bytes from outside are served as data, never as something a browser runs.
+//! Invariant: bytes from outside are served as data, never as something a browser runs.
 
 use axum::{
     Json,

@@ -1,6 +1,6 @@
 //! `/openapi.json` and `/docs`: the API's description, made from its handlers.
 //!
-//! The invariant: everything the pages need is compiled in; nothing is loaded from elsewhere.
+//! Invariant: everything the pages need is compiled in; nothing is loaded from elsewhere.
 
 use std::sync::{Arc, LazyLock};
 
@@ -30,21 +30,21 @@ use super::{
 };
 use crate::api;
 
-/// The page's own scripts; styles that its scripts write, and pictures within its styles.
+/// Allows the page's own scripts, the styles that its scripts write, and images within its styles.
 const CONTENT_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
      img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'",
 );
 
-/// The document is named relative to the page, wherever a proxy puts both.
+/// The document's address is relative to the page, so that it works behind a proxy's prefix.
 ///
-/// The outside validator would be told of every private address.
+/// Swagger's external validator is off: it would learn every private address.
 static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(Config::new(["../openapi.json"]).validator_url("none").use_base_layout())
 });
 
-/// The whole document: what is said of the API, and every operation of both doors.
+/// The whole document: the description of the API, and every operation of both doors.
 static DOCUMENT: LazyLock<OpenApiDocument> = LazyLock::new(|| {
     let described = OpenApiRouter::with_openapi(Document::openapi());
     let described = described.merge(operations()).merge(operator_operations());
@@ -102,7 +102,7 @@ pub(super) fn routes() -> Routes {
         .route("/docs/{*file}", get(async |Segments(name): Segments<String>| file(&name)))
 }
 
-/// The document, with the path that a proxy puts in front of the API.
+/// The document, with the path prefix that a proxy puts in front of the API.
 async fn document(State(context): State<Context>) -> Json<OpenApiDocument> {
     let mut document = DOCUMENT.clone();
     let prefix = Prefix::of(&context.config.api);
@@ -112,7 +112,7 @@ async fn document(State(context): State<Context>) -> Json<OpenApiDocument> {
     Json(document)
 }
 
-/// One of the files that the page is made of.
+/// One of the page's files.
 fn file(name: &str) -> Result<Response, Problem> {
     let found = utoipa_swagger_ui::serve(name, PAGE.clone()).map_err(|error| {
         tracing::error!(%error, "a file of /docs cannot be made");

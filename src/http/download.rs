@@ -1,8 +1,8 @@
-//! One mirrored file on its way to a reader, whole or in part.
+//! Serves one mirrored file, whole or in part.
 //!
-//! Called by `outputs` and `bundle`. The invariants: bytes from outside are served as data, never as
-//! something a browser runs; a copy is read through before it is served first, and one that is not
-//! what was stored is served to nobody.
+//! Called by `outputs` and `bundle`. Invariants: bytes from outside are served as data, never as
+//! something a browser runs; a copy is verified in full before it is served for the first time, and
+//! a damaged copy is never served.
 
 use axum::{
     body::Body,
@@ -42,7 +42,7 @@ pub(super) fn copies(job: &Job) -> Vec<StoredCopy> {
     copies.map(copy).collect()
 }
 
-/// A copy as it was asked for; `None` if it is not what was stored.
+/// Serves a copy as the request asks; `None` if the copy is damaged.
 pub(super) async fn copy(
     context: &Context,
     (job, copy): (&Job, &StoredCopy),
@@ -61,7 +61,7 @@ pub(super) async fn copy(
     let part = match conditions::part(headers, &etag, file.bytes) {
         Part::Nothing => return Err(Problem::RangeNotSatisfiable(file.bytes)),
         Part::Bytes(range) if *method == Method::GET => Some(range),
-        // A range is defined for GET alone.
+        // RFC 9110 defines ranges for GET only.
         Part::Whole | Part::Bytes(_) => None,
     };
     let range = part.clone().unwrap_or(0..file.bytes);
@@ -81,7 +81,7 @@ pub(super) async fn copy(
     Ok(Some((StatusCode::PARTIAL_CONTENT, head, range, content).into_response()))
 }
 
-/// What is known of a copy that is what was stored. One that is not is made anew.
+/// Verifies a copy. A damaged one is recorded, to be mirrored again, and gives `None`.
 pub(super) async fn sound(
     context: &Context,
     blobs: &Blobs,
@@ -94,7 +94,7 @@ pub(super) async fn sound(
         let now = context.clock.now();
         let recorded = context.store.record_mirror(copy.place, AfterMirror::Damaged, now).await;
         if let Err(error) = recorded {
-            // Whoever reads it next finds the same, and records it.
+            // The next reader of the copy finds the damage again and records it.
             tracing::warn!(job.id = %id, %error, "a damaged copy is not on record yet");
         }
     }
@@ -119,7 +119,7 @@ pub(super) fn length(bytes: u64) -> (HeaderName, HeaderValue) {
 }
 
 /// `Content-Disposition` (RFC 6266), for a name without quotes and control characters. A name
-/// beyond ASCII is given twice: readers that do not know the second form take the first.
+/// beyond ASCII is sent in two forms: clients that do not know the second one use the first.
 pub(super) fn attachment(name: &str) -> (HeaderName, HeaderValue) {
     let plain: String = name
         .chars()

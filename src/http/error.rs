@@ -1,6 +1,6 @@
-//! Every error our API answers with: RFC 9457 problems from one closed list.
+//! Every error that our API answers with: RFC 9457 problems from one closed list.
 //!
-//! Raised by handlers, rendered here alone. The invariant: a problem holds nothing internal, no
+//! Returned by handlers, rendered only here. Invariant: a problem holds nothing internal, no
 //! secret, no callback signature and no signed link.
 
 use std::time::Duration;
@@ -32,10 +32,10 @@ use crate::{
     store::StoreError,
 };
 
-/// What callers are told to wait when we are the ones who are busy.
+/// `Retry-After`, in seconds, when this service is busy.
 const BUSY_SECONDS: u64 = 1;
 
-/// What callers are told to wait when the Engine is busy and named no time.
+/// `Retry-After`, in seconds, when the Engine is busy and named no time.
 const ENGINE_BUSY_SECONDS: u64 = 30;
 
 /// One variant per code of the contract.
@@ -47,43 +47,43 @@ pub enum Problem {
     Unauthorized,
     /// Too many wrong API keys came from the caller's address.
     TooManyFailures { retry_after: Duration },
-    /// Without keys, a request that another site may have made.
+    /// Without keys configured, a request that another site may have sent.
     ForbiddenOrigin(&'static str),
     /// The key lacks a scope.
     ForbiddenScope(Scope),
-    /// There is nothing at this address.
+    /// Nothing exists at this address.
     NotFound,
-    /// There is no file to be had; why.
+    /// No file is available, with the reason.
     NoFile(String),
-    /// The address does not take this method; what to do instead.
+    /// The address does not support this method, with advice.
     MethodNotAllowed(&'static str),
-    /// The body, or the head, did not come in time.
+    /// The body or the head did not arrive in time.
     RequestTimeout,
     /// The job has no input of that name.
     UnknownInput,
-    /// There is nothing to upload; why.
+    /// There is nothing to upload, with the reason.
     InputProvided(&'static str),
-    /// The input's link is beyond its time; what the storage said of it, if it was asked.
+    /// The input's link has expired, with the storage's answer if it was asked.
     LinkExpired(Option<StorageRefusal>),
-    /// The key's first submission is still going on.
+    /// The first submission with this idempotency key is still in progress.
     IdempotencyInFlight,
     /// The job cannot be looked up: the Engine's id for it is not known.
     NoEngineId,
-    /// It was erased.
+    /// The job was erased.
     Gone,
-    /// The callback address is not honoured any more.
+    /// The callback address is no longer valid.
     AddressEnded,
-    /// The body is larger than this many bytes.
+    /// The body is larger than this limit in bytes.
     PayloadTooLarge(usize),
-    /// No byte of the range is in the file, which has this many.
+    /// No byte of the range is in the file, whose length this is.
     RangeNotSatisfiable(u64),
-    /// The body is announced as something that is not read here; what to send instead.
+    /// The body's media type is not supported, with advice.
     UnsupportedMediaType(&'static str),
-    /// The body or the query holds what cannot be.
+    /// The body or the query holds invalid values.
     ValidationFailed(Vec<Violation>),
-    /// The key was used with another body.
+    /// The idempotency key was used with another body.
     IdempotencyMismatch,
-    /// The request's head is larger than any honest one.
+    /// The request's head is too large.
     HeadersTooLarge,
     /// The Engine refused the job.
     EngineRejected { job_id: JobId, engine_status: Option<u16>, engine_body: Option<Box<RawValue>> },
@@ -100,28 +100,28 @@ pub enum Problem {
         retry_after: Option<Duration>,
         detail: String,
     },
-    /// The Engine has answered, and the database refuses its answer.
+    /// The Engine has answered, but the database refuses to record its answer.
     AnswerNotRecorded { job_id: JobId, fate: JobStatus },
-    /// An address that the Engine gave is one that is not followed.
+    /// An address from the Engine is not one that this service follows.
     UrlRefused(String),
-    /// The input is not at the Engine's storage; what the storage said, if it did.
+    /// The input is not at the Engine's storage, with the storage's answer if there was one.
     UploadFailed { detail: String, storage: Option<StorageRefusal> },
-    /// The input is at the storage, but the Engine was not told.
+    /// The input is at the storage, but the Engine was not notified.
     NotifyFailed { engine_status: Option<u16>, detail: String },
-    /// There is no address the Engine could call back on.
+    /// No address is known on which the Engine could call back.
     PublicUrlUnknown(String),
-    /// More is going on than can be taken in.
+    /// The service is at one of its limits.
     Overloaded,
     /// The database refuses.
     StorageUnavailable,
     /// The store of copies refuses.
     FileStoreUnavailable,
-    /// A defect of ours; the log has it under the request id.
+    /// A bug in this service; the log has it under the request id.
     Internal,
 }
 
 impl Problem {
-    /// Something wrong with one query parameter or field.
+    /// A violation of one query parameter or field.
     pub fn invalid(pointer: impl Into<String>, detail: impl ToString) -> Self {
         let violation = Violation::new(pointer, detail.to_string());
         Self::ValidationFailed(vec![violation])
@@ -172,7 +172,7 @@ impl Problem {
         }
     }
 
-    /// What went wrong, for people.
+    /// The problem's title, for people.
     pub(super) fn title(&self) -> &'static str {
         self.listed().title()
     }
@@ -181,7 +181,7 @@ impl Problem {
         StatusCode::from_u16(self.listed().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// What to do about it, for people.
+    /// What to do about the problem, for people.
     pub(super) fn detail(&self) -> String {
         match self {
             Self::MalformedJson(reason) => format!("expected one JSON text: {reason}"),
@@ -254,7 +254,7 @@ impl Problem {
     pub(super) fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::TooManyFailures { retry_after } => {
-                // Rounded up: whoever comes too early is refused again.
+                // Rounded up: a caller that comes too early is refused again.
                 Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
             }
             Self::EngineBusy { retry_after, .. } => {
@@ -330,14 +330,14 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Rounded up: a caller that comes a moment too early comes in vain.
+/// Rounded up: a caller that comes a moment too early is refused again.
 fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
 impl Problem {
-    /// What the Engine's failure is answered with: the contract's table. `detail` says what follows
-    /// from it.
+    /// Maps an Engine failure to a problem, by the contract's table. `detail` states the
+    /// consequence.
     pub(super) fn of_engine(job_id: JobId, error: &EngineError, detail: String) -> Self {
         let engine_status = error.engine_status();
         match error {
@@ -362,7 +362,7 @@ impl Problem {
         }
     }
 
-    /// What the Engine's failure at a look-up is answered with.
+    /// Maps an Engine failure during a look-up to a problem.
     pub(super) fn of_look_up(job_id: JobId, error: &EngineError) -> Self {
         Self::of_engine(job_id, error, error.of_look_up())
     }

@@ -1,8 +1,8 @@
-//! Server-sent events as they are written.
+//! Writes server-sent events.
 //!
-//! Called by whoever streams events. The invariants: an empty line ends an event and stands nowhere
-//! else, so a client that takes every block for an event reads no event that is none; only what can
-//! be resumed after has an `id`.
+//! Used by everything that streams events. Invariants: an empty line ends an event and appears
+//! nowhere else, so a client that takes every block for an event reads no empty event; only an
+//! event that a client can resume after has an `id`.
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
-/// A comment of one line. An empty line behind it would be an event without data to many a client.
+/// A one-line comment. Many clients would take an empty line after it for an event without data.
 const HEARTBEAT: Bytes = Bytes::from_static(b": heartbeat\n");
 
 /// An event that clients resume after.
@@ -25,18 +25,18 @@ pub(super) fn numbered(id: i64, kind: &str, data: &str) -> Bytes {
     Bytes::from(format!("id: {id}\n{}", block(kind, data)))
 }
 
-/// An event about the stream itself: it leaves the client's last id as it is.
+/// An event about the stream itself: it does not change the client's last id.
 pub(super) fn unnumbered(kind: &str, data: &str) -> Bytes {
     Bytes::from(block(kind, data))
 }
 
-/// `kind` is one line.
+/// `kind` must be one line.
 fn block(kind: &str, data: &str) -> String {
     let data: String = data.split(['\n', '\r']).map(|line| format!("data: {line}\n")).collect();
     format!("event: {kind}\n{data}\n")
 }
 
-/// An answer that sends these events, and breaks every silence of this length.
+/// An answer that streams these events, with a heartbeat after each silence of this length.
 pub(super) fn respond(
     events: impl Stream<Item = Bytes> + Send + 'static,
     heartbeat: Duration,

@@ -1,7 +1,7 @@
 //! Events: a job's timeline, and all events as a stream to follow.
 //!
-//! The invariants: events are shown in the order of their numbers, which is the order of their
-//! commits; a follower that resumes after the last one it saw misses none and sees none twice.
+//! Invariants: events are shown in the order of their numbers, which is the order of their commits;
+//! a follower that resumes after the last event it saw misses none and sees none twice.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -33,7 +33,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Events replayed at a time: a follower holds what it has not taken yet.
+/// Events read from the store at a time during a replay: a follower holds those not sent yet.
 const PAGE: u32 = 100;
 
 /// Shows a job's timeline.
@@ -88,11 +88,11 @@ pub async fn follow(
 ) -> Result<Response, Problem> {
     let (job_id, after) = read_query(&query.unwrap_or_default(), &headers)?;
     let place = context.limits.places.take(&caller.name)?;
-    // Subscribed before the store is read: what the replay does not hold, the feed brings.
+    // Subscribe before reading the store: events that the replay misses arrive through the feed.
     let live = context.feed.follow().await?;
     let last = context.store.last_event().await?;
-    // A number beyond the last is of another database, or of this one before a backup was restored:
-    // numbers up to it will be used again, for events that its reader has not seen.
+    // A number beyond the last event comes from another database, or from before a backup was
+    // restored. Numbers up to it will be used again, for events that this reader has not seen.
     let seen = after.map_or(last, |seq| seq.min(last));
     let over = caller.over(&context);
     let heartbeat = context.config.service.heartbeat.0;
@@ -111,7 +111,7 @@ fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option
                 job_id = Some(id);
             }
             "after" => after = Some(event_number("/after", &value)?),
-            // Polyfills of EventSource say it here.
+            // Polyfills of EventSource send the header's value as this parameter.
             "lastEventId" => last_event_id = Some(event_number("/lastEventId", &value)?),
             _ => return Err(Problem::invalid(format!("/{name}"), "unknown parameter")),
         }
@@ -120,8 +120,8 @@ fn read_query(query: &str, headers: &HeaderMap) -> Result<(Option<JobId>, Option
     Ok((job_id, resumed.or(after)))
 }
 
-/// An empty header says nothing. Several, which a proxy may have joined, mean the smallest number:
-/// nothing is missed.
+/// An empty header is ignored. Of several values, which a proxy may have joined, the smallest
+/// counts, so that nothing is missed.
 fn last_event_id_header(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     let mut smallest = None;
     for value in headers.get_all("last-event-id") {
@@ -143,15 +143,15 @@ fn event_number(pointer: &str, text: &str) -> Result<i64, Problem> {
 struct Follower {
     context: Context,
     job_id: Option<JobId>,
-    /// The last event that was sent or passed over.
+    /// The last event that was sent or skipped.
     seen: i64,
-    /// The last event that was stored when the stream began: once the replay ends, all up to it
-    /// were sent or are of other jobs.
+    /// The last event in the store when the stream began: once the replay ends, every event up to
+    /// it was sent or belongs to another job.
     last: i64,
     live: broadcast::Receiver<Arc<Published>>,
-    /// What was read of the store and not sent yet; `None` once the live end is reached.
+    /// Events read from the store and not sent yet; `None` once the replay has ended.
     replayed: Option<VecDeque<Event>>,
-    /// For what was read of the store.
+    /// Memory of the events read from the store.
     room: Option<Room>,
 }
 
@@ -163,7 +163,7 @@ impl Follower {
         })
     }
 
-    /// The next event; `None` ends the stream, and the reader resumes after what it saw.
+    /// The next event; `None` ends the stream, and the reader resumes after the last event it saw.
     async fn next(&mut self) -> Option<Bytes> {
         while self.replayed.is_some() {
             match self.replay().await {
@@ -184,7 +184,7 @@ impl Follower {
                 received = self.live.recv() => received,
                 () = self.context.stopping.cancelled() => return None,
             };
-            // Too far behind, or the feed has ended: cut.
+            // The reader is too far behind, or the feed has ended: end the stream.
             let published = received.ok()?;
             let event = &published.event;
             if event.seq <= self.seen {
@@ -212,7 +212,7 @@ impl Follower {
     }
 }
 
-/// Tells a client that it has seen all there is, and from where on to resume if it sees no more.
+/// Tells the client that it is up to date, and the number to resume after.
 fn caught_up(seq: i64) -> Bytes {
     let data = serde_json::to_string(&api::CaughtUp { seq }).expect("a number is JSON");
     event_stream::unnumbered(api::CAUGHT_UP, &data)

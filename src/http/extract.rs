@@ -1,7 +1,7 @@
-//! What handlers take from a request: ids, queries and bodies, refused as problems.
+//! Extracts ids, queries and bodies from requests; invalid ones are refused as problems.
 //!
-//! The invariant: no more of a body is held in memory than its limit, and no more of all bodies than
-//! theirs.
+//! Invariant: memory holds no more of a body than its limit, and no more of all bodies than their
+//! common budget.
 
 use std::pin::pin;
 
@@ -37,15 +37,15 @@ use crate::{
     },
 };
 
-/// An order says little.
+/// Orders are small.
 const MAX_ORDER_BYTES: usize = 64 * 1024;
 
 const NOT_JSON: &str = "send it as Content-Type: application/json";
 
-/// The job id in the address; anything else there is not found.
+/// The job id in the path; anything else is answered as not found.
 pub struct JobPath(pub JobId);
 
-/// The delivery id in the address; anything else there is not found.
+/// The delivery id in the path; anything else is answered as not found.
 pub struct DeliveryPath(pub DeliveryId);
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
@@ -64,7 +64,7 @@ impl<S: Send + Sync> FromRequestParts<S> for DeliveryPath {
     }
 }
 
-/// The job id in the address, and the name of one of the job's files.
+/// The job id in the path, and the name of one of the job's files.
 pub struct FilePath(pub JobId, pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for FilePath {
@@ -77,7 +77,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FilePath {
     }
 }
 
-/// Segments of the address as they stand there, unproven; what is no text is not found.
+/// Segments of the path, unchecked; one that is not UTF-8 is answered as not found.
 pub struct Segments<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segments<T> {
@@ -93,12 +93,12 @@ async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<St
     Segments::from_request_parts(parts, state).await.map(|Segments(segment)| segment)
 }
 
-/// What a list of jobs is asked for.
+/// The query of a list of jobs.
 #[derive(Debug, Default)]
 pub struct ListQuery {
     pub filter: JobFilter,
     pub cursor: Option<String>,
-    /// Jobs of the page.
+    /// Page size, in jobs.
     pub limit: u32,
 }
 
@@ -111,7 +111,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ListQuery {
 }
 
 impl ListQuery {
-    /// Reads a query as `GET /v1/jobs` takes it.
+    /// Parses the query of `GET /v1/jobs`.
     pub(super) fn parse(query: &str) -> Result<Self, Problem> {
         let mut list = Self { limit: DEFAULT_LIMIT, ..Self::default() };
         let filter = &mut list.filter;
@@ -157,11 +157,11 @@ impl ListQuery {
     }
 }
 
-/// What a page of a job's deliveries or events is asked for.
+/// The query of a page of a job's deliveries or events.
 #[derive(Debug)]
 pub struct RowQuery {
     pub cursor: Option<String>,
-    /// Rows of the page.
+    /// Page size, in rows.
     pub limit: u32,
 }
 
@@ -183,21 +183,21 @@ impl<S: Send + Sync> FromRequestParts<S> for RowQuery {
 }
 
 impl RowQuery {
-    /// The number behind which the page of this list begins.
+    /// The number after which the page begins.
     pub fn after(&self, list: RowList) -> Result<Option<i64>, Problem> {
         Ok(self.cursor.as_deref().map(|cursor| list.from_cursor(cursor)).transpose()?)
     }
 }
 
-/// Rows of a page, as a query says it.
+/// Parses the page size of a query.
 pub fn limit(text: &str) -> Result<u32, Problem> {
     let limit = text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     let detail = format!("expected a number from 1 to {MAX_LIMIT}");
     limit.ok_or_else(|| Problem::invalid("/limit", detail))
 }
 
-/// A time given with its offset; between two milliseconds it means the later one, so that a bound
-/// neither loses nor gains a job.
+/// Parses a time with its offset and rounds it up to whole milliseconds, so that a bound neither
+/// loses nor gains a job.
 fn instant(text: &str) -> Result<Timestamp, &'static str> {
     let detail = "expected an RFC 3339 time such as 2026-11-23T20:15:00.000Z";
     let exact = time::parse(text).ok_or(detail)?;
@@ -210,7 +210,7 @@ fn instant(text: &str) -> Result<Timestamp, &'static str> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum BodyError {
     TooLarge,
-    /// The sender went away; nobody is left to be answered.
+    /// The sender disconnected; nobody is left to answer.
     Lost,
     /// The sender took longer than the settings allow.
     TooSlow,
@@ -219,7 +219,7 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// The answer; `limit` is that of the body.
+    /// The problem to answer with; `limit` is that of the body.
     pub fn into_problem(self, limit: usize) -> Problem {
         match self {
             Self::TooLarge => Problem::PayloadTooLarge(limit),
@@ -236,8 +236,8 @@ impl From<Full> for BodyError {
     }
 }
 
-/// Reads a body of at most `limit` bytes, with or without `Content-Length`, as long as there is
-/// room and its sender is at it. The room is given back when the bytes are dropped.
+/// Reads a body of at most `limit` bytes, with or without `Content-Length`. Fails if there is no
+/// room for it or the sender is too slow. The room is given back when the bytes are dropped.
 pub async fn read_body(
     limits: &Limits,
     headers: &HeaderMap,
@@ -245,7 +245,7 @@ pub async fn read_body(
     limit: usize,
 ) -> Result<Bytes, BodyError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    // Not a byte is asked for: who expects a `100 Continue` does not even begin.
+    // Refuse before reading: a client that waits for `100 Continue` then sends no body.
     if announced.is_some_and(|length: usize| length > limit) {
         return Err(BodyError::TooLarge);
     }
@@ -268,7 +268,7 @@ pub async fn read_body(
     }
 }
 
-/// The pieces of a body of any size, as they come; none is asked for before it is wanted. A sender
+/// The pieces of a body of any size as they arrive; none is read before it is polled for. A sender
 /// may be silent for `limits.idle_timeout`, and must keep up `limits.pace`.
 pub fn pieces(limits: &Limits, body: Body) -> impl Stream<Item = Result<Bytes, BodyError>> + use<> {
     let idle = limits.idle_timeout;
@@ -287,8 +287,7 @@ pub fn pieces(limits: &Limits, body: Body) -> impl Stream<Item = Result<Bytes, B
     })
 }
 
-/// An order's body: a small JSON object. An empty body, or `null`, is the order without anything
-/// said.
+/// Reads an order's body: a small JSON object. An empty body, or `null`, gives the defaults.
 pub async fn read_small_json<T: Default + DeserializeOwned>(
     limits: &Limits,
     headers: &HeaderMap,
@@ -307,7 +306,7 @@ pub async fn read_small_json<T: Default + DeserializeOwned>(
     order.map(Option::unwrap_or_default)
 }
 
-/// Refuses a body that is announced as something else than JSON; no announcement is fine.
+/// Refuses a body whose `Content-Type` is not JSON; a missing one is accepted.
 pub fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let kind = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();

@@ -1,8 +1,8 @@
-//! Failures to get in: heard, counted, and slowed down where there are too many.
+//! Failed attempts to get in: logged, counted, and slowed down where there are too many.
 //!
-//! Told of by `access` (wrong keys), the inspector's sign-in, and `callbacks` (forged addresses,
-//! wrong inbox secrets). The invariants: a right key is never asked about; no key and no path of a
-//! request is logged; neither memory nor the log grows with the number of attempts.
+//! Reported by `access` (wrong keys), the inspector's sign-in, and `callbacks` (forged addresses,
+//! wrong inbox secrets). Invariants: a right key is never checked against these records; no key and
+//! no path of a request is logged; neither memory nor the log grows with the number of attempts.
 
 use std::{
     collections::VecDeque,
@@ -16,28 +16,28 @@ use tokio::sync::Semaphore;
 use super::peers::{Peer, Peers, Row};
 use crate::telemetry;
 
-/// Failures of one peer within [`MINUTE`] that are answered as what they are.
+/// Failures of one peer within [`MINUTE`] that are answered without delay.
 const ALLOWED: usize = 10;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How late a failure beyond these is answered.
+/// Delay of the answer to a failure beyond [`ALLOWED`].
 const DELAY: Duration = Duration::from_millis(500);
 
-/// Answers that wait at a time, since each keeps a connection; further ones go out at once.
+/// Answers delayed at once, since each keeps a connection; further ones are sent without delay.
 const MAX_DELAYED: usize = 64;
 
-/// Lines in the log within a minute, of all peers together.
+/// Lines in the log within a minute, for all peers together.
 const MAX_LINES: u32 = 60;
 
-/// What somebody tried.
+/// The kind of failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// A request with a key that is none of ours.
+    /// A request with an unknown key.
     WrongKey,
-    /// A sign-in at the inspector with such a key.
+    /// A sign-in at the inspector with an unknown key.
     SignIn,
-    /// A sign-in link that is wrong, used or too old.
+    /// A sign-in link that is wrong, used or expired.
     SignInLink,
     /// A callback address that we did not make.
     ForgedCallback,
@@ -46,7 +46,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The label in the figures.
+    /// The label in the metrics.
     fn reason(self) -> &'static str {
         match self {
             Self::WrongKey => "wrong-key",
@@ -57,7 +57,7 @@ impl Failure {
         }
     }
 
-    /// The sentence in the log.
+    /// The message in the log.
     fn sentence(self) -> &'static str {
         match self {
             Self::WrongKey => "a request came with a wrong API key",
@@ -69,7 +69,7 @@ impl Failure {
     }
 }
 
-/// Where it was tried, and by whom.
+/// Kind, place and sender of a failed attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attempt<'a> {
     pub(super) failure: Failure,
@@ -102,8 +102,8 @@ impl Default for Failures {
 }
 
 impl Failures {
-    /// Takes note of a wrong key. `Some`: there were too many from this peer, and the next one is
-    /// heard after so long; the answer has been held back by then.
+    /// Records a wrong key. Returns the time until the next one counts if there were too many from
+    /// this peer; by then the answer has been delayed, unless [`MAX_DELAYED`] others are.
     pub(super) async fn of_key(&self, attempt: Attempt<'_>, now: Timestamp) -> Option<Duration> {
         let wait = self.note_key(attempt, now)?;
         if let Ok(_place) = self.0.delays.try_acquire() {
@@ -112,7 +112,7 @@ impl Failures {
         Some(wait)
     }
 
-    /// Takes note of an address that was made up.
+    /// Records a forged address.
     pub(super) fn of_address(&self, attempt: Attempt<'_>, now: Timestamp) {
         count(attempt.failure);
         let mut memory = self.memory();
@@ -141,7 +141,7 @@ impl Failures {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Each change leaves it whole, so a panic elsewhere leaves nothing half done.
+        // Each change leaves it consistent, so a panic elsewhere leaves no half-done state.
         self.0.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,16 +153,16 @@ fn count(failure: Failure) {
 /// The wrong keys of one peer.
 #[derive(Debug, Default)]
 struct Keys {
-    /// When the last few came, the oldest first.
+    /// Times of the last few, oldest first.
     at: VecDeque<Timestamp>,
     excess: Told,
 }
 
 impl Keys {
-    /// Takes note of one. `Some`: it is one too many, and does not count; the next one is heard
-    /// after so long.
+    /// Records one. If it is one too many, it does not count, and the time until the next one
+    /// counts is returned.
     fn note(&mut self, now: Timestamp) -> Option<Duration> {
-        // A clock that was set back leaves times to come: they count as now over.
+        // After the clock was set back, times far in the future are dropped.
         self.at.retain(|at| age(*at, now).is_some_and(|age| age < MINUTE));
         if self.at.len() < ALLOWED {
             self.at.push_back(now);
@@ -179,7 +179,7 @@ impl Row for Keys {
     }
 }
 
-/// Something that is said once a minute, with how often it was not.
+/// A message that is logged at most once a minute, and how often it was suppressed.
 #[derive(Debug, Default)]
 struct Told {
     at: Option<Timestamp>,
@@ -187,7 +187,7 @@ struct Told {
 }
 
 impl Told {
-    /// `Some` if it is time to say it: how often it was not said since the last time.
+    /// If the message is due, returns how often it was suppressed since the last time.
     fn tell(&mut self, now: Timestamp) -> Option<u64> {
         if self.at.and_then(|at| age(at, now)).is_some_and(|age| age < MINUTE) {
             self.unsaid += 1;
@@ -204,7 +204,7 @@ impl Row for Told {
     }
 }
 
-/// The lines of all peers: so many a minute, and then how many there were beside them.
+/// Log lines of all peers: at most [`MAX_LINES`] a minute; the others are counted.
 #[derive(Debug, Default)]
 struct Lines {
     began_at: Option<Timestamp>,
@@ -230,7 +230,8 @@ impl Lines {
         }
     }
 
-    /// Whether there is a line left; says first how many there were none for.
+    /// Returns whether a line may be written. A new minute first logs how many lines were
+    /// suppressed.
     fn take(&mut self, now: Timestamp) -> bool {
         if self.began_at.and_then(|at| age(at, now)).is_none_or(|age| age >= MINUTE) {
             (self.began_at, self.written) = (Some(now), 0);
@@ -248,8 +249,8 @@ impl Lines {
     }
 }
 
-/// `None` if it is far ahead: the clock was set back. A little ahead is now: requests that run side by
-/// side read the clock before they are counted, and not in that order.
+/// `None` if `at` is a minute or more ahead: the clock was set back. A little ahead counts as now:
+/// concurrent requests read the clock before they are counted, and not in that order.
 fn age(at: Timestamp, now: Timestamp) -> Option<Duration> {
     let ahead = Duration::try_from(at.duration_since(now)).unwrap_or_default();
     let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
@@ -321,7 +322,7 @@ mod tests {
             failures.note_key(attempt(1), at(0));
         }
         let places = failures.0.delays.acquire_many(MAX_DELAYED as u32).await.expect("open");
-        // On a paused clock nothing but a timer would let time pass.
+        // The clock runs: a paused one would advance only through a timer.
         let asked = failures.of_key(attempt(1), at(0));
         assert!(tokio::time::timeout(Duration::ZERO, asked).await.is_ok_and(|wait| wait.is_some()));
         drop(places);

@@ -1,7 +1,7 @@
-//! The live end of the events: read from the store once, shared by all who follow.
+//! The live end of the events: read from the store once, shared by all followers.
 //!
-//! Woken after each commit. The invariant: a follower that subscribes and then replays the store
-//! gets every event: what its replay does not hold is published after it subscribed.
+//! Woken after each commit. Invariant: a follower that subscribes and then replays the store gets
+//! every event, since an event that its replay does not hold is published after it subscribed.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use crate::{
     wake::Wake,
 };
 
-/// Events that a follower may lag behind before it is cut.
+/// How many events a follower may lag behind before it is cut.
 const BACKLOG: usize = 4_096;
 
 /// Events read at a time.
 const PAGE: u32 = 500;
 
-/// An event, rendered once for all who follow.
+/// An event, rendered once for all followers.
 pub struct Published {
     pub event: Event,
     pub rendered: Bytes,
@@ -36,18 +36,18 @@ pub struct Feed(Arc<Shared>);
 struct Shared {
     store: Arc<dyn Store>,
     followers: broadcast::Sender<Arc<Published>>,
-    /// The last event that was published or passed over while nobody followed.
+    /// The last event that was published, or skipped while there was no follower.
     position: Mutex<i64>,
 }
 
 impl Feed {
-    /// A feed that nobody follows yet; it stands still until it is run.
+    /// A feed without followers; it publishes nothing until [`Feed::run`].
     pub fn new(store: Arc<dyn Store>) -> Self {
         let followers = broadcast::Sender::new(BACKLOG);
         Self(Arc::new(Shared { store, followers, position: Mutex::new(0) }))
     }
 
-    /// Follows from now on: every event that is not in the store yet will be received.
+    /// Subscribes: every event that is not in the store yet will be received.
     pub async fn follow(&self) -> Result<broadcast::Receiver<Arc<Published>>, StoreError> {
         let mut position = self.0.position.lock().await;
         if self.0.followers.receiver_count() == 0 {
@@ -56,7 +56,7 @@ impl Feed {
         Ok(self.0.followers.subscribe())
     }
 
-    /// Publishes after every commit until `stopping`.
+    /// Publishes after every commit until `stopping` is cancelled.
     pub async fn run(self, wake: Wake, stopping: CancellationToken) {
         let mut commits = wake.commits();
         loop {
@@ -65,7 +65,7 @@ impl Feed {
                 () = stopping.cancelled() => return,
             }
             if let Err(error) = self.publish().await {
-                // The next commit tries again, from the same position.
+                // The next commit retries from the same position.
                 tracing::warn!(%error, "events were not published");
             }
         }
@@ -78,7 +78,7 @@ impl Feed {
             let is_last = events.len() < PAGE as usize;
             for event in events {
                 *position = event.seq;
-                // Nobody may be left; then nobody misses it.
+                // Sending fails only if no follower is left.
                 let rendered = render(&event);
                 let _ = self.0.followers.send(Arc::new(Published { event, rendered }));
             }
@@ -90,7 +90,7 @@ impl Feed {
     }
 }
 
-/// An event as its followers read it.
+/// An event in the form that followers receive.
 pub(super) fn render(event: &Event) -> Bytes {
     let data = serde_json::to_string(&api::Event::from(event.clone())).expect("an event is JSON");
     event_stream::numbered(event.seq, &event.kind, &data)

@@ -1,4 +1,4 @@
-//! A file as it is answered, for the OpenAPI document.
+//! The responses with a file, for the OpenAPI document.
 
 use std::{collections::BTreeMap, iter};
 
@@ -9,7 +9,7 @@ use utoipa::{
 
 use crate::{api::schema, domain::media_type};
 
-/// A file as it is answered, whole or in part.
+/// The responses with a file, whole or in part.
 pub(super) struct FileResponses;
 
 impl IntoResponses for FileResponses {
@@ -25,7 +25,7 @@ impl IntoResponses for FileResponses {
                 .header("ETag", header("To be sent as `If-None-Match` or `If-Range`"))
                 .header("Accept-Ranges", header("`bytes`"))
                 .header("Content-Disposition", header("The file's name"));
-            // Clients that are generated would read a file of a JSON type as JSON, whatever it is.
+            // Generated clients would parse any file of a JSON type as JSON.
             let kinds = media_type::SERVED.into_iter().filter(|kind| !kind.ends_with("json"));
             let kinds = iter::once(media_type::UNKNOWN).chain(kinds);
             kinds.fold(response, |response, kind| {

@@ -1,8 +1,8 @@
-//! Bodies of requests that come packed: gzip is unpacked within the body's limit, every other
+//! Request bodies with a content coding: gzip is unpacked within the body's limit, every other
 //! coding is refused by name.
 //!
-//! Called by whoever reads a body that is kept or passed on unpacked. The invariant: no more is
-//! unpacked than the limit of a plain body.
+//! Used for bodies that are kept or passed on unpacked. Invariant: unpacking stops at the limit of
+//! a plain body.
 
 use std::io::Read as _;
 
@@ -19,7 +19,7 @@ use super::{
     limits::{Held, Limits},
 };
 
-/// First bytes of every gzip member (RFC 1952); no JSON text begins so.
+/// First bytes of every gzip member (RFC 1952); no JSON text begins with them.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// A packed body is unpacked in pieces of this size.
@@ -30,8 +30,8 @@ const OTHER_CODING: &str =
 const SEVERAL_CODINGS: &str =
     "the body was encoded more than once: send it plain, or with gzip alone";
 
-/// Whether the body is announced as gzip and looks like it. Some proxies unpack a body and leave the
-/// header: what does not begin as gzip is read as it is.
+/// Returns whether the body is announced as gzip and begins like it. Some proxies unpack a body and
+/// leave the header, so a body without the magic bytes is read as it is.
 pub(super) fn is_packed(headers: &HeaderMap, body: &[u8]) -> bool {
     matches!(codings(headers).as_slice(), [one] if is_gzip(one)) && body.starts_with(&MAGIC)
 }
@@ -52,8 +52,8 @@ fn is_gzip(coding: &str) -> bool {
 /// Reads a body of at most `limit` bytes, as [`read_body`] does, and unpacks it within that limit.
 ///
 /// # Errors
-/// `unsupported-media-type` for any other coding, before a byte is read; `malformed-json` for broken
-/// gzip; else what [`read_body`] says.
+/// `unsupported-media-type` for any other coding, before a byte is read; `malformed-json` for
+/// broken gzip; otherwise the errors of [`read_body`].
 pub(super) async fn read_unpacked(
     limits: &Limits,
     headers: &HeaderMap,
@@ -63,7 +63,7 @@ pub(super) async fn read_unpacked(
     match codings(headers).as_slice() {
         [] => {}
         [one] if is_gzip(one) => {}
-        // The names are the caller's own text: not repeated.
+        // Do not repeat the names: they are the caller's own text.
         [_] => return Err(Problem::UnsupportedMediaType(OTHER_CODING)),
         [..] => return Err(Problem::UnsupportedMediaType(SEVERAL_CODINGS)),
     }

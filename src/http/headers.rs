@@ -1,8 +1,8 @@
 //! The headers that every answer of every door carries.
 //!
-//! The outermost layer of the doors, and called for the answers that are written without a router.
-//! The invariant: no answer leaves without them. What a handler sets itself is kept only where it
-//! is on the lists below.
+//! The outermost layer of the doors, also called for answers that are written without a router.
+//! Invariant: no answer leaves without them. A value that a handler sets is kept only if it is on
+//! the lists below.
 
 use axum::{
     http::{
@@ -15,17 +15,17 @@ use axum::{
     response::Response,
 };
 
-/// `Cache-Control` of files and results: kept by their reader's own cache, asked for each time.
+/// `Cache-Control` of files and results: the client may cache them, and revalidates each time.
 pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// `Cache-Control` of what is at an address that changes with its bytes.
+/// `Cache-Control` of content whose address changes with its bytes.
 pub(super) const IMMUTABLE: HeaderValue =
     HeaderValue::from_static("public, max-age=31536000, immutable");
 
-/// What a handler may say of caching. Libraries say other things, such as `no-cache`.
+/// The values that a handler may set. Libraries set others, such as `no-cache`.
 const CACHING: [HeaderValue; 2] = [PRIVATE, IMMUTABLE];
 
-/// For whatever is not a page: it runs nothing, and no page shows it in a frame.
+/// For everything that is not a page: it runs nothing, and no page shows it in a frame.
 const NOT_A_PAGE: HeaderValue =
     HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
 
@@ -38,7 +38,7 @@ const ALWAYS: [(HeaderName, HeaderValue); 3] = [
     ),
 ];
 
-/// Streams are to arrive line by line: proxies neither collect nor repack them.
+/// Streams must arrive line by line, so proxies must neither buffer nor transform them.
 const STREAMS: [&str; 2] = ["text/event-stream", "application/x-ndjson"];
 const NOT_STORED: HeaderValue = HeaderValue::from_static("no-store");
 const STREAMED: HeaderValue = HeaderValue::from_static("no-store, no-transform");
@@ -50,13 +50,13 @@ pub(super) async fn completed(mut response: Response) -> Response {
     response
 }
 
-/// Adds what is missing, and replaces what no handler may say.
+/// Adds missing headers and replaces values that no handler may set.
 pub(super) fn complete(response: &mut Response) {
     let headers = response.headers_mut();
     for (name, value) in ALWAYS {
         headers.insert(name, value);
     }
-    // Only pages of ours have a policy by now.
+    // Only our own pages have set a policy by now.
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(NOT_A_PAGE);
     let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
     if STREAMS.iter().any(|stream| kind.starts_with(stream.as_bytes())) {

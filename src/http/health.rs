@@ -1,8 +1,8 @@
-//! `/healthz`, `/readyz`, `/metrics`: what operators and orchestrators ask.
+//! `/healthz`, `/readyz`, `/metrics`: endpoints for operators and orchestrators.
 //!
-//! The invariants: ready means that a callback sent now would be stored and a job could be
-//! submitted, found out with a real write, and a spool that works does not make up for a database
-//! that does not; nobody without a key can cause a write by asking the API's door.
+//! Invariants: ready means that a callback sent now would be stored and a job could be submitted,
+//! as a real write shows, and a working spool does not make up for a failing database; nobody
+//! without a key can cause a write by asking the API's door.
 
 use axum::{
     Json,
@@ -68,8 +68,8 @@ pub async fn ready(KnownCaller(caller): KnownCaller, State(context): State<Conte
     answer(is_ready, details)
 }
 
-/// A callback that is sent now would be kept, in the database or in the spool. Told to everyone, so
-/// it says nothing else.
+/// Ready if a callback sent now would be kept, in the database or in the spool. Everyone may ask,
+/// so the answer holds no details.
 pub async fn ready_for_callbacks(State(context): State<Context>) -> Response {
     let finding = context.readiness.fresh(&context).await;
     answer(finding.database.is_ok() || context.intake.has_room_in_spool(), None)

@@ -1,6 +1,6 @@
-//! `Idempotency-Key`, as the draft standard writes it and as most callers do.
+//! Parses `Idempotency-Key`, both as the draft standard writes it and as most callers do.
 //!
-//! Called by submissions. The invariant: `"k"` and `k` are one key, however it is quoted.
+//! Called by submissions. Invariant: `"k"` and `k` are the same key.
 
 use axum::http::HeaderMap;
 
@@ -11,7 +11,7 @@ const NAME: &str = "idempotency-key";
 /// The key of a request, without its quotes.
 ///
 /// # Errors
-/// `validation-failed`: several keys, none within the header, or one that cannot be read.
+/// `validation-failed`: several keys, an empty header, or a key that is not valid.
 pub(super) fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut given = headers.get_all(NAME).iter();
     let Some(first) = given.next() else { return Ok(None) };
@@ -33,7 +33,7 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     if (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) { Ok(Some(key)) } else { Err(wrong()) }
 }
 
-/// Reads a string of RFC 8941 behind its first quote. Parameters behind it say nothing of the key.
+/// Parses the rest of an RFC 8941 string after its opening quote. Parameters after it are ignored.
 fn unquote(rest: &str) -> Option<String> {
     let mut key = String::new();
     let mut characters = rest.chars();

@@ -1,7 +1,7 @@
-//! `/v1/jobs/{id}/inputs/{name}`: a scan on its way to the Engine.
+//! `/v1/jobs/{id}/inputs/{name}`: uploads of scans to the Engine.
 //!
-//! Called by the company's software. The invariant: what cannot be sent as it is announced is
-//! refused before a byte of it is read.
+//! Called by the company's software. Invariant: a request that cannot be sent on as announced is
+//! refused before a byte of its body is read.
 
 use axum::{
     Json,
@@ -90,7 +90,7 @@ pub async fn notify(
     Ok(Json(caller.view(upload::notify(context, id, name).await?)))
 }
 
-/// What the headers say of the file; headers that would make it another file are refused.
+/// The file's properties from the headers. Headers that would alter the stored file are refused.
 fn file_head(headers: &HeaderMap) -> Result<FileHead, Problem> {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let Some(length) = length else {

@@ -1,6 +1,6 @@
 //! `/v1/jobs`: submit, list, show, erase.
 //!
-//! Called by the company's software. The invariant: a handler only parses, calls and renders.
+//! Called by the company's software. A handler only parses, calls and renders.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,10 +43,10 @@ use crate::{
     store::{EraseTarget, Idempotency, Lookup},
 };
 
-/// A job body names files and structures; it holds no files.
+/// A job body names files and structures; it contains no files.
 const MAX_JOB_BODY: usize = 1024 * 1024;
 
-/// Bodies above this are read on a thread for slow work.
+/// Larger bodies are parsed on a blocking thread.
 const SLOW_BYTES: usize = 64 * 1024;
 
 const LINES: &str = "application/x-ndjson";
@@ -90,7 +90,7 @@ pub async fn submit(
     expect_json(&headers)?;
     let key = idempotency_key::read(&headers)?;
     let wait = wait::preferred(&headers);
-    // Before the Engine hears of the job: whoever is refused may come again.
+    // Before the job goes to the Engine: a caller that is refused may retry.
     let _place = wait.map(|_| context.limits.places.take(&caller.name)).transpose()?;
     let body = read_unpacked(&context.limits.of_callers(), &headers, body, MAX_JOB_BODY).await?;
     let request = read_request(&context, body).await?;
@@ -116,7 +116,7 @@ pub async fn submit(
     Ok(response)
 }
 
-/// Reads a body; a large one on a thread for slow work, a few of them at a time.
+/// Parses a body; a large one on a blocking thread, a few of them at a time.
 async fn read_request(context: &Context, body: Bytes) -> Result<JobRequest, Problem> {
     let defaults = defaults(context);
     if body.len() <= SLOW_BYTES {
@@ -127,8 +127,8 @@ async fn read_request(context: &Context, body: Bytes) -> Result<JobRequest, Prob
     Ok(read.await.map_err(|_| Problem::Internal)??)
 }
 
-/// The job after the wait that its submitter asked for. If the session ends meanwhile, the job as it
-/// was submitted: its id must not be lost.
+/// The job after the wait that its submitter asked for. If the session ends meanwhile, returns the
+/// job as it was submitted, because its id must not be lost.
 async fn awaited(
     context: &Context,
     caller: &Caller,
@@ -142,7 +142,7 @@ async fn awaited(
     }
 }
 
-/// What the settings put into a body that leaves it out.
+/// The values that the settings provide for fields missing in a body.
 pub(super) fn defaults(context: &Context) -> Defaults {
     Defaults {
         cloud_package: context.config.engine.default_cloud_package.clone(),
@@ -150,7 +150,7 @@ pub(super) fn defaults(context: &Context) -> Defaults {
     }
 }
 
-/// A caller's wish, by an idempotency key, that this request makes one job.
+/// The record by which an idempotency key ensures that this request makes one job.
 pub(super) fn once(api_key: &str, key: &str, request: &JobRequest) -> Idempotency {
     Idempotency {
         api_key: api_key.to_owned(),
@@ -201,8 +201,8 @@ pub async fn list(
     Ok(Json(api::Jobs { jobs, next_cursor }).into_response())
 }
 
-/// All matches, a page at a time as the reader takes them. It breaks off when the caller's session is
-/// over, so that nobody takes the part that came for all.
+/// All matches, one page at a time as the reader takes them. The stream breaks off when the
+/// caller's session ends, so that a partial list is not mistaken for the whole.
 fn lines(context: &Context, caller: Caller, query: ListQuery) -> Response {
     let over = Box::pin(caller.over(context));
     let caller = Arc::new(caller);
@@ -275,7 +275,7 @@ pub async fn erase(
     Ok(Json(api::Erased { erased: erase_job(&context, id).await? }))
 }
 
-/// Erases one job; answers how many that were.
+/// Erases one job and returns how many were erased.
 pub(super) async fn erase_job(context: &Context, id: JobId) -> Result<u64, Problem> {
     erase_target(context, EraseTarget::Job(id)).await
 }
@@ -310,14 +310,14 @@ pub async fn erase_many(
 
 async fn erase_target(context: &Context, target: EraseTarget) -> Result<u64, Problem> {
     let eraser = context.eraser.clone();
-    // An erasure that began goes on if its caller hangs up.
+    // An erasure in progress continues if its caller hangs up.
     let erasure = context.tasks.spawn(async move { eraser.erase(target).await });
     let erased = found(erasure.await.map_err(|_| Problem::Internal)??)?;
     tracing::info!(jobs = erased, "jobs erased");
     Ok(erased)
 }
 
-/// What was looked for, or the problem that says why it is not there.
+/// The value that was found, or the problem that says why it is missing.
 pub(super) fn found<T>(lookup: Lookup<T>) -> Result<T, Problem> {
     match lookup {
         Lookup::Found(found) => Ok(found),

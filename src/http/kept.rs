@@ -1,6 +1,6 @@
-//! A body that keeps something until it has been sent, or its reader has gone.
+//! A body that keeps a value until it has been sent, or its reader has disconnected.
 //!
-//! Used for what an answer holds: a place, the progress of its connection.
+//! Used for resources that an answer holds: a place, the progress of its connection.
 
 use std::{
     pin::Pin,
@@ -11,7 +11,7 @@ use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-/// The body, with what is dropped after it.
+/// The body, and a value that is dropped after it.
 pub(super) struct Kept<T> {
     body: Body,
     _kept: T,

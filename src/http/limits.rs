@@ -1,7 +1,7 @@
-//! How much is held in memory and goes on at once, over all requests.
+//! Limits on memory and concurrent work, over all requests.
 //!
-//! Made by `app`, asked by the handlers. The invariant: memory does not grow with the number of
-//! senders or readers; what finds no room is refused, and may come again.
+//! Created by `app`, used by the handlers. Invariant: memory does not grow with the number of
+//! senders or readers; a request that finds no room is refused, and may be retried.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,37 +18,37 @@ use crate::{
     domain::{ids::JobId, pace::Pace},
 };
 
-/// Submissions on their way to the Engine: each holds its body and a connection there.
+/// Submissions in progress: each holds its body and a connection to the Engine.
 const MAX_SUBMISSIONS: usize = 512;
 
-/// What a submission holds on its way, in copies of its body: for the record, for the Engine, and
-/// for its caller.
+/// Copies of its body that a submission in progress holds: for the record, for the Engine, and for
+/// its caller.
 const SUBMISSION_COPIES: usize = 3;
 
-/// A job that is sent again; how large it is shows only when it is read.
+/// Room for a job that is sent again; its size is known only after it is read.
 const RESUBMISSION_BYTES: usize = 8 * 1024 * 1024;
 
-/// Pages of one job that are put together at once: each holds the job and bodies of it.
+/// Pages of one job that are rendered at once: each holds the job and bodies of it.
 const MAX_PAGES: usize = 4;
 
-/// Large bodies that are unpacked and read at once, at most: it takes a thread and several times the
-/// body. Half of the processors are left for everything else.
+/// Upper bound on large bodies that are unpacked and parsed at once: each takes a thread and
+/// several times its size. Half of the processors are left for everything else.
 const MAX_READINGS: usize = 4;
 
-/// Of every body this much is free, since the cap on connections bounds it: so a usual callback
-/// finds room however many large ones are on their way.
+/// This much of every body needs no room, since the cap on connections bounds it. A usual callback
+/// therefore finds room even while many large ones are being received.
 const FREE_BYTES: usize = 16 * 1024;
 
-/// Room for a body is taken in steps: as much again as it has, between the first and the second of
-/// these.
+/// A body takes room in steps: each step doubles its room, but adds at least the first and at most
+/// the second of these.
 const SMALLEST_STEP: usize = 4 * 1024;
 const LARGEST_STEP: usize = 1024 * 1024;
 
-/// A body's memory grows by this factor: it takes none before it is written to, so what is not filled
-/// yet costs nothing.
+/// A body's buffer grows by this factor. The system provides memory only once it is written to, so
+/// the unfilled part costs nothing.
 const GROWTH: usize = 4;
 
-/// There is no room; the sender may come again.
+/// There is no room; the sender may retry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -63,27 +63,27 @@ impl From<Full> for Problem {
 pub struct Limits {
     /// For bodies that are being received.
     pub(super) bodies: Budget,
-    /// For results that are being read: apart, so that no reader keeps a callback out.
+    /// For results that are being read: separate, so that no reader keeps a callback out.
     pub(super) answers: Budget,
-    /// Between two pieces of a body.
+    /// Longest silence between two pieces of a body.
     pub(super) idle_timeout: Duration,
-    /// For a body as a whole.
+    /// Longest time for a body as a whole.
     pub(super) body_timeout: Duration,
-    /// For submissions on their way.
+    /// For submissions in progress.
     submitted: Budget,
-    /// For requests that last.
+    /// For long-running requests.
     pub(super) places: Places,
-    /// How slow the sender of a large body may be.
+    /// Lowest rate allowed to the sender of a large body.
     pub(super) pace: Pace,
     submissions: Arc<Semaphore>,
     pages: Arc<Semaphore>,
     readings: Arc<Semaphore>,
-    /// Bytes of large bodies that are being put on record.
+    /// Bytes of large bodies that are being recorded.
     recordings: Budget,
     addresses: AddressPlaces,
 }
 
-/// Leave to do something; given back when it is dropped.
+/// Permission to do something; given back when it is dropped.
 pub(super) type Permit = OwnedSemaphorePermit;
 
 impl Limits {
@@ -105,15 +105,15 @@ impl Limits {
         }
     }
 
-    /// The same for bodies of callers with a key, which are small: one that stays below the least
-    /// rate is given up after a minute, however long a callback may take.
+    /// The same limits for bodies of callers with a key. These are small: one that stays below the
+    /// least rate is given up after a minute, even if a callback may take longer.
     pub(super) fn of_callers(&self) -> Self {
         let body_timeout = self.body_timeout.min(self.pace.patience());
         Self { body_timeout, ..self.clone() }
     }
 
-    /// Leave for a submission whose request holds so many bytes, to be kept until the Engine's
-    /// answer is on record.
+    /// Permission for a submission whose request holds this many bytes. Keep it until the Engine's
+    /// answer is recorded.
     pub(super) fn submission(&self, bytes: usize) -> Result<(Permit, Permit), Full> {
         let bytes = bytes.saturating_mul(SUBMISSION_COPIES).min(self.submitted.most);
         let room = self.submitted.take(bytes)?;
@@ -126,36 +126,37 @@ impl Limits {
         self.submission(RESUBMISSION_BYTES / SUBMISSION_COPIES)
     }
 
-    /// Leave to put a page of one job together; it is soon given back, so it is waited for.
+    /// Waits for permission to render a page of one job; others give theirs back soon.
     pub(super) async fn page(&self) -> Option<Permit> {
         self.pages.clone().acquire_owned().await.ok()
     }
 
-    /// A place at the callback address of a job, to be kept until what came is on record. It is
-    /// waited for as long as a body may take.
+    /// Waits for a place at the callback address of a job, at most as long as a body may take. Keep
+    /// it until the callback is recorded.
     pub(super) async fn address(&self, id: JobId) -> Result<AddressPlace, Full> {
         self.addresses.wait_for(id, self.body_timeout).await
     }
 
-    /// Leave to read a large body; whoever has it soon gives it back, so it is waited for.
+    /// Waits for permission to parse a large body; others give theirs back soon.
     pub(super) async fn reading(&self) -> Option<Permit> {
         self.readings.clone().acquire_owned().await.ok()
     }
 
-    /// Leave to put a large body on record. The database writes one change after the other: of large
-    /// bodies no more wait there than one of the largest size, so that small ones are soon written.
+    /// Waits for permission to record a large body. The database writes one change after the other,
+    /// so large bodies together wait there with at most the bytes of one of the largest size; small
+    /// ones are written soon.
     pub(super) async fn recording(&self, bytes: usize) -> Option<Permit> {
         self.recordings.wait_for_room(bytes).await
     }
 }
 
-/// How many large bodies are read at once on this machine.
+/// How many large bodies are parsed at once on this machine.
 fn readings() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors / 2).clamp(1, MAX_READINGS)
 }
 
-/// Bytes that may be held. Cheap to clone; clones share them.
+/// A number of bytes that may be held. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub(super) struct Budget {
     bytes: Arc<Semaphore>,
@@ -188,7 +189,7 @@ impl Budget {
         Held { bytes: Vec::new(), most, budget: self.clone(), allowed: 0, room: None }
     }
 
-    /// Room for bytes beyond the free ones; `None` where there are none.
+    /// Takes room for the bytes beyond the free ones; `None` if all are free.
     pub(super) fn room(&self, bytes: usize) -> Result<Option<Room>, Full> {
         match bytes.saturating_sub(FREE_BYTES) {
             0 => Ok(None),
@@ -196,20 +197,20 @@ impl Budget {
         }
     }
 
-    /// The same, waited for; what is more than there will ever be waits for all of it.
+    /// The same, but waits. A request for more than the whole budget waits for all of it.
     pub(super) async fn wait_for_room(&self, bytes: usize) -> Option<Room> {
         let bytes = bytes.saturating_sub(FREE_BYTES).min(self.most);
         let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes > 0)?;
         self.bytes.clone().acquire_many_owned(bytes).await.ok()
     }
 
-    /// Holds bytes that are there already, as long as anyone has them.
+    /// Takes room for existing bytes until their last owner drops them.
     pub(super) fn hold(&self, bytes: Bytes) -> Result<Bytes, Full> {
         let _room = self.room(bytes.len())?;
         Ok(Bytes::from_owner(Lent { bytes, _room }))
     }
 
-    /// The same, as soon as there is room.
+    /// The same, but waits for room.
     pub(super) async fn wait_to_hold(&self, bytes: Bytes) -> Bytes {
         let _room = self.wait_for_room(bytes.len()).await;
         Bytes::from_owner(Lent { bytes, _room })
@@ -221,14 +222,14 @@ impl Budget {
     }
 }
 
-/// A body that grows as its pieces come, within a budget.
+/// A body that grows as its pieces arrive, within a budget.
 pub(super) struct Held {
     bytes: Vec<u8>,
     most: usize,
     budget: Budget,
-    /// How many bytes it may have with the room that it has.
+    /// How many bytes its present room allows.
     allowed: usize,
-    /// What was taken for the bytes beyond the free ones.
+    /// Room taken for the bytes beyond the free ones.
     room: Option<Room>,
 }
 

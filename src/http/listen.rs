@@ -1,8 +1,8 @@
-//! Where the doors' listening sockets come from: opened here, or handed over by systemd, which keeps
-//! them open while the service restarts.
+//! Provides the doors' listening sockets: opened here, or handed over by systemd, which keeps them
+//! open while the service restarts.
 //!
-//! Used by `app`. The invariant: a socket that was handed over is listened on or the start fails;
-//! none is passed over in silence.
+//! Used by `app`. Invariant: a socket that was handed over is listened on, or the start fails; none
+//! is silently ignored.
 
 use std::{
     io,
@@ -13,17 +13,17 @@ use anyhow::{Context as _, bail, ensure};
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-/// Connections that may wait to be taken up; the system may allow fewer.
+/// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
 
 /// A door's listening socket.
 pub struct Listener {
     socket: TcpListener,
-    /// Somebody else has it too, and will serve who waits when we have stopped.
+    /// Another process holds it too, and will accept the queued connections after we stop.
     is_shared: bool,
 }
 
-/// What was handed over, by what it is for.
+/// The sockets that were handed over, by purpose.
 #[derive(Default)]
 pub struct Inherited {
     pub callbacks: Option<Listener>,
@@ -31,7 +31,7 @@ pub struct Inherited {
 }
 
 impl Listener {
-    /// Opens a socket for what the setting `key` names.
+    /// Opens a socket on the address that the setting `key` gives.
     pub fn bind(key: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let bound = bind(address);
         let socket =
@@ -39,8 +39,8 @@ impl Listener {
         Ok(Self { socket, is_shared: false })
     }
 
-    /// Takes the sockets that the environment says were handed over (`LISTEN_FDS`, `LISTEN_PID`,
-    /// `LISTEN_FDNAMES`; see sd_listen_fds(3)). To be called once, at start.
+    /// Takes the sockets that were handed over, according to the environment (`LISTEN_FDS`,
+    /// `LISTEN_PID`, `LISTEN_FDNAMES`; see sd_listen_fds(3)). Call it once, at start.
     pub fn inherit(is_merged: bool) -> anyhow::Result<Inherited> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut given = ListenFd::from_env();
@@ -69,7 +69,7 @@ impl Listener {
         self.socket.accept().await
     }
 
-    /// Closes the socket; who is connected already and would be cut off is handed out.
+    /// Closes the socket and returns the queued connections that would otherwise be cut off.
     pub(super) fn into_waiting(self) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
         let socket = if self.is_shared { None } else { self.socket.into_std().ok() };
         std::iter::from_fn(move || {
@@ -80,7 +80,7 @@ impl Listener {
     }
 }
 
-/// How a listener's address is called up on this machine.
+/// The address at which a listener is reached from this machine.
 pub fn reached_from_here(mut listener: SocketAddr) -> SocketAddr {
     let loopback: IpAddr = match listener.ip() {
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -94,20 +94,20 @@ pub fn reached_from_here(mut listener: SocketAddr) -> SocketAddr {
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart must not wait until the system has forgotten the connections of before.
+    // A restart must not wait for connections of the previous process in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Which of the sockets is for what.
+/// The position of the socket for each purpose.
 #[derive(Debug, PartialEq, Eq)]
 struct Places {
     callbacks: Option<usize>,
     api: Option<usize>,
 }
 
-/// By their names if any is one of ours, else by their order.
+/// Assigns by name if any name is ours, otherwise by order.
 fn assign(count: usize, names: &[&str], is_merged: bool) -> anyhow::Result<Places> {
     let place = |wanted: &str| names.iter().position(|name| *name == wanted);
     let mut places = Places { callbacks: place("callbacks"), api: place("api") };

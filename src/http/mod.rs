@@ -1,7 +1,7 @@
 //! The two front doors: callbacks for the internet, the API for the company.
 //!
-//! Built by `app`. This page is the whole route table; each resource has a file of its own. The
-//! invariant: nothing that reads a stored result can be reached through the callbacks door, unless
+//! Built by `app`. This file is the whole route table; each resource has a file of its own.
+//! Invariant: nothing that reads a stored result can be reached through the callbacks door, unless
 //! the settings merge the doors, and then only with a key.
 
 mod accept;
@@ -99,15 +99,16 @@ use crate::{
     wake::Wake,
 };
 
-/// What handlers work with. Every extractor of every request clones it, so it is a pointer.
+/// The state shared by all handlers. Every extractor of every request clones it, so it is a
+/// pointer.
 #[derive(Clone)]
 pub struct Context(Arc<Parts>);
 
-/// What a [`Context`] holds.
+/// The contents of a [`Context`].
 pub struct Parts {
     pub config: Arc<Config>,
     pub store: Arc<dyn Store>,
-    /// Whatever is received goes through it.
+    /// Everything that is received goes through it.
     pub intake: Arc<Intake>,
     pub eraser: Eraser,
     pub engine: Engine,
@@ -116,7 +117,7 @@ pub struct Parts {
     pub outbound: Outbound,
     /// Copies of outputs; `None` where mirroring is off.
     pub blobs: Option<Blobs>,
-    /// Which copies were read through since the start.
+    /// Copies that were verified since the start.
     pub verified: Verified,
     pub clock: Clock,
     pub pulse: Pulse,
@@ -124,20 +125,20 @@ pub struct Parts {
     pub feed: Feed,
     pub limits: Limits,
     pub readiness: Readiness,
-    /// When the service was put together.
+    /// When the service was built.
     pub started_at: Timestamp,
-    /// Who uploads what.
+    /// Turns at uploading inputs and notifying the Engine.
     pub turns: Turns,
-    /// Of people in browsers.
+    /// Sessions of people in browsers.
     pub sessions: Sessions,
-    /// Opens one of them.
+    /// Opens a session.
     pub sign_in_link: SignInLink,
-    /// Of those who could not get in.
+    /// Failed attempts to get in.
     pub failures: Failures,
-    /// Cancelled when the service stops: whoever waits or follows is let go.
+    /// Cancelled when the service stops: waiting requests and event streams end.
     pub stopping: CancellationToken,
     pub metrics: &'static PrometheusHandle,
-    /// Work that must end even if its caller hangs up.
+    /// Work that must finish even if its caller hangs up.
     pub tasks: TaskTracker,
 }
 
@@ -183,7 +184,7 @@ pub struct Patterns {
     pub api: Vec<&'static str>,
 }
 
-/// Every route of the two doors, for whoever checks them all.
+/// Every route of the two doors, for checks over all of them.
 pub fn patterns(context: &Context) -> Patterns {
     Patterns { callbacks: callbacks_door_routes().patterns(), api: api_routes(context).patterns() }
 }
@@ -204,14 +205,15 @@ fn api_routes(context: &Context) -> Routes {
         .layer(from_fn_with_state(context.clone(), prefix::put_before))
 }
 
-/// What the Engine calls. Each operation's method, path and description stand with its handler.
+/// The operations that the Engine calls. Each one's method, path and description are with its
+/// handler.
 fn callback_operations() -> OpenApiRouter<Context> {
     OpenApiRouter::default()
         .routes(routes!(callbacks::receive, callbacks::probe))
         .routes(routes!(callbacks::receive_in_inbox))
 }
 
-/// What the company's software calls.
+/// The operations that the company's software calls.
 fn operations() -> OpenApiRouter<Context> {
     OpenApiRouter::default()
         .routes(routes!(jobs::submit, jobs::list, jobs::erase_many))
@@ -235,7 +237,7 @@ fn operations() -> OpenApiRouter<Context> {
         .routes(routes!(stats::show))
 }
 
-/// What operators and orchestrators call.
+/// The operations that operators and orchestrators call.
 fn operator_operations() -> OpenApiRouter<Context> {
     OpenApiRouter::default()
         .routes(routes!(health::metrics))
@@ -243,8 +245,8 @@ fn operator_operations() -> OpenApiRouter<Context> {
         .routes(routes!(health::ready))
 }
 
-/// What every answer of every door gets: its headers, a request id, a span, figures, and a problem
-/// instead of a panic, a wrong method or a dead end.
+/// Adds to every answer of every door: its headers, a request id, a span, metrics, and a problem in
+/// place of a panic, a wrong method or an unknown path.
 fn observed(routes: Routes, context: Context) -> Router {
     let labels = routes.labels();
     routes

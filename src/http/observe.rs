@@ -1,8 +1,8 @@
-//! What is told of every request: its span, its figures, its panic.
+//! What is recorded of every request: its span, its metrics, its panic.
 //!
-//! Layers of both doors. The invariants: a route's pattern is logged, never its path or query, since
-//! those hold signatures, secrets and ids; a figure's labels come from closed lists, since each new
-//! value is a series that stays in memory.
+//! Layers of both doors. Invariants: the log shows a route's pattern, never its path or query,
+//! since those hold signatures, secrets and ids; a metric's labels come from closed lists, since
+//! each new value is a time series that stays in memory.
 
 use std::any::Any;
 
@@ -26,16 +26,16 @@ use crate::{
 
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
-/// A caller's own request id is taken over if it is short and plain.
+/// Longest request id that is adopted from a caller; it must also be visible ASCII.
 const MAX_REQUEST_ID: usize = 128;
 
-/// Bytes of a method's name; the longest that is registered has 17, and none of ours more than 7.
+/// Bytes of a method's name; the longest registered one has 17, and none of ours more than 7.
 const MAX_METHOD_BYTES: usize = 16;
 
-/// Headers of a request.
+/// Most headers in a request.
 const MAX_HEADERS: usize = 100;
 
-/// What a header has beside its name and value: colon, space and line break.
+/// Bytes of a header besides its name and value: colon, space and line break.
 const HEADER_SIGNS: usize = 4;
 
 const SEE_ALLOW: &str = "see the Allow header for the methods of this address";
@@ -43,7 +43,7 @@ const SEE_ALLOW: &str = "see the Allow header for the methods of this address";
 const NO_CORS: &str = "there is no CORS: pages of other origins cannot call this API, whatever its \
     settings; call it from your server";
 
-/// What a request is called in the log and in its answer.
+/// The request's id, in the log and in the answer.
 #[derive(Clone)]
 struct RequestId(HeaderValue);
 
@@ -61,7 +61,7 @@ impl RequestId {
     }
 }
 
-/// Names the request. Its headers stay as they were sent, since deliveries show them.
+/// Gives the request an id. Its headers stay as they were sent, since deliveries show them.
 pub(super) async fn name_request(mut request: Request, next: Next) -> Response {
     let id = RequestId::of(&request);
     request.extensions_mut().insert(id.clone());
@@ -70,7 +70,8 @@ pub(super) async fn name_request(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Nothing is kept or passed on of a head beyond what any honest sender needs.
+/// Refuses a head that is larger than any honest sender needs, before anything of it is kept or
+/// passed on.
 pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response {
     let line = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
     let headers = request.headers();
@@ -85,8 +86,8 @@ pub(super) async fn refuse_large_head(request: Request, next: Next) -> Response 
     next.run(request).await
 }
 
-/// The answer to a method that the address does not take. A browser asks so before it sends what a
-/// page of another origin wants: the answer says why it may not.
+/// The answer to a method that the address does not support. To a browser's preflight, sent before
+/// a request of a page of another origin, it says that there is no CORS.
 pub(super) async fn wrong_method(method: Method, headers: HeaderMap) -> Problem {
     let is_preflight =
         method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
@@ -118,7 +119,7 @@ pub(super) async fn measure(
     response
 }
 
-/// One of the methods that have routes here, else `other`.
+/// One of the methods that have routes here, otherwise `other`.
 fn method(method: &Method) -> Label {
     let known = match *method {
         Method::GET => "GET",
@@ -133,7 +134,7 @@ fn method(method: &Method) -> Label {
     known.into()
 }
 
-/// One of the codes that we answer with, else its class.
+/// One of the codes that we answer with, otherwise its class.
 fn status(status: StatusCode) -> Label {
     let known = match status.as_u16() {
         200 => "200",

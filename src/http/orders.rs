@@ -1,6 +1,6 @@
-//! Orders of a person or an operator for one job: look it up, send it again.
+//! Operations on one job that a person or an operator orders: look it up, send it again.
 //!
-//! The invariant: an order that may cost money twice says so and wants to be confirmed.
+//! Invariant: an order that may cost money twice says so and requires confirmation.
 
 use axum::{
     Json,
@@ -52,7 +52,7 @@ pub async fn refresh(
     }
 }
 
-/// Asks the Engine once, and keeps what it says even if whoever asked hangs up.
+/// Asks the Engine once, and keeps the answer even if the caller hangs up.
 pub(super) async fn look_up_to_the_end(context: Context, id: JobId) -> Result<Job, Problem> {
     let tasks = context.tasks.clone();
     let refreshed = tasks.spawn(async move { look_up(&context, id).await });

@@ -1,8 +1,8 @@
-//! Where a request was sent to and which page sent it: `Host`, `Origin`, `Sec-Fetch-Site`, and the
-//! headers of proxies.
+//! Determines where a request was sent and which page sent it: `Host`, `Origin`, `Sec-Fetch-Site`,
+//! and the headers of proxies.
 //!
-//! Called by `access` and the inspector's forms. The invariant: these headers are read strictly;
-//! what browsers do not write is not guessed at.
+//! Called by `access` and the inspector's forms. Invariant: these headers are parsed strictly; a
+//! form that browsers do not send is never interpreted.
 
 use axum::http::{
     HeaderMap, HeaderName, Method, Version,
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::config::ApiConfig;
 
-/// What a browser says of the page that made a request; no page can set it.
+/// The browser's statement about the page that made a request; no page can set it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Added by proxies. Those that begin with [`FORWARDED_PREFIX`] are told by that.
+/// Headers added by proxies, besides those that begin with [`FORWARDED_PREFIX`].
 const PROXY_HEADERS: [HeaderName; 9] = [
     FORWARDED,
     VIA,
@@ -33,27 +33,28 @@ const PROXY_HEADERS: [HeaderName; 9] = [
 ];
 const FORWARDED_PREFIX: &str = "x-forwarded";
 
-/// Which page made a request, as far as its browser says.
+/// Which page made a request, according to its browser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Site {
-    /// One of this very origin.
+    /// A page of exactly this origin.
     Same,
     Other,
-    /// The browser does not say, or it is no browser.
+    /// The browser does not say, or the client is not a browser.
     Unknown,
 }
 
-/// Tells from `Sec-Fetch-Site`, which browsers send to trustworthy addresses, else from `Origin`.
+/// Decides by `Sec-Fetch-Site`, which browsers send to trustworthy addresses, otherwise by
+/// `Origin`.
 pub(super) fn origin(headers: &HeaderMap, api: &ApiConfig) -> Site {
     match one(headers, &SEC_FETCH_SITE) {
         One::Text("same-origin") => Site::Same,
-        // No page did: a bookmark, the address bar.
+        // The user made the request, not a page: a bookmark, the address bar.
         One::Absent | One::Text("none") => by_origin(headers, expected_scheme(headers, api)),
         One::Text(_) | One::Unreadable => Site::Other,
     }
 }
 
-/// How our pages reach a browser. `None`: a loopback address, where both may be.
+/// The scheme by which browsers load our pages. `None` for a loopback address: either is possible.
 fn expected_scheme(headers: &HeaderMap, api: &ApiConfig) -> Option<Scheme> {
     match (&api.public_url, Transport::of(headers, api)) {
         (_, Transport::Https) => Some(Scheme::Https),
@@ -79,12 +80,12 @@ fn by_origin(headers: &HeaderMap, expected: Option<Scheme>) -> Site {
     }
 }
 
-/// Whether a request that carries no key comes from a program or a browser of this machine: not
-/// through a proxy, and addressed to it by name, which a page cannot hide that was loaded from
-/// another (DNS rebinding).
+/// Checks that a request without a key comes from a program or a browser of this machine: it did
+/// not pass through a proxy, and it names this machine as its host. A page from another host cannot
+/// fake that name (DNS rebinding).
 ///
 /// # Errors
-/// What gives it away, as the caller is told.
+/// The reason for the refusal, in the words for the caller.
 pub(super) fn is_from_this_machine(parts: &Parts) -> Result<(), &'static str> {
     if parts.version < Version::HTTP_11 {
         return Err("without an API key, requests come by HTTP/1.1: proxies use HTTP/1.0");
@@ -92,7 +93,7 @@ pub(super) fn is_from_this_machine(parts: &Parts) -> Result<(), &'static str> {
     if parts.headers.keys().any(is_of_proxy) {
         return Err("without an API key, no request that a proxy passes on is answered");
     }
-    // An address in the request line stands above the header.
+    // The authority in the request line takes precedence over the header.
     let target = parts.uri.authority().is_none_or(|target| is_loopback(target.as_str()));
     match one(&parts.headers, &HOST) {
         One::Text(host) if target && is_loopback(host) => Ok(()),
@@ -100,19 +101,20 @@ pub(super) fn is_from_this_machine(parts: &Parts) -> Result<(), &'static str> {
     }
 }
 
-/// Whether no page of another origin made a request that carries no key and changes something.
+/// Checks that a request without a key that changes something was not made by a page of another
+/// origin.
 ///
 /// # Errors
-/// Why not, as the caller is told.
+/// The reason for the refusal, in the words for the caller.
 pub(super) fn is_from_no_other_page(parts: &Parts) -> Result<(), &'static str> {
     let headers = &parts.headers;
     let fetched = one(headers, &SEC_FETCH_SITE);
     let is_own_fetch =
         matches!(fetched, One::Absent | One::Text("same-origin") | One::Text("none"));
-    // No proxy stands before us, so it came by http.
+    // There is no proxy in front, so the request came over http.
     let is_own_origin = match (one(headers, &ORIGIN), one(headers, &HOST)) {
         (One::Absent, _) => true,
-        // A page of ours that hides its referrer.
+        // One of our pages that hides its referrer.
         (One::Text("null"), _) => matches!(fetched, One::Text("same-origin")),
         (One::Text(origin), One::Text(host)) => {
             let (origin, host) = (Origin::parse(origin), Authority::parse(host));
@@ -127,7 +129,8 @@ pub(super) fn is_from_no_other_page(parts: &Parts) -> Result<(), &'static str> {
     Err("without an API key, pages of other origins may not change anything")
 }
 
-/// Whether a browser says that a page of another site made a request that changes something.
+/// Returns whether the browser says that a page of another site made this request, which changes
+/// something.
 pub(super) fn is_change_from_another_site(parts: &Parts) -> bool {
     let is_cross_site = match one(&parts.headers, &SEC_FETCH_SITE) {
         One::Absent => false,
@@ -145,11 +148,11 @@ fn is_of_proxy(name: &HeaderName) -> bool {
     name.as_str().starts_with(FORWARDED_PREFIX) || PROXY_HEADERS.contains(name)
 }
 
-/// A header that is to be there once.
+/// A header that must appear exactly once.
 enum One<'a> {
     Absent,
     Text(&'a str),
-    /// There more than once, or no text.
+    /// Present more than once, or not text.
     Unreadable,
 }
 
@@ -454,7 +457,7 @@ mod tests {
         for (public_url, host, expected) in [
             (https, "portal.example", Some(https)),
             (http, "portal.example", Some(http)),
-            // Not said: plain http is for loopback only.
+            // No public URL: plain http is for loopback only.
             ("", "portal.example", Some(https)),
             (https, "localhost:8086", Some("https://localhost:8086")),
             (http, "localhost:8086", Some("http://localhost:8086")),

@@ -1,7 +1,7 @@
-//! `/v1/jobs/{id}/outputs`: what a job brought, file by file or as one bundle.
+//! `/v1/jobs/{id}/outputs`: a job's output files, one by one or as one bundle.
 //!
-//! Called by the company's software. The invariant: a copy of ours is preferred to the Engine's
-//! link, which dies; a link leaves only if the guard of `outbound` lets it through.
+//! Called by the company's software. Invariant: our copy is preferred to the Engine's link, which
+//! expires; a link is sent only if the guard of `outbound` permits it.
 
 use axum::{
     Json,
@@ -106,7 +106,7 @@ pub async fn show(
     let output = output.ok_or(Problem::NotFound)?;
     let copy = download::copies(&job).into_iter().find(|copy| copy.output.name == name);
     if let Some(copy) = copy.filter(|_| context.blobs.is_some()) {
-        // What fits into a connection's buffers is gone at once.
+        // A smaller file fits into the connection's buffers and is sent at once.
         let is_large = copy.output.file.as_ref().is_some_and(|file| file.bytes > SMALL_FILE_BYTES);
         let place = is_large.then(|| context.limits.places.take(&caller.name)).transpose()?;
         if let Some(served) = download::copy(&context, (&job, &copy), &method, &headers).await? {
@@ -121,8 +121,8 @@ pub async fn show(
     redirected.ok_or_else(|| Problem::NoFile(why_not(&job, output)))
 }
 
-/// To the Engine's link, which is a credential: `headers` keeps it out of caches. `None` if it gave
-/// none.
+/// Redirects to the Engine's link, which is a credential: `headers` keeps it out of caches. `None`
+/// if the Engine gave no link.
 async fn redirect(context: &Context, output: &Output) -> Result<Option<Response>, Problem> {
     let Some(link) = &output.url else { return Ok(None) };
     let link = context.outbound.may_leave(link).await?;

@@ -1,6 +1,6 @@
-//! Parameters of operations, for the OpenAPI document: each extractor's are stated once.
+//! Parameters of operations, for the OpenAPI document: those of each extractor are defined once.
 //!
-//! The invariant: a bound that is documented is the constant that is checked.
+//! Invariant: a documented bound is the same constant that is checked.
 
 use std::ops::RangeInclusive;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::domain::bounds::{DEFAULT_LIMIT, MAX_LIMIT};
 
-/// Characters of an `Idempotency-Key`.
+/// Longest `Idempotency-Key`, in characters.
 pub(super) const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 macro_rules! parameters {
@@ -105,34 +105,34 @@ parameters! {
     ];
 }
 
-/// The largest number of an event.
+/// The largest possible number of an event.
 const MAX_SEQ: u64 = i64::MAX as u64;
 
-/// The address of a callback.
+/// The path of a callback.
 pub(super) struct CallbackPath;
 
-/// The address of the inbox.
+/// The path of the inbox.
 pub(super) struct InboxPath;
 
-/// Which orders to list.
+/// The query of a list of orders.
 pub(super) struct RelayQuery;
 
-/// Whose jobs to erase.
+/// The query that selects the jobs to erase.
 pub(super) struct EndUserQuery;
 
-/// Whether to give all files in one.
+/// The query that asks for all files in one archive.
 pub(super) struct BundleQuery;
 
-/// From where on to follow events.
+/// The query and header that say where to resume the events.
 pub(super) struct EventQuery;
 
-/// What a submitter may say beside the body.
+/// The headers of a submission.
 pub(super) struct SubmitHeaders;
 
-/// What a reader has already.
+/// The header that names the version a reader already has.
 pub(super) struct KnownTag;
 
-/// Which part of a file a reader wants.
+/// The headers that ask for a part of a file.
 pub(super) struct PartHeaders;
 
 fn parameter(place: ParameterIn, name: &str, description: &str) -> ParameterBuilder {

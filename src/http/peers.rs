@@ -1,7 +1,7 @@
-//! Who is at the other end of a connection, and what is remembered of each.
+//! Identifies the other end of a connection, and keeps a row for each.
 //!
-//! The invariant: what is remembered has a bound. Addresses can be made up without end, so those
-//! that find no row of their own share one.
+//! Invariant: the number of rows is bounded. Addresses can be forged without end, so the peers that
+//! find no row of their own share one.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,13 @@ use std::{
 use axum::extract::ConnectInfo;
 use jiff::Timestamp;
 
-/// Peers that have a row of their own.
+/// Most peers with a row of their own.
 const MAX_ROWS: usize = 4_096;
 
-/// A full table is swept at most once in this many milliseconds: it means to look at every row.
+/// Minimum milliseconds between two sweeps of a full table, since a sweep checks every row.
 const SWEEP_PAUSE_MILLIS: i64 = 1_000;
 
-/// The bits of an IPv6 address that a provider gives to one customer; the rest they choose.
+/// The bits of an IPv6 address that a provider assigns to one customer, who chooses the rest.
 const CUSTOMER_BITS: u128 = u128::MAX << 64;
 
 /// The other end of a connection: an IPv4 address, or the /64 of an IPv6 address. Behind a reverse
@@ -55,9 +55,9 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What is remembered of a peer.
+/// The record of a peer.
 pub(super) trait Row: Default {
-    /// Nothing would change if it were forgotten.
+    /// Returns whether forgetting the row would change nothing.
     fn is_stale(&self, now: Timestamp) -> bool;
 }
 
@@ -65,13 +65,13 @@ pub(super) trait Row: Default {
 #[derive(Debug, Default)]
 pub(super) struct Peers<R> {
     rows: HashMap<Peer, R>,
-    /// Of all who found no row of their own.
+    /// The row of all peers that found no row of their own.
     shared: R,
     swept_at: Option<Timestamp>,
 }
 
 impl<R: Row> Peers<R> {
-    /// The peer's row; a new one if there is room, else the shared one.
+    /// The peer's row: a new one if there is room, otherwise the shared one.
     pub(super) fn row(&mut self, peer: Peer, now: Timestamp) -> &mut R {
         if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&peer) {
             self.sweep(now);

@@ -1,8 +1,8 @@
-//! Places for requests that last: waiting calls, event streams, uploads, exports and downloads.
+//! Places for long-running requests: waiting calls, event streams, uploads, exports and downloads.
 //!
-//! Taken by their handlers, by the name of the key they came with. The invariant: no key has more
-//! than its share, and all together have far fewer than there are connections, so that no key shuts
-//! the others out and no number of streams shuts the door.
+//! Taken by the handlers, under the name of the request's key. Invariant: no key has more than its
+//! share, and all together have far fewer places than there are connections, so that no key shuts
+//! the others out and long requests never use up the connections.
 
 use std::{
     collections::HashMap,
@@ -13,11 +13,12 @@ use axum::{body::Body, response::Response};
 
 use super::{kept::Kept, limits::Full};
 
-/// Of all keys together: a sixteenth of the connections of a door (`service.max_connections`). An
-/// upload may hold half a megabyte of its file, the others far less.
+/// Places of all keys together: a sixteenth of the connections of a door
+/// (`service.max_connections`). An upload may hold half a megabyte of its file, the others far
+/// less.
 pub(super) const MOST: usize = 256;
 
-/// Of one key: eight keys can be busy at once.
+/// Places of one key: eight keys can be busy at once.
 pub(super) const MOST_PER_KEY: usize = 32;
 
 /// Cheap to clone; clones share the places.
@@ -33,7 +34,7 @@ struct Shared {
 #[derive(Default)]
 struct Taken {
     all: usize,
-    /// Keys that have none are not in it, so it has no more entries than there are places.
+    /// Holds only keys that have a place, so it has no more entries than there are places.
     by_key: HashMap<String, usize>,
 }
 
@@ -48,11 +49,11 @@ impl Places {
         Self(Arc::new(Shared { most, most_per_key, taken: Mutex::default() }))
     }
 
-    /// A place for a request that came with the key of this name. Where there are no keys, all
-    /// requests share the empty name.
+    /// A place for a request with the key of this name. Where there are no keys, all requests share
+    /// the empty name.
     ///
     /// # Errors
-    /// [`Full`]: the key has its share, or there are none left.
+    /// [`Full`]: the key has its share, or no place is left.
     pub(super) fn take(&self, key: &str) -> Result<Place, Full> {
         let mut taken = self.taken();
         let of_key = taken.by_key.get(key).copied().unwrap_or(0);
@@ -84,7 +85,7 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// Keeps the place until the answer's body has been sent, or its reader has gone.
+    /// Keeps the place until the answer's body has been sent, or its reader has disconnected.
     pub(super) fn until_sent(self, answer: Response) -> Response {
         answer.map(|body| Body::new(Kept::new(body, self)))
     }

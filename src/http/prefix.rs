@@ -1,9 +1,9 @@
 //! The path that a proxy puts in front of the API's addresses, such as `/finishline`.
 //!
-//! A layer of the API's door. The proxy takes the path off a request; here it is put in front of
-//! what an answer leads to: `Location`, and the links, forms and scripts of pages. The invariants:
-//! handlers and pages know nothing of it, so no link of theirs can forget it; and only addresses of
-//! our own get it, which begin with one slash.
+//! A layer of the API's door. The proxy strips the path from a request; this layer adds it to the
+//! addresses in an answer: `Location`, and the links, forms and scripts of pages. Invariants:
+//! handlers and pages do not deal with it, so none can forget it; and only our own addresses get
+//! it, which begin with one slash.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use http_body_util::BodyExt;
 use super::Context;
 use crate::config::ApiConfig;
 
-/// Attributes of pages that hold an address. Text in a page never looks like one: quotes in it are
+/// Attributes of pages that contain an address. Text in a page never looks like one: its quotes are
 /// escaped.
 const ATTRIBUTES: [&str; 7] =
     ["href", "src", "action", "formaction", "data-events", "data-mesh", "data-already"];
 
-/// What stands before our own addresses: empty, or a path without a slash at its end.
+/// The path in front of our own addresses: empty, or a path without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Prefix(Arc<str>);
 
@@ -43,18 +43,18 @@ impl Prefix {
         &self.0
     }
 
-    /// `None`: the address stays as it is.
+    /// The address with the prefix; `None` if the address is not ours.
     fn before(&self, address: &str) -> Option<String> {
         let is_ours = address.starts_with('/') && !address.starts_with("//");
         is_ours.then(|| format!("{}{address}", self.0))
     }
 
-    /// A page with its addresses.
+    /// The page with the prefix in its addresses.
     fn page(&self, page: &Bytes) -> Bytes {
         let Ok(text) = std::str::from_utf8(page) else { return page.clone() };
         let mut moved = text.to_owned();
         for attribute in ATTRIBUTES {
-            // Addresses with two slashes are none of ours; there are none in our pages.
+            // Our pages contain no addresses that begin with two slashes.
             let (from, to) = (format!(" {attribute}=\"/"), format!(" {attribute}=\"{}/", self.0));
             moved = moved.replace(&from, &to);
         }
@@ -62,7 +62,7 @@ impl Prefix {
     }
 }
 
-/// Puts the prefix in front of what an answer leads to.
+/// Adds the prefix to the addresses in an answer.
 pub(super) async fn put_before(
     State(context): State<Context>,
     request: Request,
@@ -85,7 +85,7 @@ pub(super) async fn put_before(
         return response;
     }
     headers.remove(CONTENT_LENGTH);
-    // A page is made as a whole: no attribute is cut in two.
+    // A page is one piece, so no attribute is split.
     response.map(|body| {
         Body::new(body.map_frame(move |frame| frame.map_data(|page| prefix.page(&page))))
     })

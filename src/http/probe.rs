@@ -1,8 +1,8 @@
 //! Probes of the public URL: `POST /callbacks/{nil UUID}/{signature}`, sent by the doctor.
 //!
-//! Answered within the callbacks' door of the service, and by a door of their own while the service
-//! is not running. The invariant: a probe touches no database, and its answer proves that the
-//! instance with this key has read this very body.
+//! Answered by the callbacks' door of the service, and by a door of their own while the service is
+//! not running. Invariant: a probe touches no database, and its answer proves that the instance
+//! with this key has read exactly this body.
 
 use axum::{
     Json, Router,
@@ -31,7 +31,7 @@ struct Door {
     limits: Limits,
 }
 
-/// Answers probes; everything else is told to come back, since nothing is kept here.
+/// Answers probes; every other request is asked to retry later, since nothing is kept here.
 pub fn door(key: [u8; 32], config: &Config) -> Router {
     let door = Door { key, max_body: config.callbacks.max_body, limits: Limits::new(config) };
     Router::new()

@@ -1,7 +1,7 @@
-//! How far a connection is, and until when it may take its time.
+//! Tracks the state of a connection, and computes until when the peer must act.
 //!
-//! Told by the socket and the bodies that hyper is given, asked by `serve`. The invariant: whoever
-//! makes the service wait has a deadline; whoever waits for the service has none.
+//! Updated by the socket and the bodies that hyper is given, read by `connection`. Invariant: a
+//! peer that makes the service wait has a deadline; a peer that waits for the service has none.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,26 +13,27 @@ use tokio::time::Instant;
 use super::crowd::Crowd;
 use crate::{clock::Stopwatch, config::ServiceConfig, domain::pace::Pace};
 
-/// Bytes of a request's head, its first line included. Whole heads are measured by `observe`; here
+/// Largest head of a request in bytes, first line included. `observe` measures complete heads; here
 /// an unfinished one is cut off.
 pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// A sender that has not sent everything when its answer is ready must be let finish, or the system
-/// resets the connection and the answer is lost on its way. It may be silent for this long.
+/// A sender that is still sending when its answer is ready must be allowed to finish, or the system
+/// resets the connection and the answer is lost. It may be silent for this long.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// As a whole, and of this many bytes: more than that is not a sender who finishes.
+/// Limits of this wait as a whole, in time and in bytes: a sender beyond them is not just
+/// finishing.
 const LONGEST_LINGER: Duration = Duration::from_secs(15);
 const MOST_LINGERING_BYTES: usize = 1024 * 1024;
 
-/// While connections run out, whoever keeps one without anything in flight is waited for this long:
-/// a first byte needs less, even from the far side of the earth.
+/// While connections are running out, one with nothing in flight may be silent for this long: a
+/// first byte needs less, even from the far side of the earth.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a refusal may take that hyper has no part in.
+/// How long it may take to write a refusal in hyper's place.
 pub(super) const REFUSAL_TIME: Duration = LINGER;
 
-/// When the service stops, a head that is on its way may still arrive.
+/// After the service begins to stop, how long a head may still take to arrive.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// How long each part may take.
@@ -41,9 +42,10 @@ pub(super) struct Timeouts {
     head: Duration,
     /// Between two requests.
     keep_alive: Duration,
-    /// For a body that is still sent after its answer, and for taking the next piece of an answer.
+    /// For a body that is still being sent after its answer, and for taking the next piece of an
+    /// answer.
     body: Duration,
-    /// For taking answers as a whole.
+    /// The lowest rate at which a reader may take an answer.
     reader: Pace,
 }
 
@@ -79,12 +81,12 @@ pub(super) struct Progress {
     state: Mutex<State>,
 }
 
-/// When to look at a connection again.
+/// When to check a connection again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// The other side has had its time by then.
+    /// The peer has run out of time by then.
     End(Instant),
-    /// It may have, if connections run out until then.
+    /// The peer may have run out of time by then, if connections are running out.
     Look(Instant),
 }
 
@@ -92,23 +94,23 @@ pub(super) enum Deadline {
 struct State {
     phase: Phase,
     since: Stopwatch,
-    /// When the other side last sent something that was not asked for any more, and how much.
+    /// When the peer last sent bytes after its answer; `lingering_bytes` counts them.
     last_read: Stopwatch,
     lingering_bytes: usize,
-    /// Bytes of the head that is on its way.
+    /// Bytes of the head being received.
     head_bytes: usize,
     is_head_too_large: bool,
-    /// Everything that was answered has been written.
+    /// Every answer so far has been written.
     is_all_written: bool,
-    /// hyper cannot read the head, and would answer this by itself.
+    /// hyper cannot parse the head; this is the status that it would answer.
     unreadable: Option<u16>,
     /// The request's body was dropped before its end.
     is_body_left: bool,
-    /// The other side sends nothing more.
+    /// The peer sends nothing more.
     is_sender_done: bool,
-    /// Since when the other side takes nothing.
+    /// Since when the peer has taken no bytes.
     stalled_since: Option<Stopwatch>,
-    /// How fast it took the answer that is on its way.
+    /// The rate at which the peer takes the current answer.
     reader: Pace,
     is_reader_too_slow: bool,
     stopping_since: Option<Stopwatch>,
@@ -136,11 +138,11 @@ impl Progress {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one assignment, so a panic elsewhere leaves nothing half done.
+        // Each change is one assignment, so a panic elsewhere leaves no half-done state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the other side has had its time; `None` while it waits for us.
+    /// When the peer runs out of time; `None` while it waits for us.
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let state = self.state();
         let end = self.end(&state)?;
@@ -154,7 +156,7 @@ impl Progress {
         if self.crowd.is_there() {
             return Some(Deadline::End(end.min(short)));
         }
-        // A crowd that comes later wakes nobody.
+        // Nothing wakes the connection if connections run out later, so check again.
         let look = short.max(Stopwatch::start().when(CROWDED_PATIENCE));
         Some(if look < end { Deadline::Look(look) } else { Deadline::End(end) })
     }
@@ -179,7 +181,7 @@ impl Progress {
         }
     }
 
-    /// Bytes were read; none means that the sender is done.
+    /// Records bytes read; none means that the sender is done.
     pub(super) fn read(&self, bytes: usize) {
         let mut state = self.state();
         if bytes == 0 {
@@ -196,19 +198,19 @@ impl Progress {
         }
     }
 
-    /// A sender goes on after its answer for longer than one that only finishes.
+    /// Returns whether the sender has sent more after its answer than one that only finishes.
     pub(super) fn has_lingered(&self) -> bool {
         self.state().lingering_bytes >= MOST_LINGERING_BYTES
     }
 
-    /// Whether more of a head is asked for, though there is too much of it already.
+    /// Returns whether the head exceeds its limit without being complete.
     pub(super) fn is_head_over(&self) -> bool {
         let mut state = self.state();
         state.is_head_too_large |= state.phase == Phase::Head && state.head_bytes > MAX_HEAD_BYTES;
         state.is_head_too_large
     }
 
-    /// The other side took so many bytes of an answer.
+    /// Records that the peer took this many bytes of an answer.
     pub(super) fn wrote(&self, bytes: usize) {
         let mut state = self.state();
         let waited = state.stalled_since.take().map_or(Duration::ZERO, Stopwatch::elapsed);
@@ -218,15 +220,15 @@ impl Progress {
         }
     }
 
-    /// hyper has nothing left to write.
+    /// Records that hyper has nothing left to write.
     pub(super) fn flushed(&self) {
         let mut state = self.state();
         state.is_all_written |= state.phase != Phase::InFlight;
     }
 
-    /// Whether these bytes are hyper's own answer to a head that it cannot read: with no request
-    /// under way and none to finish, it has nothing else to say. The connection then answers in its
-    /// place.
+    /// Returns whether these bytes are hyper's own answer to a head that it cannot parse: with no
+    /// request in flight and every answer written, hyper writes nothing else. The connection then
+    /// answers in its place.
     pub(super) fn is_about_head(&self, bytes: &[u8]) -> bool {
         let mut state = self.state();
         let is_between = matches!(state.phase, Phase::Head | Phase::Idle);
@@ -239,25 +241,25 @@ impl Progress {
         state.unreadable.is_some()
     }
 
-    /// What hyper would have answered to a head that it cannot read.
+    /// The status that hyper would have answered to a head that it cannot parse.
     pub(super) fn unreadable(&self) -> Option<u16> {
         self.state().unreadable
     }
 
-    /// The connection answers in hyper's place from now on.
+    /// Records that the connection answers in hyper's place from now on.
     pub(super) fn answers_itself(&self) {
         let mut state = self.state();
         state.phase = Phase::InFlight;
         state.is_body_left = true;
     }
 
-    /// Whether the answer to an unreadable head is still to be written.
+    /// Returns whether the answer to an unreadable head is still to be written.
     pub(super) fn is_answer_due(&self) -> bool {
         let state = self.state();
         state.unreadable.is_some() && matches!(state.phase, Phase::Head | Phase::Idle)
     }
 
-    /// The other side takes nothing for now.
+    /// Records that the peer takes no bytes for now.
     pub(super) fn stalled(&self) {
         self.state().stalled_since.get_or_insert_with(Stopwatch::start);
     }
@@ -271,7 +273,7 @@ impl Progress {
         state.is_body_left = false;
     }
 
-    /// A request's body will not be read to its end.
+    /// Records that the request's body will not be read to its end.
     pub(super) fn body_left(&self) {
         self.state().is_body_left = true;
     }
@@ -280,7 +282,7 @@ impl Progress {
         self.state().is_body_left
     }
 
-    /// The answer's last piece has been handed over.
+    /// Records that the answer's last piece has been handed over.
     pub(super) fn answered(&self) {
         let mut state = self.state();
         if state.phase == Phase::InFlight {
@@ -289,7 +291,8 @@ impl Progress {
         }
     }
 
-    /// Nothing more will be sent. Whether the sender must be let finish.
+    /// Records that nothing more will be sent. Returns whether the sender must be allowed to
+    /// finish.
     pub(super) fn leave(&self) -> bool {
         let mut state = self.state();
         if state.phase != Phase::Leaving {
@@ -304,13 +307,13 @@ impl Progress {
         self.state().stopping_since.get_or_insert_with(Stopwatch::start);
     }
 
-    /// Nothing has come yet, so what is on its way may be the first request.
+    /// Returns whether no byte has arrived yet: the first request may still come.
     pub(super) fn is_fresh(&self) -> bool {
         let state = self.state();
         state.phase == Phase::Head && state.head_bytes == 0
     }
 
-    /// Half a head has come.
+    /// Returns whether a head has arrived in part.
     pub(super) fn is_mid_head(&self) -> bool {
         let state = self.state();
         state.phase == Phase::Head && state.head_bytes > 0

@@ -1,8 +1,8 @@
-//! Readiness: whether the database takes writes and the public URL is known, found out by one probe
-//! that all askers share.
+//! Readiness: whether the database accepts writes and the public URL is known, determined by a
+//! probe that all callers share.
 //!
-//! Asked by `health`, kept fresh by a loop of `app`. The invariant: a probe begins at most once a
-//! second, however many ask and however often they hang up.
+//! Called by `health`, kept fresh by a loop of `app`. Invariant: a probe begins at most once a
+//! second, regardless of how many callers there are and how often they hang up.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,21 +13,21 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use crate::{clock::Stopwatch, domain::time, store::StoreError};
 
-/// From the beginning of one probe to the next.
+/// Minimum time from the start of one probe to the next.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// The service probes by itself this often, so that the last finding never grows old.
+/// How often the service probes without being asked, so that the last finding stays recent.
 const REFRESH: Duration = Duration::from_secs(10);
 
-/// A database that does not write by then is not ready; whoever asks has little patience.
+/// A database that has not written by then is not ready; callers have little patience.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a probe found.
+/// The result of a probe.
 #[derive(Debug)]
 pub(super) struct Finding {
-    /// How long a real write took, or why there was none.
+    /// How long a real write took, or why it failed.
     pub database: Result<Duration, StoreError>,
-    /// As `/readyz` shows it; `ok` says whether the Engine can call back.
+    /// As shown by `/readyz`; `ok` says whether the Engine can call back.
     pub public_url: Value,
 }
 
@@ -38,20 +38,21 @@ pub struct Readiness(Arc<watch::Sender<Probes>>);
 #[derive(Default)]
 struct Probes {
     last: Option<Arc<Finding>>,
-    /// When the latest one began.
+    /// When the latest probe began.
     begun: Option<Stopwatch>,
     is_running: bool,
-    /// How many have ended.
+    /// How many probes have ended.
     ended: u64,
 }
 
 impl Readiness {
-    /// What the latest probe found, if it began within the last second, else what a new one finds.
+    /// The finding of the latest probe if it began within the last second, otherwise that of a new
+    /// one.
     pub(super) async fn fresh(&self, context: &Context) -> Arc<Finding> {
         self.found(context, SPACING).await
     }
 
-    /// What the last probe found, however long ago; a new one begins only where there was none.
+    /// The finding of the last probe, of any age; a new one begins only if there was none.
     pub(super) async fn last(&self, context: &Context) -> Arc<Finding> {
         let last = self.0.borrow().last.clone();
         match last {
@@ -60,7 +61,7 @@ impl Readiness {
         }
     }
 
-    /// Probes now and then until `stopping`.
+    /// Probes regularly until `stopping` is cancelled.
     pub async fn run(self, context: Context, stopping: CancellationToken) {
         let endless = async {
             loop {
@@ -86,7 +87,8 @@ impl Readiness {
         });
         if begins {
             let (readiness, context) = (self.clone(), context.clone());
-            // A task of its own: who hangs up must not make room for another probe.
+            // Runs as a task of the service, so that a caller that hangs up does not make another
+            // probe begin.
             context.tasks.clone().spawn(async move { readiness.probe(context).await });
         }
         let ended = probes.wait_for(|probes| probes.ended >= awaited).await;
@@ -122,8 +124,8 @@ async fn probe(context: &Context) -> Finding {
     Finding { database, public_url: reachability(context).await }
 }
 
-/// The public URL as the doctor found it last. One that has just changed, or at the start, is
-/// examined at once; until it is proved it does not count as fine.
+/// The doctor's last finding on the public URL. A new URL, also at the start, is checked at once;
+/// it does not count as reachable until that succeeds.
 async fn reachability(context: &Context) -> Value {
     let url = match context.public_url.current().await {
         Ok(url) => url,

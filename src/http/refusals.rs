@@ -1,5 +1,5 @@
-//! What operations may be refused with, for the OpenAPI document: the problem's content type, its
-//! headers and the meaning of each code are stated here, once for all operations.
+//! The problems that operations may answer with, for the OpenAPI document: content type, headers
+//! and the meaning of each code are defined here, once for all operations.
 //!
 //! An operation names its refusals as a set: `Refusals<{ KEY | JOB | Code::NoEngineId.bit() }>`.
 
@@ -13,49 +13,49 @@ use utoipa::{
 
 use crate::api::ProblemCode as Code;
 
-/// What any request may meet, whatever it asks for.
+/// Possible for every request.
 const ANY: u64 = Code::RequestTimeout.bit()
     | Code::HeadersTooLarge.bit()
     | Code::Internal.bit()
     | Code::Overloaded.bit();
 
-/// Of a route of the API that needs no key: where the API is open, other sites are kept out of it.
+/// For a route of the API that needs no key: an open API refuses requests of other sites.
 pub(super) const OPEN: u64 = Code::ForbiddenOrigin.bit();
 
-/// Of a route that needs a key with a scope.
+/// For a route that needs a key with a scope.
 pub(super) const KEY: u64 =
     OPEN | Code::Unauthorized.bit() | Code::ForbiddenScope.bit() | Code::TooManyFailures.bit();
 
-/// Of a route that reads or writes the database.
+/// For a route that reads or writes the database.
 pub(super) const STORE: u64 = Code::StorageUnavailable.bit();
 
-/// Of a route with a job's id in its address.
+/// For a route with a job's id in its path.
 pub(super) const JOB: u64 = STORE | Code::NotFound.bit() | Code::Gone.bit();
 
-/// Of a route that takes a query, or more than any JSON.
+/// For a route that takes a query, or validates a body beyond its being JSON.
 pub(super) const CHECKED: u64 = Code::ValidationFailed.bit();
 
-/// Of a route that takes JSON.
+/// For a route that takes JSON.
 pub(super) const JSON: u64 = CHECKED
     | Code::MalformedJson.bit()
     | Code::PayloadTooLarge.bit()
     | Code::UnsupportedMediaType.bit();
 
-/// Of a route that calls the Engine for a job.
+/// For a route that calls the Engine for a job.
 pub(super) const ENGINE: u64 = Code::EngineRejected.bit()
     | Code::EngineAuth.bit()
     | Code::EngineUnavailable.bit()
     | Code::EngineBusy.bit()
     | Code::EngineTimeout.bit();
 
-/// Of a route that takes a callback.
+/// For a route that takes a callback.
 pub(super) const CALLBACK: u64 = STORE
     | Code::NotFound.bit()
     | Code::Gone.bit()
     | Code::MalformedJson.bit()
     | Code::PayloadTooLarge.bit();
 
-/// The problems with the codes of this set, and those of [`ANY`] request.
+/// The problems with the codes of this set, and those of [`ANY`].
 pub(super) struct Refusals<const CODES: u64>;
 
 impl<const CODES: u64> IntoResponses for Refusals<CODES> {

@@ -1,6 +1,6 @@
-//! `/v1/relays`: where results are passed on to, how it went, and to order it again.
+//! `/v1/relays`: the orders to pass results on, how each went, and resending them.
 //!
-//! The invariant: a target's address is shown without its path and query, which may hold secrets.
+//! Invariant: a target's address is shown without its path and query, which may hold secrets.
 
 use axum::{
     Json,
@@ -24,7 +24,7 @@ use crate::{
     domain::{bounds::DEFAULT_LIMIT, relay::RelayFilter},
 };
 
-/// The order's id in the address; anything else there is not found.
+/// The order's id in the path; anything else is answered as not found.
 pub struct RelayPath(Uuid);
 
 impl<S: Send + Sync> FromRequestParts<S> for RelayPath {

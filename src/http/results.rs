@@ -1,7 +1,6 @@
 //! `/v1/jobs/{id}/result`: the callback's body, byte for byte.
 //!
-//! The invariant: the bytes are those that were received, under the digest that was stored with
-//! them.
+//! Invariant: the bytes are those that were received, under the digest that was stored with them.
 
 use axum::{
     Json,
@@ -55,7 +54,8 @@ pub async fn show(
     Wait(wait): Wait,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    // Whoever has seen a result most likely has it: then its body need not be read.
+    // A reader that knows a result's tag most likely has the result: then its body need not be
+    // read.
     if headers.contains_key(IF_NONE_MATCH)
         && let Some(sha256) = context.store.result_digest(id).await?
         && conditions::is_known(&headers, &etag(&sha256))

@@ -1,7 +1,7 @@
 //! The routes of a door, recorded while they are declared.
 //!
-//! A door is made of `Routes` and of nothing else, so the list of its patterns is complete. The
-//! invariant: a route's label is its pattern as it is written in the program.
+//! A door consists only of `Routes`, so the list of its patterns is complete. Invariant: a route's
+//! label is its pattern as written in the program.
 
 use std::{collections::HashSet, convert::Infallible, sync::Arc};
 
@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::{Context, docs};
 use crate::telemetry::Label;
 
-/// The label of an address that no route has.
+/// The label of a path without a route.
 const UNMATCHED: &str = "unmatched";
 
 /// A router that knows the patterns of its routes.
@@ -45,7 +45,7 @@ impl Routes {
         Self { router: self.router.merge(other.router), patterns }
     }
 
-    /// The routes of operations, which the OpenAPI document names.
+    /// The routes of operations, which the OpenAPI document describes.
     pub(super) fn documented(operations: OpenApiRouter<Context>) -> Self {
         let (router, described) = operations.split_for_parts();
         let patterns = described.paths.paths.keys().map(|path| docs::pattern(path)).collect();
@@ -64,7 +64,7 @@ impl Routes {
         Self { router: self.router.layer(layer), ..self }
     }
 
-    /// Every pattern, in the order of the alphabet.
+    /// Every pattern, in alphabetical order.
     pub(super) fn patterns(&self) -> Vec<&'static str> {
         let mut patterns: Vec<_> = self.patterns.iter().copied().collect();
         patterns.sort_unstable();
@@ -85,7 +85,7 @@ impl Routes {
 pub(super) struct RouteLabels(Arc<HashSet<&'static str>>);
 
 impl RouteLabels {
-    /// The pattern of the route that a request has met.
+    /// The pattern of the route that matched a request.
     pub(super) fn of(&self, request: &Request) -> Label {
         let matched = request.extensions().get::<MatchedPath>();
         let pattern = matched.and_then(|matched| self.0.get(matched.as_str()));

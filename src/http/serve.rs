@@ -1,8 +1,8 @@
 //! The accept loop of a door.
 //!
-//! Started by `app`. The invariants: beyond the cap nobody is refused, they wait to be taken up; no
-//! failure to accept ends the loop or makes it spin; who is connected when the service stops is
-//! still served.
+//! Started by `app`. Invariants: connections beyond the cap are not refused but wait to be
+//! accepted; a transient failure to accept neither ends the loop nor makes it spin; connections
+//! that are open when the service stops are still served.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -19,22 +19,22 @@ use super::{
 };
 use crate::{clock::Stopwatch, config::ServiceConfig, telemetry};
 
-/// After a failure to accept: the system is out of something, which takes a moment to come back.
+/// Pause after a failed accept: the system is out of a resource, which takes a moment to come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two lines in the log about such failures.
+/// Minimum time between two lines in the log about such failures.
 const ACCEPT_SILENCE: Duration = Duration::from_secs(10);
 
-/// What the connections of all doors share.
+/// State shared by the connections of all doors.
 #[derive(Clone)]
 pub struct Connections {
     pub(super) timeouts: Timeouts,
     most_per_door: usize,
-    /// Those that are open.
+    /// The open connections.
     pub open: TaskTracker,
     /// Cancelled to stop accepting and finish what is in flight.
     pub(super) stopping: CancellationToken,
-    /// Cancelled to end what is left.
+    /// Cancelled to end the remaining connections.
     cut: CancellationToken,
 }
 
@@ -49,20 +49,20 @@ impl Connections {
         }
     }
 
-    /// Ends what is left, whatever it is at.
+    /// Ends the remaining connections, even with requests in flight.
     pub fn cut(&self) {
         self.cut.cancel();
     }
 }
 
-/// What comes in through a door.
+/// A door: its name, its routes and how it treats half-closed connections.
 #[derive(Clone)]
 pub struct Door {
-    /// As logs and figures call it.
+    /// Its name in logs and metrics.
     pub name: &'static str,
     pub router: Router,
-    /// A sender that closes its half after the request still gets its answer. Elsewhere it counts
-    /// as gone: whoever waits or follows is noticed leaving.
+    /// If set, a sender that closes its half after the request still gets its answer. Otherwise it
+    /// counts as disconnected, which ends long polls and event streams.
     pub answers_half_closed: bool,
 }
 
@@ -72,7 +72,7 @@ pub async fn serve(listener: Listener, door: Door, connections: Connections) -> 
     let opened = Opened { door, crowd, connections };
     let mut last_told: Option<Stopwatch> = None;
     loop {
-        // Without a silent connection that makes room, others wait in the system's queue.
+        // While no silent connection can make room, new ones wait in the system's queue.
         let place = match opened.crowd.place_at_once() {
             Some(place) => place,
             None => tokio::select! {
@@ -105,7 +105,7 @@ pub async fn serve(listener: Listener, door: Door, connections: Connections) -> 
             }
         }
     }
-    // Whoever is connected already is served, as if the stop had come a moment later.
+    // Serve connections that were queued before the stop.
     for (stream, peer) in listener.into_waiting() {
         let Some(place) = opened.crowd.try_join() else { break };
         opened.take_up(stream, peer, place);
@@ -113,19 +113,19 @@ pub async fn serve(listener: Listener, door: Door, connections: Connections) -> 
     Ok(())
 }
 
-/// The connection was over before it was taken up.
+/// The connection ended before it was accepted.
 fn is_callers_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// What is listened on is no listening socket any more.
+/// The listener is no longer a listening socket.
 fn is_dead(error: &io::Error) -> bool {
     let dead = [Errno::BADF, Errno::INVAL, Errno::NOTSOCK, Errno::OPNOTSUPP];
     dead.iter().any(|dead| error.raw_os_error() == Some(dead.raw_os_error()))
 }
 
-/// A door that is served.
+/// A door that is being served.
 #[derive(Clone)]
 pub(super) struct Opened {
     pub(super) door: Door,
@@ -135,7 +135,7 @@ pub(super) struct Opened {
 
 impl Opened {
     fn take_up(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
-        // Answers are small and whole: held back, they would only come later.
+        // Answers are small and written whole, so Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
         let opened = self.clone();
         self.connections.open.spawn(async move {

@@ -1,10 +1,10 @@
-//! Sessions: an API key's holder in a browser, kept in a cookie that proves itself.
+//! Sessions: the holder of an API key in a browser, kept in a signed cookie.
 //!
-//! Opened by the inspector's sign-in, honoured by `access` wherever a key is. The cookie holds the
+//! Opened by the inspector's sign-in, accepted by `access` wherever a key is. The cookie holds the
 //! key's name, when the session ends, when it was last used, and an id. It is renewed as pages are
 //! used; between two renewals, and for browsers that keep the old one, this process remembers the
-//! last use. The invariants: a session is worth no more and lives no longer than its key; the key
-//! cannot be told from it; one that was signed out is over at once, and stays so.
+//! last use. Invariants: a session has no more rights and no longer life than its key; the key
+//! cannot be derived from it; a session that was signed out ends at once and for good.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,19 +29,19 @@ use crate::{
 /// A working day and some more.
 const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// A session that is not used for so long is over.
+/// A session that is unused for this long ends.
 const IDLE: Duration = Duration::from_secs(60 * 60);
 
-/// A cookie that tells of a use this long ago is renewed.
+/// A cookie whose recorded use is this old is renewed.
 const RENEW_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// The longest sleep of those who wait for a session's end: the system's clock may be set meanwhile.
+/// Longest sleep while waiting for a session's end, since the system's clock may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Sessions whose last use is remembered here; those beyond it live by their cookies alone.
+/// Sessions whose last use is remembered here; for others, only the cookie's last use counts.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// Keep what is signed here apart from callback addresses, which are signed under the same key.
+/// Keep these signatures apart from those of callback addresses, which use the same key.
 const SESSION_PREFIX: &[u8] = b"finishline-session-2:";
 const SESSION_FORM_PREFIX: &[u8] = b"finishline-form-of-session:";
 const BROWSER_FORM_PREFIX: &[u8] = b"finishline-form-of-browser:";
@@ -54,36 +54,36 @@ pub(super) type SessionId = [u8; 16];
 pub struct Sessions {
     signing_key: [u8; 32],
     memory: Arc<Mutex<Memory>>,
-    /// Told of every sign-out.
+    /// Notified of every sign-out.
     sign_outs: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Memory {
-    /// Until they would have ended anyway. Only genuine ones get here, so it does not grow by
-    /// itself.
+    /// Kept until they would have ended anyway. Only genuine sessions get here, so forged cookies
+    /// do not make it grow.
     signed_out: BTreeMap<SessionId, Timestamp>,
     used_at: HashMap<SessionId, Timestamp>,
 }
 
-/// A session that lasts.
+/// A session that has not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session<'a> {
     pub(super) key: &'a ApiKeyConfig,
     pub(super) standing: Standing,
 }
 
-/// What a session's end depends on.
+/// The values that determine when a session ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
     pub(super) id: SessionId,
     ends_at: Timestamp,
-    /// As its cookie says; this process may know of a later use.
+    /// As recorded in its cookie; this process may know of a later use.
     used_at: Timestamp,
 }
 
 impl Sessions {
-    /// Sessions under the instance's key; `signed_out` are those on record.
+    /// Sessions under the instance's key; `signed_out` are the recorded sign-outs.
     pub fn new(signing_key: [u8; 32], signed_out: Vec<SignedOut>) -> Self {
         let signed_out = signed_out.into_iter().map(|one| (one.session, one.ends_at)).collect();
         let memory = Memory { signed_out, used_at: HashMap::new() };
@@ -102,7 +102,7 @@ impl Sessions {
         self.cookie(key, Standing { id: rand::random(), ends_at, used_at: now }, transport)
     }
 
-    /// The session a request belongs to, while it lasts. This alone does not count as a use.
+    /// The request's session, if it has not ended. This alone does not count as a use.
     pub(super) fn current<'a>(
         &self,
         headers: &HeaderMap,
@@ -114,7 +114,7 @@ impl Sessions {
         (self.lasts_until(session.standing)? > now).then_some(session)
     }
 
-    /// Takes note of a use.
+    /// Records a use.
     pub(super) fn touch(&self, standing: Standing, now: Timestamp) {
         let mut memory = self.memory();
         if memory.used_at.len() >= MAX_REMEMBERED && !memory.used_at.contains_key(&standing.id) {
@@ -126,7 +126,7 @@ impl Sessions {
         memory.used_at.insert(standing.id, now);
     }
 
-    /// The `Set-Cookie` that tells of a session's last use, if the browser's does not.
+    /// The `Set-Cookie` with a session's last use, if the browser's cookie is too old.
     pub(super) fn renewed(
         &self,
         session: Session<'_>,
@@ -136,12 +136,12 @@ impl Sessions {
         let Session { key, standing } = session;
         let used_at = self.used_at(standing);
         let is_due = clock::add(standing.used_at, RENEW_AFTER) <= used_at;
-        // Whoever signed out meanwhile gets no cookie.
+        // A session that was signed out meanwhile gets no cookie.
         (is_due && self.lasts_until(standing)? > now)
             .then(|| self.cookie(key, Standing { used_at, ..standing }, transport))
     }
 
-    /// Ends a request's session for this process, and answers what to put on record.
+    /// Ends a request's session for this process, and returns the sign-out to record.
     pub(super) fn end(
         &self,
         headers: &HeaderMap,
@@ -158,7 +158,8 @@ impl Sessions {
         Some(SignedOut { session: id, ends_at })
     }
 
-    /// Returns when the session is over: signed out, at its end, or not used for too long.
+    /// Completes when the session ends: signed out, at the end of its lifetime, or unused for too
+    /// long.
     pub(super) async fn over(self, standing: Standing, clock: Clock) {
         let mut sign_outs = self.sign_outs.subscribe();
         loop {
@@ -167,25 +168,25 @@ impl Sessions {
                 return;
             };
             tokio::select! {
-                // The sender lives in these sessions.
+                // Never an error: these sessions hold the sender.
                 _ = sign_outs.changed() => {}
                 () = clock.sleep_until(until.min(clock::add(now, LOOK))) => {}
             }
         }
     }
 
-    /// What a form must hold to be one of ours in this session.
+    /// The token of our forms in this session.
     pub(super) fn form_token(&self, id: SessionId) -> String {
         self.token_of(SESSION_FORM_PREFIX, &id)
     }
 
-    /// What a form must hold to be one of ours where nobody signs in.
+    /// The token of our forms where nobody signs in.
     pub(super) fn form_token_of_nobody(&self) -> String {
         self.token_of(SESSION_FORM_PREFIX, &[])
     }
 
-    /// What a form must hold to be one of ours in this browser, which is in no session. `None`: the
-    /// browser has not been given its cookie.
+    /// The token of our forms in this browser, which has no session. `None` if the browser has not
+    /// been given its cookie.
     pub(super) fn form_token_of_browser(
         &self,
         headers: &HeaderMap,
@@ -195,7 +196,7 @@ impl Sessions {
         Some(self.token_of(BROWSER_FORM_PREFIX, browser.as_bytes()))
     }
 
-    /// The cookie that tells a browser from others, and the token of forms for it.
+    /// A new cookie that identifies a browser, and the token of its forms.
     pub(super) fn new_browser(&self, transport: Transport) -> (HeaderValue, String) {
         let browser = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
         let token = self.token_of(BROWSER_FORM_PREFIX, browser.as_bytes());
@@ -221,7 +222,7 @@ impl Sessions {
         SESSION.set(transport, &format!("{claim}.{proof}"), Some(lifetime))
     }
 
-    /// A session that is genuine, over or not.
+    /// The genuine session in a cookie, even if it has ended.
     fn read<'a>(&self, token: &str, keys: &'a [ApiKeyConfig]) -> Option<Session<'a>> {
         let (claim, proof) = token.rsplit_once('.')?;
         let mut parts = claim.split('.');
@@ -235,7 +236,7 @@ impl Sessions {
         Some(Session { key, standing: Standing { id, ends_at, used_at } })
     }
 
-    /// `None` if it was signed out.
+    /// When the session ends; `None` if it was signed out.
     fn lasts_until(&self, standing: Standing) -> Option<Timestamp> {
         let is_signed_out = self.memory().signed_out.contains_key(&standing.id);
         let idle_until = clock::add(self.used_at(standing), IDLE);
@@ -247,7 +248,8 @@ impl Sessions {
         known.map_or(standing.used_at, |known| known.max(standing.used_at))
     }
 
-    /// The key's digest is part of what signs: another key under the same name ends the session.
+    /// The key's digest is part of the signed data: another key under the same name ends the
+    /// session.
     fn mac(&self, key: &ApiKeyConfig, claim: &str) -> Hmac<Sha256> {
         keyed(&self.signing_key)
             .chain_update(SESSION_PREFIX)
@@ -256,7 +258,7 @@ impl Sessions {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Each change is one call, so a panic elsewhere leaves nothing half done.
+        // Each change is one call, so a panic elsewhere leaves no half-done state.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -368,7 +370,7 @@ mod tests {
             }
             let value = HeaderValue::from_bytes(&changed).expect("a value");
             let headers = headers_with(value);
-            // The last character of base64 may hold bits that are not read.
+            // The last character of base64 may hold bits that are ignored.
             let is_last = at_byte == text.len() - 1;
             assert!(is_last || sessions.current(&headers, &api, at(NOW)).is_none(), "{at_byte}");
         }

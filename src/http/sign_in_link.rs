@@ -1,8 +1,8 @@
 //! The sign-in link that `serve` prints: it opens one session of the key that the service made for
 //! itself, so that nobody has to copy the key into a browser.
 //!
-//! Made by `app`, taken by the inspector. The invariants: a link works once and for
-//! [`LINK_LIFETIME`]; the key cannot be told from it; it is kept as a digest, in memory alone.
+//! Made by `app`, used by the inspector. Invariants: a link works once and for [`LINK_LIFETIME`];
+//! the key cannot be derived from it; only its digest is kept, and only in memory.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,7 +22,7 @@ pub const LINK_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// 256 bits, so that it cannot be guessed.
 const SECRET_BYTES: usize = 32;
 
-/// The link that may still be taken, if there is one. Cheap to clone; clones share it.
+/// The link that may still be used, if any. Cheap to clone; clones share it.
 #[derive(Clone, Default)]
 pub struct SignInLink(Arc<Mutex<Option<Outstanding>>>);
 
@@ -32,7 +32,7 @@ struct Outstanding {
 }
 
 impl SignInLink {
-    /// The path of a new link. An earlier one does not work any more.
+    /// The path of a new link. An earlier link stops working.
     pub fn make(&self, now: Timestamp) -> String {
         let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; SECRET_BYTES]>());
         let ends_at = clock::add(now, LINK_LIFETIME);
@@ -40,18 +40,18 @@ impl SignInLink {
         format!("/sign-in/{secret}")
     }
 
-    /// Whether the link with this secret would work. It goes on working.
+    /// Returns whether the link with this secret would work, without using it up.
     pub(super) fn works(&self, secret: &str, now: Timestamp) -> bool {
         self.outstanding().as_ref().is_some_and(|link| link.is(secret, now))
     }
 
-    /// Uses the link up. Of several who do so at once, one is told that it worked.
+    /// Uses the link up. Of several concurrent uses, exactly one succeeds.
     pub(super) fn take(&self, secret: &str, now: Timestamp) -> bool {
         self.outstanding().take_if(|link| link.is(secret, now)).is_some()
     }
 
     fn outstanding(&self) -> MutexGuard<'_, Option<Outstanding>> {
-        // Each change is one call, so a panic elsewhere leaves nothing half done.
+        // Each change is one call, so a panic elsewhere leaves no half-done state.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

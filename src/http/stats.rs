@@ -58,7 +58,7 @@ fn percentile_seconds(ascending_millis: &[u64], percent: usize) -> Option<f64> {
     percentile(ascending_millis, percent).map(|millis| millis as f64 / 1000.0)
 }
 
-/// The nearest-rank percentile of ascending figures; `None` if there are none.
+/// The nearest-rank percentile of ascending values; `None` if there are none.
 pub(super) fn percentile(ascending: &[u64], percent: usize) -> Option<u64> {
     let rank = (ascending.len() * percent).div_ceil(100).max(1);
     ascending.get(rank - 1).copied()

@@ -1,8 +1,8 @@
 //! One submission from the caller's body to the Engine's answer.
 //!
-//! Called by `jobs::submit`. The invariants: the job is on record before the Engine hears of it;
-//! what began is carried to its end even if the caller hangs up; and a callback address never
-//! leaves in an answer.
+//! Called by `jobs::submit`. Invariants: the job is recorded before it is sent to the Engine; a
+//! submission that has begun is completed even if the caller hangs up; a callback address never
+//! appears in an answer.
 
 use std::time::Duration;
 
@@ -22,21 +22,21 @@ use crate::{
     telemetry,
 };
 
-/// The Engine's answer must get on record: until then nobody knows what the job costs. The pause
-/// between attempts, and how many there are (about a minute in all).
+/// The Engine's answer must be recorded: until then nobody knows what the job costs. These are the
+/// pause between attempts, and their number (about a minute in all).
 const RECORD_PAUSE: Duration = Duration::from_millis(500);
 const RECORD_ATTEMPTS: u32 = 120;
 
-/// How a submission ended well.
+/// The successful outcomes of a submission.
 #[derive(Debug)]
 pub(super) enum Submitted {
     /// The Engine took it in this call.
     Now(Box<Job>),
-    /// The idempotency key's job, as it stands.
+    /// The idempotency key's job, in its current state.
     Replay(Box<Job>),
 }
 
-/// Submits a job. `idempotency` is the caller's key, digested.
+/// Submits a job. `idempotency` is the digest of the caller's key.
 pub(super) async fn submit(
     context: Context,
     request: JobRequest,
@@ -59,7 +59,7 @@ pub(super) async fn submit(
     submitted.await.unwrap_or(Err(Problem::Internal))
 }
 
-/// Sends a job again, as a person ordered.
+/// Sends a job again, on a person's order.
 pub(super) async fn resubmit(
     context: Context,
     id: JobId,
@@ -88,7 +88,7 @@ pub(super) async fn resubmit(
     submitted.await.unwrap_or(Err(Problem::Internal))
 }
 
-/// The caller's own webhook must be one that a relay may be sent to.
+/// Checks that relays may be sent to the caller's own webhook.
 fn check_relay_target(context: &Context, request: &JobRequest) -> Result<(), Problem> {
     let Some(url) = &request.finish_webhook else { return Ok(()) };
     let refuse = |detail: String| {
@@ -119,7 +119,7 @@ async fn carry_out(
     let now = context.clock.now();
     let id = JobId::new(now);
     let address = CallbackAddress::of(context, &callback_base, id);
-    // Of what may be large, nothing but this is held while the Engine is called.
+    // The only large value held while the Engine is called.
     let engine_body = request.engine_body(&address.url);
     let begun = context.store.begin_submission(NewSubmission {
         id,
@@ -172,10 +172,10 @@ async fn send_stored(
     send(context, id, engine_body, &address).await
 }
 
-/// Where the Engine is to call back for one job.
+/// The address on which the Engine calls back for one job.
 struct CallbackAddress {
     url: String,
-    /// Of this address, and of those that replaced keys made for the same job.
+    /// The signature in this address, and those that replaced keys made for the same job.
     signatures: Vec<String>,
 }
 
@@ -187,7 +187,8 @@ impl CallbackAddress {
         Self { url, signatures: keys.signatures(id) }
     }
 
-    /// An Engine's answer may echo the address: whoever reads it could forge the callback.
+    /// Redacts the address in an Engine's answer, which may echo it: a reader could forge the
+    /// callback.
     fn hide_in(&self, body: Option<Box<RawValue>>) -> Option<Box<RawValue>> {
         let body = body?;
         if !self.signatures.iter().any(|signature| body.get().contains(signature)) {
@@ -212,7 +213,7 @@ async fn send(
             (answer, Some((problem, error)))
         }
     };
-    // Unless the Engine certainly did not take it, nobody may be told to come again.
+    // The caller may be asked to retry only if the Engine certainly did not take the job.
     let fate = refusal.as_ref().map_or(JobStatus::Unconfirmed, |(_, error)| error.fate());
     let job = match record(context, id, answer).await {
         Ok(Lookup::Found(job)) => Box::new(job),
@@ -222,7 +223,7 @@ async fn send(
         Err(_) => return Err(Problem::AnswerNotRecorded { job_id: id, fate }),
     };
     match refusal {
-        // A callback came before the answer: the Engine has taken it after all.
+        // A callback came before the answer, so the Engine has taken the job.
         _ if job.status.is_finished() => {
             tracing::info!(job.id = %id, "the job finished before the Engine answered");
             Ok(Submitted::Now(job))
@@ -238,7 +239,7 @@ async fn send(
     }
 }
 
-/// Puts the answer on record, however long the database refuses: within a minute.
+/// Records the answer, retrying for about a minute while the database refuses.
 async fn record(
     context: &Context,
     id: JobId,
@@ -284,7 +285,7 @@ fn accepted_answer(accepted: Accepted, address: &CallbackAddress) -> EngineAnswe
     }
 }
 
-/// What is recorded and what is answered, row by row of the contract's table.
+/// The record and the answer for a failure, according to the contract's table.
 fn refused_answer(
     job_id: JobId,
     error: &EngineError,

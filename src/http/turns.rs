@@ -1,8 +1,9 @@
-//! Who is at which input, and who may tell the Engine of a job's inputs: one at a time.
+//! Turns at a job's inputs: one upload of an input, and one decision to notify the Engine, at a
+//! time.
 //!
-//! Asked by `upload`. The invariants: of two uploads of one input the later one goes on, since its
-//! caller has given the earlier one up; and only one at a time decides whether the Engine is to be
-//! told.
+//! Used by `upload`. Invariants: of two uploads of one input the later one continues, since its
+//! caller has given up the earlier one; only one task of a job at a time decides whether to notify
+//! the Engine.
 
 use std::{
     collections::HashMap,
@@ -25,23 +26,23 @@ type Place = (JobId, Option<String>);
 #[derive(Default)]
 struct Queue {
     one_at_a_time: Arc<tokio::sync::Mutex<()>>,
-    /// Ends the turn of whoever came last, for who comes after.
+    /// Cancels the turn of the latest to queue up, when another one does.
     latest: Mutex<CancellationToken>,
 }
 
-/// Held as long as the work goes on.
+/// Held while the work is in progress.
 pub(super) struct Turn {
-    /// Cancelled when somebody else wants the place.
+    /// Cancelled when another upload takes over the place.
     pub(super) is_over: CancellationToken,
     place: Place,
     queue: Arc<Queue>,
     turns: Turns,
-    /// `None` while it is waited for.
+    /// `None` while waiting.
     held: Option<OwnedMutexGuard<()>>,
 }
 
 impl Turns {
-    /// The turn at an input; whoever is at it is told to stop, and waited for.
+    /// Takes over the turn at an input: cancels the current holder and waits until it stops.
     pub(super) async fn take_over(&self, id: JobId, input: &str) -> Turn {
         let mut turn = self.queue_up((id, Some(input.to_owned())));
         let earlier = mem::replace(&mut *locked(&turn.queue.latest), turn.is_over.clone());
@@ -50,7 +51,7 @@ impl Turns {
         turn
     }
 
-    /// The turn to decide for the whole job.
+    /// Waits for the turn to decide for the whole job.
     pub(super) async fn wait_for(&self, id: JobId) -> Turn {
         let mut turn = self.queue_up((id, None));
         turn.held = Some(turn.queue.one_at_a_time.clone().lock_owned().await);
@@ -67,7 +68,8 @@ impl Turns {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut queues = locked(&self.turns.0);
-        // Nobody but the table and this turn knows the queue, and nobody can find it meanwhile.
+        // At most two: only the table and this turn hold the queue, and the lock keeps others from
+        // finding it.
         if Arc::strong_count(&self.queue) <= 2 {
             queues.remove(&self.place);
         }
@@ -75,7 +77,7 @@ impl Drop for Turn {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one step, so a panic elsewhere leaves nothing half done.
+    // Each change is one step, so a panic elsewhere leaves no half-done state.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

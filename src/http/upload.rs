@@ -1,8 +1,8 @@
-//! One input on its way from the caller to the Engine, and the Engine told.
+//! Uploads one input from the caller to the Engine's storage, and notifies the Engine.
 //!
-//! Called by `inputs`. The invariants: an input counts as uploaded only when the Engine's storage
-//! said so or its caller did; the Engine is told once, when all inputs are there that its address
-//! covers; what the storage has taken gets on record even if the caller hangs up.
+//! Called by `inputs`. Invariants: an input counts as uploaded only if the Engine's storage or the
+//! caller confirmed it; the Engine is notified once, when all inputs that its notify address covers
+//! are uploaded; an upload that the storage has accepted is recorded even if the caller hangs up.
 
 use axum::body::Body;
 
@@ -24,18 +24,18 @@ use crate::{
     telemetry,
 };
 
-/// What is said of a failure that may pass, and of no other.
+/// Added to the detail of a failure only if a repeat may succeed.
 const REPEATABLE: &str = "the upload can be repeated";
 
-/// A file on its way in.
+/// A file being received.
 pub(super) struct Arriving {
     pub head: FileHead,
     pub body: Body,
-    /// Kept until the upload is on record.
+    /// Kept until the upload is recorded.
     pub place: Place,
 }
 
-/// Streams a body to the input's address, then tells the Engine if that is due.
+/// Streams a body to the input's address, then notifies the Engine if that is due.
 pub(super) async fn upload(
     context: Context,
     (id, name): (JobId, String),
@@ -51,7 +51,8 @@ pub(super) async fn upload(
     uploaded.await.unwrap_or(Err(Problem::Internal))
 }
 
-/// Takes the caller's word that the input is uploaded, and tells the Engine if that is due.
+/// Accepts the caller's statement that the input is uploaded, and notifies the Engine if that is
+/// due.
 pub(super) async fn notify(context: Context, id: JobId, name: String) -> Result<Job, Problem> {
     let tasks = context.tasks.clone();
     let notified = tasks.spawn(async move {
@@ -92,7 +93,7 @@ async fn carry_out(
     settle(context, (id, name), Some(length)).await
 }
 
-/// Tells the log and the job's timeline of an upload that was begun.
+/// Records the failure of an upload that had begun in the log and in the job's timeline.
 async fn note_failure(context: &Context, (id, name): (JobId, &str), problem: &Problem) {
     let (code, detail) = (problem.code(), problem.detail());
     tracing::warn!(job.id = %id, code, "an input was not uploaded: {detail}");
@@ -109,7 +110,7 @@ async fn note_failure(context: &Context, (id, name): (JobId, &str), problem: &Pr
     }
 }
 
-/// Puts an upload on record, and what follows from it.
+/// Records an upload and notifies the Engine if that is due.
 async fn settle(
     context: &Context,
     (id, name): (JobId, &str),
@@ -158,7 +159,7 @@ impl From<UploadError<BodyError>> for Problem {
                 Self::UploadFailed { detail, storage: None }
             }
             UploadError::Source(BodyError::TooSlow) => Self::RequestTimeout,
-            // Nobody is left to read it.
+            // Nobody is left to read this.
             UploadError::Source(_) => {
                 let detail = format!("the body broke off; {REPEATABLE}");
                 Self::UploadFailed { detail, storage: None }

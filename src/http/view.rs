@@ -1,8 +1,8 @@
 //! What each caller may see of a job, an order, a problem.
 //!
-//! The only place where a job of the domain becomes one of our JSON: a handler has to say whom it
-//! answers. The invariants: without the scope `read`, no link to an output, nothing of the request
-//! and nothing of the Engine's reply leaves; without `submit`, a job's own `finishWebhook` is shown
+//! The only place where a job of the domain becomes JSON of the API: a handler must state its
+//! caller. Invariants: without the scope `read`, an answer holds no link to an output and nothing
+//! of the request or of the Engine's reply; without `submit`, a job's own `finishWebhook` is shown
 //! without its query, which is a credential.
 
 use serde_json::value::RawValue;
@@ -22,7 +22,7 @@ use crate::{
 const FINISH_WEBHOOK: &str = "finishWebhook";
 
 impl Caller {
-    /// The job as this caller may see it.
+    /// The job as visible to this caller.
     pub fn view(&self, job: Job) -> JobView {
         if self.may(Scope::Read) {
             return self.whole(job).into();
@@ -43,7 +43,7 @@ impl Caller {
         Ok(self.whole(job))
     }
 
-    /// The order as this caller may see it.
+    /// The order as visible to this caller.
     pub(super) fn view_relay(&self, relay: Relay) -> RelayView {
         if self.may(Scope::Read) {
             return RelayView::Full(whole_relay(relay));
@@ -58,8 +58,8 @@ impl Caller {
         Ok(whole_relay(relay))
     }
 
-    /// The problem without what this caller may not read. Why the Engine refuses a body is for its
-    /// submitter, too.
+    /// The problem without what this caller may not read. The Engine's reasons for refusing a body
+    /// are also for its submitter.
     pub(super) fn view_problem(&self, problem: Problem) -> Problem {
         match problem {
             Problem::EngineRejected { job_id, engine_status, .. }
@@ -115,8 +115,8 @@ fn whole_relay(relay: Relay) -> api::Relay {
     }
 }
 
-/// A job's body in which every `finishWebhook` is cut before its query; the rest stays as it was
-/// written. One that is no text is left out: nobody knows what it holds.
+/// A job's body with every `finishWebhook` cut before its query; the rest keeps its spelling. A
+/// value that is not text is replaced by `null`, since its content is unknown.
 pub(super) fn without_webhook_query(request: Box<RawValue>) -> Box<RawValue> {
     let Some(members) = Json::from(&*request).members() else { return request };
     if !members.clone().any(|(name, _)| name.is(FINISH_WEBHOOK)) {

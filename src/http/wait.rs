@@ -1,7 +1,7 @@
-//! Waiting for a job to finish, instead of polling for it.
+//! Waits for a job to finish, so that callers need not poll.
 //!
-//! Used by whoever answers with a job or its result. The invariant: the waiter subscribes before it
-//! looks, so no end is missed; a dropped connection costs nothing.
+//! Used by all handlers that answer with a job or its result. A dropped connection costs nothing.
+//! Invariant: the waiter subscribes before it reads the job, so it never misses the end.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use axum::{
 use super::{Context, access::Caller, error::Problem, jobs::found};
 use crate::domain::{ids::JobId, job::Job};
 
-/// Seconds that a caller may wait in one call: below the usual time limits of proxies.
+/// Most seconds that a caller may wait in one call: below the usual timeouts of proxies.
 pub(super) const MAX_SECONDS: u64 = 60;
 
-/// `?wait=SECONDS`: how long the caller is ready to wait; zero if it did not say.
+/// `?wait=SECONDS`: how long the caller is willing to wait; zero if it is not given.
 pub struct Wait(pub Duration);
 
 impl<S: Send + Sync> FromRequestParts<S> for Wait {
@@ -37,8 +37,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
     }
 }
 
-/// `Prefer: wait=SECONDS` (RFC 7240): a wish, so more than is possible is cut, and what cannot be
-/// read is passed over.
+/// `Prefer: wait=SECONDS` (RFC 7240). It is only a preference, so a longer wait is shortened and an
+/// invalid value is ignored.
 pub fn preferred(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     let mut preferences = preferences.flat_map(|value| value.split([',', ';']));
@@ -50,8 +50,8 @@ pub fn preferred(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds.min(MAX_SECONDS)))
 }
 
-/// The job once it has finished, or as it is when the time is up or the service stops. A caller who
-/// really waits needs a place of their key; one whose session ends meanwhile is not let in any more.
+/// The job once it has finished, or its current state when the time is up or the service stops. A
+/// caller that has to wait needs a place of its key, and is refused if its session ends meanwhile.
 pub async fn finished(
     context: &Context,
     caller: &Caller,
@@ -62,13 +62,13 @@ pub async fn finished(
     if wait.is_zero() || job.status.is_finished() {
         return Ok(job);
     }
-    // Waiters may be many, and a job may be large.
+    // There may be many waiters, and a job may be large.
     drop(job);
     let _place = context.limits.places.take(&caller.name)?;
     until_finished(context, caller, id, wait).await
 }
 
-/// The same for a caller who has a place.
+/// The same for a caller that has a place.
 pub async fn until_finished(
     context: &Context,
     caller: &Caller,
@@ -85,7 +85,7 @@ pub async fn until_finished(
         if job.status.is_finished() {
             return Ok(job);
         }
-        // Waiters may be many, and a job may be large.
+        // There may be many waiters, and a job may be large.
         drop(job);
         tokio::select! {
             () = ticket => {}

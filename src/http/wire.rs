@@ -1,7 +1,7 @@
-//! What hyper is given of a connection: its socket and its bodies, each of which tells the
-//! connection's progress.
+//! The socket and the bodies of a connection as hyper uses them; each reports to the connection's
+//! progress.
 //!
-//! Made by `serve`. The invariant: an answer is not cut short by closing while its reader still
+//! Used by `connection`. Invariant: an answer is not cut short by closing while its reader still
 //! sends.
 
 use std::{
@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{kept::Kept, progress::Progress};
 
-/// What a sender still sends after its answer is read in pieces of this size, and forgotten.
+/// Bytes that a sender still sends after its answer are read in pieces of this size and discarded.
 const FORGOTTEN_BYTES: usize = 16 * 1024;
 
 /// A connection's socket.
@@ -101,7 +101,7 @@ impl AsyncWrite for Socket {
         flushed
     }
 
-    /// Ends the sending side, and lets a sender finish that is nearly done: closing at once would
+    /// Ends the sending side, and lets a sender that is nearly done finish: closing at once would
     /// reset the connection before the answer is read.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.progress.is_answer_due() {
@@ -173,7 +173,7 @@ impl Drop for Received {
 /// An answer's body.
 pub(super) type Sent = Kept<Answering>;
 
-/// Tells the connection's progress when the answer has been handed over, or given up.
+/// Reports to the connection's progress when the answer has been handed over or dropped.
 pub(super) struct Answering(pub(super) Arc<Progress>);
 
 impl Drop for Answering {

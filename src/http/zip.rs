@@ -1,8 +1,8 @@
-//! The zip format, as far as bundles need it: files as they are, not packed, one after the other.
+//! The part of the zip format that bundles need: stored files, uncompressed, one after the other.
 //!
-//! Used by `bundle`. The invariants: the archive's length is known before its first byte, so one
-//! that breaks off never looks whole; each header tells size and CRC of what follows, so a reader
-//! that streams needs nothing from the end; sizes beyond 32 bits are written as ZIP64 says (APPNOTE 6.3.9).
+//! Used by `bundle`. Invariants: the archive's length is known before its first byte, so one that
+//! breaks off never looks complete; each header holds the size and CRC of its file, so a streaming
+//! reader needs nothing from the end; sizes beyond 32 bits are written as ZIP64 (APPNOTE 6.3.9).
 
 use jiff::{Timestamp, tz::Offset};
 
@@ -14,22 +14,22 @@ const DIRECTORY_END: u32 = 0x0605_4b50;
 
 /// Names are UTF-8.
 const FLAGS: u16 = 1 << 11;
-/// What a reader must know: plain entries, or ZIP64.
+/// The version that a reader must support: plain entries, or ZIP64.
 const VERSION: u16 = 20;
 const VERSION_64: u16 = 45;
 const MADE_ON_UNIX: u16 = 3 << 8;
-/// A regular file that its owner may change and all may read.
+/// A regular file, writable by its owner and readable by all.
 const MODE: u32 = 0o100_644 << 16;
 const EXTRA_64: u16 = 1;
 
-/// The largest value of a field means that ZIP64's field holds the true one.
+/// A field with its largest value means that ZIP64's field holds the real one.
 const FULL_32: u64 = 0xffff_ffff;
 const FULL_16: u64 = 0xffff;
 
-/// An archive that is to be written.
+/// An archive to write.
 pub(super) struct Archive {
     entries: Vec<Entry>,
-    /// Where the directory begins.
+    /// The offset of the directory.
     content_bytes: u64,
     dos_time: u16,
     dos_date: u16,
@@ -42,7 +42,7 @@ struct Entry {
 }
 
 impl Archive {
-    /// Files by name and size; `modified` is given as the time of all.
+    /// An archive of files by name and size, all with the time `modified`.
     pub(super) fn new(files: Vec<(String, u64)>, modified: Timestamp) -> Self {
         let (dos_date, dos_time) = dos(modified);
         let mut archive = Self { entries: Vec::new(), content_bytes: 0, dos_time, dos_date };
@@ -54,18 +54,18 @@ impl Archive {
         archive
     }
 
-    /// Bytes of the whole archive.
+    /// Length of the whole archive in bytes.
     pub(super) fn length(&self) -> u64 {
         let nothing = vec![0; self.entries.len()];
         self.content_bytes + self.directory(&nothing).len() as u64
     }
 
-    /// What stands before the content of a file, given its CRC-32.
+    /// The header before a file's content, given its CRC-32.
     pub(super) fn header(&self, position: usize, crc: u32) -> Vec<u8> {
         self.header_of(&self.entries[position], crc)
     }
 
-    /// What stands behind all files, given their CRC-32s in order.
+    /// The directory after all files, given their CRC-32s in order.
     pub(super) fn directory(&self, crcs: &[u32]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (entry, crc) in self.entries.iter().zip(crcs) {
@@ -75,7 +75,7 @@ impl Archive {
         if count >= FULL_16 || length >= FULL_32 || self.content_bytes >= FULL_32 {
             let end = self.content_bytes + length;
             put_32(&mut bytes, DIRECTORY_END_64);
-            // The rest of this record.
+            // The length of the rest of this record.
             put_64(&mut bytes, 44);
             put_16(&mut bytes, VERSION_64 | MADE_ON_UNIX);
             put_16(&mut bytes, VERSION_64);
@@ -181,7 +181,7 @@ fn put_64(bytes: &mut Vec<u8>, value: u64) {
     bytes.extend_from_slice(&value.to_le_bytes());
 }
 
-/// Date and time in MS-DOS' form, which counts from 1980 and in steps of two seconds.
+/// Date and time in MS-DOS format, which counts from 1980 and in steps of two seconds.
 fn dos(at: Timestamp) -> (u16, u16) {
     let at = Offset::UTC.to_datetime(at);
     let year = at.year().clamp(1980, 2107) - 1980;
@@ -196,9 +196,9 @@ mod tests {
 
     use super::*;
 
-    /// An archive whose files hold nothing but zeros, too large to be written.
+    /// An archive whose files hold only zeros, too large to write out.
     struct Imagined {
-        /// What is not zeros, and where.
+        /// The parts that are not zeros, with their offsets.
         parts: Vec<(u64, Vec<u8>)>,
         length: u64,
         at: u64,
