@@ -1,8 +1,8 @@
-//! The API key that the service makes for itself where the settings name none, in a file that its
-//! owner alone can read.
+//! The API key that the service generates if the settings have none, in a file that only its owner
+//! can read.
 //!
-//! Made by `app`, read by the client commands. The invariants: the file is there with its whole
-//! content and its mode, or not at all; one that is there is never replaced; the key is in no log.
+//! Made by `app`, read by the client commands. Invariant: the file exists with its whole content
+//! and its mode, or not at all; an existing file is never replaced; the key is never logged.
 
 use std::{
     fmt,
@@ -17,22 +17,22 @@ use rustix::fs::OFlags;
 
 use crate::private_files;
 
-/// 256 bits, so that it cannot be guessed.
+/// 256 bits cannot be guessed.
 const KEY_BYTES: usize = 32;
 
-/// What a key put there by hand must have at least: characters, and different ones.
+/// The minimum for a key that a person put there: characters, and different characters.
 const MIN_CHARACTERS: usize = 22;
 const MIN_DIFFERENT: usize = 10;
 
-/// Far more than a key has.
+/// Far more than a key needs.
 const MAX_FILE_BYTES: u64 = 1024;
 
-/// The key of a key file: one word of ASCII.
+/// The key in a key file: one word of ASCII.
 #[derive(Clone)]
 pub struct LocalKey(String);
 
 impl LocalKey {
-    /// The text, for the one place that sends it or takes its digest.
+    /// The text, for the code that sends it or hashes it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -44,26 +44,26 @@ impl fmt::Debug for LocalKey {
     }
 }
 
-/// Why there is no key; each is one line for the operator.
+/// The reason why there is no key; each is one line for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// What is in the file is no key. It is left as it is.
+    /// The content of the file is not a key. The file is left unchanged.
     #[error("the key file {0} {1}: mend it, or delete it and the next start makes a new one")]
     Invalid(PathBuf, &'static str),
-    /// Another owner's, a full disk, a missing folder.
+    /// Another owner's file, a full disk, a missing folder.
     #[error("the key file {0} cannot be {1}: {2}")]
     Unusable(PathBuf, &'static str, io::Error),
 }
 
-/// The key in the file; `None` if there is no such file.
+/// Reads the key; `None` if there is no such file.
 ///
 /// # Errors
-/// The file is there, but cannot be read or holds no key.
+/// The file exists but cannot be read, or holds no key.
 pub fn read(path: &Path) -> Result<Option<LocalKey>, KeyFileError> {
     let unreadable = |error| KeyFileError::Unusable(path.to_owned(), "read", error);
     let invalid = |reason| KeyFileError::Invalid(path.to_owned(), reason);
     let mut options = File::options();
-    // Whatever has the name: opening a pipe would wait for its writer.
+    // The name may belong to a pipe, and opening that would block until it has a writer.
     options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     let file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -77,11 +77,11 @@ pub fn read(path: &Path) -> Result<Option<LocalKey>, KeyFileError> {
     parse(&bytes).map(Some).map_err(invalid)
 }
 
-/// The key in the file, which is made if it is not there. Of two that make it at the same time one
-/// wins, and both answer its key.
+/// Reads the key, or makes the file if it is missing. If two processes make it at the same time,
+/// one wins, and both return its key.
 ///
 /// # Errors
-/// As [`read`], or the file cannot be made.
+/// Like [`read`], or the file cannot be made.
 pub fn read_or_make(path: &Path) -> Result<LocalKey, KeyFileError> {
     let unwritable = |error| KeyFileError::Unusable(path.to_owned(), "written", error);
     loop {
@@ -105,7 +105,7 @@ fn fresh() -> LocalKey {
     LocalKey(URL_SAFE_NO_PAD.encode(rand::random::<[u8; KEY_BYTES]>()))
 }
 
-/// Writes it under another name first: it gets its own when it is whole and on disk.
+/// Writes the key under a temporary name; the file is renamed once it is complete and on disk.
 fn make(path: &Path, key: &LocalKey) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
@@ -118,7 +118,7 @@ fn make(path: &Path, key: &LocalKey) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// A byte-order mark and line ends do not count.
+/// Ignores a byte-order mark and line ends.
 fn parse(bytes: &[u8]) -> Result<LocalKey, &'static str> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let end = bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
@@ -129,7 +129,7 @@ fn parse(bytes: &[u8]) -> Result<LocalKey, &'static str> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err("is too long for a key");
     }
-    // It travels in a header: anything else could never be presented.
+    // It is sent in a header, where other characters are not possible.
     if !key.iter().all(u8::is_ascii_graphic) {
         return Err("does not hold one word of letters, digits and punctuation");
     }

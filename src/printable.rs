@@ -1,27 +1,26 @@
-//! Foreign text made fit to be shown: on a terminal, in a line of the log, in a file of either.
+//! Makes foreign text safe to show: on a terminal, in a line of the log, or in a file of either.
 //!
-//! Whatever the program writes for people passes here: standard output and error of the commands,
-//! the log, the settings' errors. The invariant: what leaves holds no character that a terminal
-//! obeys, that ends a line, or that changes the order or the presence of others unseen.
+//! Everything that the program writes for people passes through here: standard output and error of
+//! the commands, the log, the settings' errors. Invariant: the output contains no character that
+//! controls a terminal, ends a line, or invisibly changes the order or the presence of others.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether what goes to a terminal may have colours there: neither `NO_COLOR` nor `TERM=dumb` is
-/// set.
+/// Whether output to a terminal may be coloured: neither `NO_COLOR` nor `TERM=dumb` is set.
 pub fn may_have_colours() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
     !is_set("NO_COLOR") && !is_dumb
 }
 
-/// The text in one line, with each character that steers written out as in Rust: `\n`, `\u{1b}`.
+/// The text in one line, with each control character escaped as in Rust: `\n`, `\u{1b}`.
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |character, shown| shown.extend(character.escape_default()))
 }
 
-/// JSON in one line, of the same value: characters that steer stand in its texts only, where they
-/// are written as `\u001b`. White space between its parts becomes blanks.
+/// JSON in one line, with the same value: control characters inside its texts are written as
+/// `\u001b`. White space between its parts becomes blanks.
 pub fn json(text: &str) -> Cow<'_, str> {
     replaced(text, |character, shown| match character {
         '\t' | '\n' | '\r' => shown.push(' '),
@@ -47,9 +46,9 @@ fn replaced(text: &str, replace: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Whether a character does something instead of being seen: control characters (C0, C1, delete),
-/// line and paragraph separators, marks of direction, invisible operators and tags. Joiners stay:
-/// scripts and emoji need them.
+/// Whether a character acts instead of being visible: control characters (C0, C1, delete), line and
+/// paragraph separators, direction marks, invisible operators and tags. Joiners are kept: scripts
+/// and emoji need them.
 fn steers(character: char) -> bool {
     character.is_control()
         || matches!(

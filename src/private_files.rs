@@ -1,7 +1,7 @@
-//! Files and folders that nobody but their owner may read.
+//! Files and folders that only their owner may read.
 //!
-//! The process's mask (`umask 077`, set in `cli`) is the net; the modes are said here all the same,
-//! for callers in other processes and for what an older release left behind.
+//! The process's mask (`umask 077`, set in `cli`) is the safety net; the modes are also set here,
+//! for callers in other processes and for files of older releases.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions, Permissions},
@@ -10,50 +10,51 @@ use std::{
     path::Path,
 };
 
-/// Read and written by the owner alone.
+/// Only the owner may read and write.
 pub const FILE_MODE: u32 = 0o600;
 
 /// The same for a folder.
 pub const FOLDER_MODE: u32 = 0o700;
 
-/// What the group and all others may do.
+/// All permissions of the group and others.
 const OTHERS: u32 = 0o077;
 
-/// What lets them make and delete files in a folder, and what takes others' files out of that.
+/// The permissions to create and delete files in a folder, and the bit that restricts this to the
+/// owner of a file.
 const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
-/// The process's files and folders are its owner's from now on, whatever creates them. To be called
-/// before any is made and before threads run.
+/// From now on, all files and folders that the process creates are private to its owner. Call it
+/// before any are created and before threads run.
 pub fn set_mask() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Options that make a private file. One that is there already keeps its mode: see [`tighten`].
+/// Options that create a private file. An existing file keeps its mode: see [`tighten`].
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.mode(FILE_MODE);
     options
 }
 
-/// Makes a private folder, and those above it that are missing. One that is there is fine.
+/// Creates a private folder and its missing parents. An existing folder is not an error.
 ///
 /// # Errors
-/// Why it cannot be made.
+/// The reason why it cannot be created.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
 }
 
-/// Makes one private folder.
+/// Creates one private folder.
 ///
 /// # Errors
-/// Why it cannot be made; `AlreadyExists` where something has its name.
+/// The reason why it cannot be created; `AlreadyExists` if the name is taken.
 pub fn create_one_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(FOLDER_MODE).create(path)
 }
 
-/// Takes a file or folder away from all but its owner, and says so in the log. What is missing is
-/// fine; what cannot be changed (it is somebody else's, the file system has no modes) is a warning.
+/// Removes the permissions of all but the owner and logs it. A missing file is ignored; a mode that
+/// cannot be changed (another owner, a file system without modes) is a warning.
 pub fn tighten(path: &Path) {
     let Ok(found) = fs::metadata(path) else { return };
     let mode = found.permissions().mode() & 0o7777;
@@ -68,7 +69,7 @@ pub fn tighten(path: &Path) {
     }
 }
 
-/// Warns of a folder in which other users could replace files, whatever those files' own modes.
+/// Warns about a folder in which other users could replace files, whatever the files' own modes.
 pub fn warn_of_writers(folder: &Path) {
     let Ok(found) = fs::metadata(folder) else { return };
     let mode = found.permissions().mode();

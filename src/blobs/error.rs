@@ -1,29 +1,29 @@
-//! What can be wrong with a file store, for the callers of `blobs`.
+//! The errors of a file store.
 //!
-//! The invariant: no error repeats an address, a header or an answer, any of which may hold a
+//! Invariant: no error repeats an address, a header or an answer, because any of them may hold a
 //! credential.
 
 use std::{error::Error, io};
 
-/// Before the HTTP status, in the messages of `object_store`.
+/// The text before the HTTP status in the messages of `object_store`.
 const STATUS_MARK: &str = "status code: ";
 
 /// Why a file could not be written, read or deleted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlobError {
-    /// There is no such file.
+    /// The file does not exist.
     #[error("the file is not there")]
     Missing,
-    /// The file ends before what was asked for.
+    /// The file ends before the requested range does.
     #[error("the file is shorter than what was stored")]
     Short,
-    /// The store does not let us in.
+    /// The store denies access.
     #[error("the file store refuses access ({0})")]
     Refused(String),
-    /// It may work later: the disk is full, the network is down.
+    /// The operation may succeed later: the disk is full, the network is down.
     #[error("the file store is not available ({0})")]
     Unavailable(String),
-    /// The settings, or the environment variables beside them, are unusable.
+    /// The settings or the environment variables of the store are unusable.
     #[error("{0}")]
     Setting(String),
 }
@@ -57,7 +57,7 @@ impl From<object_store::Error> for BlobError {
     }
 }
 
-/// What the operating system said, if it was asked.
+/// The error of the operating system that caused this one, if any.
 fn system_error(error: &object_store::Error) -> Option<io::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -70,7 +70,7 @@ fn system_error(error: &object_store::Error) -> Option<io::Error> {
     None
 }
 
-/// The HTTP status behind an error, if there was an answer at all.
+/// The HTTP status in an error, if the store answered.
 fn status(error: &object_store::Error) -> Option<String> {
     let text = error.to_string();
     let (_, after) = text.split_once(STATUS_MARK)?;

@@ -1,7 +1,7 @@
-//! What `object_store` leaves to us where files are in a folder of this machine.
+//! The file operations on a local folder that `object_store` does not provide.
 //!
-//! The invariant: nothing is touched but what this program made: folders named by a job's id, and
-//! in them names that begin with a position.
+//! Invariant: it changes only what this program made: folders named by a job id, and files in them
+//! whose names begin with a position.
 
 use std::{
     fs::{self, File},
@@ -18,13 +18,14 @@ use futures_util::{Stream, stream};
 use super::BlobError;
 use crate::{domain::ids::JobId, private_files};
 
-/// Files are written to `name#1`, `#2`… and renamed when they are whole.
+/// Files are written to `name#1`, `name#2`… and renamed once they are complete.
 const STAGING_MARK: char = '#';
 
-/// Read at once. `object_store` itself reads 8 KiB, and each reading is a hop to a thread and back.
+/// Bytes per read. `object_store` reads 8 KiB at a time, and each read is a hop to a thread and
+/// back.
 const PIECE_BYTES: u64 = 256 * 1024;
 
-/// These bytes of a file, in pieces.
+/// Reads a range of a file in pieces.
 pub(super) fn pieces(
     file: File,
     range: Range<u64>,
@@ -37,7 +38,8 @@ pub(super) fn pieces(
         let (file, piece) = blocking(move || {
             let length = usize::try_from(end - range.start).map_err(io::Error::other)?;
             let mut piece = vec![0; length];
-            // A file that was cut since it was opened is an answer, not a failure to read.
+            // A file that was truncated after it was opened is reported as short, not as a read
+            // failure.
             let is_whole = match file.read_exact_at(&mut piece, range.start) {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
                 read => read.map(|()| true)?,
@@ -50,7 +52,7 @@ pub(super) fn pieces(
     })
 }
 
-/// A file being written beside its name. Its calls block.
+/// A file being written under a temporary name. Its methods block.
 #[derive(Debug)]
 pub(super) struct Staged {
     file: File,
@@ -59,8 +61,8 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Begins a file, and makes its job's folder if it is not there. A name that is taken is
-    /// somebody else's: two may be writing the same file.
+    /// Creates a temporary file, and its job's folder if necessary. A name that is taken belongs to
+    /// another writer of the same file, so the next number is tried.
     pub fn create(target: PathBuf) -> io::Result<Self> {
         let mut number = 1;
         loop {
@@ -86,12 +88,13 @@ impl Staged {
         self.file.write_all_at(content, start)
     }
 
-    /// Brings what is written so far to the disk. Others may write meanwhile.
+    /// Flushes what is written so far to disk. Others may write meanwhile.
     pub fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
-    /// Shows the whole file under its name; on return it is on disk, and so is its name.
+    /// Renames the complete file to its final name. On return both the content and the name are on
+    /// disk.
     pub fn publish(&self, root: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.path, &self.target)?;
@@ -109,7 +112,7 @@ fn parent(path: &Path) -> io::Result<&Path> {
     path.parent().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-/// Deletes a job's folder with all that is in it.
+/// Deletes a job's folder with all its files.
 pub(super) async fn delete_job(folder: Arc<PathBuf>, job_id: JobId) -> Result<(), BlobError> {
     blocking(move || {
         match fs::remove_dir_all(folder.join(job_id.to_string())) {
@@ -121,7 +124,7 @@ pub(super) async fn delete_job(folder: Arc<PathBuf>, job_id: JobId) -> Result<()
     .await
 }
 
-/// Deletes half-written files, and says how many they were.
+/// Deletes half-written files and returns how many there were.
 pub(super) async fn remove_leftovers(folder: Arc<PathBuf>) -> Result<usize, BlobError> {
     blocking(move || {
         let mut removed = 0;

@@ -1,14 +1,14 @@
 //! Names of files in the store.
 //!
-//! The invariant: a key stays within its job's folder and differs from every other of that job,
-//! whatever the Engine and the caller called the output.
+//! Invariant: a key stays inside its job's folder and is unique within that job, whatever names the
+//! Engine and the caller gave the output.
 
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
-/// Of an output's name. File systems take 255 bytes in all.
+/// The longest output name in a key. File systems allow 255 bytes in all.
 const MAX_NAME_CHARS: usize = 100;
 
-/// Of an extension.
+/// The longest extension in a key.
 const MAX_EXTENSION_CHARS: usize = 20;
 
 /// `{job_id}/{position}-{name}{extension}`.
@@ -24,7 +24,7 @@ impl FileKey {
         &self.name
     }
 
-    /// The position makes it unique, the name is for people.
+    /// Builds a key: the position makes it unique, the name is for people.
     pub fn new(place: FilePlace, output_name: &str, extension: Option<&str>) -> Self {
         let name = harmless(output_name, MAX_NAME_CHARS);
         let extension = harmless(extension.unwrap_or_default(), MAX_EXTENSION_CHARS);
@@ -34,7 +34,7 @@ impl FileKey {
         }
     }
 
-    /// Where a copy on record is.
+    /// The key of a recorded copy.
     pub fn of(copy: &StoredCopy) -> Self {
         Self::new(copy.place, &copy.output.name, copy.output.extension.as_deref())
     }
@@ -44,7 +44,8 @@ impl FileKey {
     }
 }
 
-/// Letters, digits and a few marks that no store and no shell gives a meaning.
+/// Keeps letters, digits and `-`, `_`, `.`, which have no special meaning to any store or shell,
+/// and replaces the rest.
 fn harmless(text: &str, max_chars: usize) -> String {
     let is_kept =
         |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');

@@ -1,9 +1,11 @@
-//! Files of jobs: copies of outputs, in a folder, a bucket or memory.
+//! The store of output copies: a folder, a bucket or memory.
 //!
-//! The mirror worker writes them, the API's handlers and `verify-files` read them, an erasure
-//! deletes them. The invariant: who reads finds nothing or the whole, and what `finish` returned
-//! for is on disk. Blocks that a solid-state disk keeps of a deleted file are beyond this program:
-//! encrypt that disk.
+//! The mirror worker writes copies, the API's handlers and `verify-files` read them, an erasure
+//! deletes them.
+//!
+//! Invariant: a reader finds either no file or the complete one, and a file is durable once
+//! `finish` has returned. A solid-state disk may keep the blocks of deleted files, which this
+//! program cannot prevent: encrypt that disk.
 
 mod error;
 mod folder;
@@ -31,73 +33,75 @@ pub use self::{
 };
 use crate::{domain::ids::JobId, private_files};
 
-/// Written and deleted at start. No job's folder has such a name.
+/// Written and deleted at start. No job's folder can have this name.
 const PROBE_NAME: &str = "finishline-probe";
 
-/// Where files are kept. Cheap to clone.
+/// A file store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
-    /// Of a bucket: what stands before every key.
+    /// In a bucket: the prefix of every key.
     prefix: Path,
-    /// Of a folder: its path.
+    /// The path, if the store is a folder.
     folder: Option<Arc<PathBuf>>,
-    /// How much is collected before it is handed on.
+    /// How many bytes are collected before a part is written.
     part_bytes: usize,
 }
 
 impl Blobs {
-    /// Opens `file:///folder` (made if it is not there), `s3://bucket/prefix`,
-    /// `az://container/prefix`, `gs://bucket/prefix` or `memory:///`. Credentials and endpoints
-    /// come from the platform's usual environment variables. Nothing is sent yet.
+    /// Opens `file:///folder` (created if missing), `s3://bucket/prefix`, `az://container/prefix`,
+    /// `gs://bucket/prefix` or `memory:///`. Credentials and endpoints come from the platform's
+    /// usual environment variables. Sends nothing yet.
     ///
     /// # Errors
-    /// [`BlobError::Setting`], and for a folder that cannot be made [`BlobError::Unavailable`].
+    /// [`BlobError::Setting`] for an unusable address or environment; otherwise the reason why a
+    /// folder cannot be created or opened.
     pub fn open(url: &str) -> Result<Self, BlobError> {
         if let Some(folder) = open::folder(url) {
             let folder = folder?;
             private_files::create_folder(&folder).map_err(|error| BlobError::of_io(&error))?;
-            // What an older release made in it could be read by others.
+            // An older release may have left it readable to other users.
             private_files::tighten(&folder);
         }
         open::open(url)
     }
 
-    /// As [`Blobs::open`], but makes nothing: a folder that is not there is an error.
+    /// Like [`Blobs::open`], but creates nothing: a missing folder is an error.
     ///
     /// # Errors
-    /// As [`Blobs::open`].
+    /// See [`Blobs::open`].
     pub fn open_existing(url: &str) -> Result<Self, BlobError> {
         open::open(url)
     }
 
-    /// Whether the files are in a folder of this machine.
+    /// Whether the store is a local folder.
     pub fn is_folder(&self) -> bool {
         self.folder.is_some()
     }
 
-    /// Writes and deletes a small file, to prove that both can be done.
+    /// Writes and deletes a small file to prove that both work.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why the store cannot be written to.
     pub async fn probe(&self) -> Result<(), BlobError> {
         let path = self.prefix.clone().join(PROBE_NAME);
         self.store.put(&path, PutPayload::from_static(b"probe")).await?;
         Ok(self.store.delete(&path).await?)
     }
 
-    /// Begins a file. Until [`BlobWriter::finish`] returns, what stood there before still stands.
+    /// Begins a file. Until [`BlobWriter::finish`] returns, readers see the previous file, if any.
     ///
     /// # Errors
-    /// None yet: nothing is called until the first part is full.
+    /// Currently none: the store is not called before the first part is full.
     pub async fn create(&self, key: &FileKey) -> Result<BlobWriter, BlobError> {
         Ok(BlobWriter::new(self, self.path(key)))
     }
 
-    /// These bytes of a file, in pieces. A file that ends before `range` does is an error.
+    /// Reads a range of a file in pieces. A file that ends before `range` does is an error.
     ///
     /// # Errors
-    /// [`BlobError::Missing`] if there is no such file. In the stream: why reading broke off.
+    /// [`BlobError::Missing`] if the file does not exist, [`BlobError::Short`] if it is too short.
+    /// The stream yields an error when reading fails midway.
     pub async fn read(
         &self,
         key: &FileKey,
@@ -120,18 +124,18 @@ impl Blobs {
         }
     }
 
-    /// How many bytes a file has.
+    /// The size of a file in bytes.
     ///
     /// # Errors
-    /// [`BlobError::Missing`] if there is no such file.
+    /// [`BlobError::Missing`] if the file does not exist.
     pub async fn size(&self, key: &FileKey) -> Result<u64, BlobError> {
         Ok(self.store.head(&self.path(key)).await?.size)
     }
 
-    /// Deletes one file; one that is not there is fine.
+    /// Deletes one file; a missing file is not an error.
     ///
     /// # Errors
-    /// Why it may still be there.
+    /// The reason why the file may still exist. The call may be repeated.
     pub async fn delete(&self, key: &FileKey) -> Result<(), BlobError> {
         match self.store.delete(&self.path(key)).await.map_err(BlobError::from) {
             Ok(()) | Err(BlobError::Missing) => Ok(()),
@@ -139,12 +143,12 @@ impl Blobs {
         }
     }
 
-    /// Deletes everything of a job; in a folder also what is half written. In a bucket, parts of
-    /// an upload that a crash broke off stay, unseen by readers, until the bucket's rule for
-    /// incomplete uploads takes them.
+    /// Deletes all files of a job; in a folder also half-written ones. In a bucket, the parts of an
+    /// upload that a crash interrupted remain, invisible to readers, until the bucket's rule for
+    /// incomplete uploads removes them.
     ///
     /// # Errors
-    /// Why something may still be there. May be repeated.
+    /// The reason why some files may still exist. The call may be repeated.
     pub async fn delete_job(&self, job_id: JobId) -> Result<(), BlobError> {
         if let Some(folder) = &self.folder {
             return folder::delete_job(folder.clone(), job_id).await;
@@ -161,11 +165,11 @@ impl Blobs {
         Ok(())
     }
 
-    /// Deletes what a crash left half written in a folder, and says how much it was. To be called
-    /// at start, before anything is written.
+    /// Deletes the files that a crash left half written in a folder and returns how many there
+    /// were. Call it at start, before anything is written.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// The folder cannot be read, or a file in it cannot be deleted.
     pub async fn remove_leftovers(&self) -> Result<usize, BlobError> {
         match &self.folder {
             Some(folder) => folder::remove_leftovers(folder.clone()).await,
@@ -235,7 +239,7 @@ mod tests {
         let mut writer = blobs.create(&key).await.expect("it begins");
         writer.write(Bytes::from(vec![1; 3_000_000])).await.expect("it is written");
         assert!(matches!(blobs.size(&key).await, Err(BlobError::Missing)));
-        // As a crash would: nothing of the writer runs any more.
+        // Simulates a crash: the writer is never dropped.
         std::mem::forget(writer);
         assert_eq!(blobs.remove_leftovers().await.expect("it sweeps"), 1);
         assert_eq!(blobs.remove_leftovers().await.expect("it sweeps"), 0);

@@ -1,7 +1,6 @@
-//! From an address in the settings to a store.
+//! Opens a store by the address in the settings.
 //!
-//! Called by [`Blobs::open`]. The invariant: a folder's files and their names are synced before a
-//! write returns.
+//! Called by [`Blobs::open`]. Writes to a folder sync the file and its name before they return.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,23 +17,24 @@ use url::Url;
 
 use super::{BlobError, Blobs};
 
-/// For a folder: enough to write in few calls.
+/// The part size of a folder: large enough to keep the number of calls low.
 const FOLDER_PART_BYTES: usize = 1024 * 1024;
 
-/// For a bucket: S3 wants at least 5 MiB a part and takes 10,000 parts, which makes 80 GB.
+/// The part size of a bucket. S3 wants at least 5 MiB a part and accepts 10,000 parts, so a file
+/// can have 80 GB.
 const BUCKET_PART_BYTES: usize = 8 * 1024 * 1024;
 
-/// Of one request to a bucket: the callers have retries of their own, over hours.
+/// The retries of one request to a bucket. The callers retry on their own, over hours.
 const MAX_RETRIES: usize = 3;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Without an answer, or a piece of one, for so long, a bucket is given up. Sending a part counts.
+/// How long to wait for an answer from a bucket, or for its next piece. Sending a part counts.
 const READ_TIMEOUT: &str = "60s";
 
-/// For a whole request: a large file read by a slow client takes long.
+/// The limit for a whole request: a slow client takes long to read a large file.
 const TOTAL_TIMEOUT: &str = "12h";
 
-/// The folder that a `file:` address names; `None` for any other address.
+/// The folder named by a `file:` address; `None` for any other address.
 pub(super) fn folder(url: &str) -> Option<Result<PathBuf, BlobError>> {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "file")?;
     let path = url.to_file_path();
@@ -62,7 +62,7 @@ pub(super) fn open(url: &str) -> Result<Blobs, BlobError> {
     Ok(Blobs { store, prefix, folder: None, part_bytes: BUCKET_PART_BYTES })
 }
 
-/// `None` for an address of another kind.
+/// `None` if the scheme is not supported.
 fn bucket(url: &Url) -> Option<object_store::Result<Arc<dyn ObjectStore>>> {
     install_tls_provider();
     let bucket = url.host_str().unwrap_or_default();
@@ -103,9 +103,8 @@ fn bucket(url: &Url) -> Option<object_store::Result<Arc<dyn ObjectStore>>> {
     })
 }
 
-/// The store's HTTP client is compiled without a provider of its own and panics when the process
-/// has none.
+/// The store's HTTP client is compiled without a TLS provider and panics if the process has none.
 fn install_tls_provider() {
-    // An error means that one is installed already, which is all that is wanted.
+    // An error means that one is already installed, which is enough.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,8 +1,9 @@
-//! Which copies were read through since this process started.
+//! Which copies have been verified since this process started.
 //!
-//! The API's handlers ask before they serve a copy, `verify-files` asks for every one. The
-//! invariant: a copy counts as verified only after all its bytes had the length and the digest on
-//! record.
+//! The API's handlers ask before they serve a copy; `verify-files` checks every copy.
+//!
+//! Invariant: a copy counts as verified only after all its bytes were read and matched the recorded
+//! length and digest.
 
 use std::{
     collections::HashMap,
@@ -17,23 +18,23 @@ use tokio::sync::Semaphore;
 use super::{BlobError, Blobs, FileKey};
 use crate::domain::mirror::{FilePlace, StoredCopy};
 
-/// Some 10 MB. Beyond it all are forgotten, which costs one more reading each.
+/// Some 10 MB. When the limit is reached all are forgotten, which costs one more read of each file.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Files being read through at a time: hashing is work for a processor.
+/// Files verified at the same time: hashing is CPU-bound.
 const MAX_AT_A_TIME: usize = 4;
 
-/// What a reading of a sound copy finds beside its soundness.
+/// What the verification of a copy yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sound {
-    /// As archives tell it.
+    /// As archives record it.
     pub crc32: u32,
 }
 
-/// A copy, and the content that was verified: one that is made anew has to prove itself again.
+/// A copy and the digest that was verified: a copy that is made anew has to be verified again.
 type Proof = (FilePlace, [u8; 32]);
 
-/// Shared by all who serve. Cheap to clone.
+/// Shared by all that serve copies. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Verified {
     proofs: Arc<Mutex<HashMap<Proof, Sound>>>,
@@ -47,12 +48,12 @@ impl Default for Verified {
 }
 
 impl Verified {
-    /// What is known of the file if it is what was stored. The first time it is read through; after
-    /// that, only its length is looked at. `None` if it is not, and for one that is missing, too: its order is then to be
-    /// recorded as `AfterMirror::Damaged`, so that it is made anew.
+    /// Verifies that the file has the recorded content. The first call reads all of it; later calls
+    /// compare only its length. Returns `None` if the file is missing or differs: the caller then
+    /// records its order as `AfterMirror::Damaged`, so that the copy is made anew.
     ///
     /// # Errors
-    /// When the store cannot be read, which says nothing about the file.
+    /// The store cannot be read, so nothing is known about the file.
     pub async fn verify(
         &self,
         blobs: &Blobs,
@@ -72,7 +73,7 @@ impl Verified {
             return Ok(Some(sound));
         }
         let Ok(_reading) = self.readers.acquire().await else { return Ok(None) };
-        // Somebody may have read it while we waited.
+        // Another task may have verified it in the meantime.
         if let Some(sound) = known() {
             return Ok(Some(sound));
         }

@@ -1,7 +1,7 @@
 //! A file being written.
 //!
-//! Made by [`Blobs::create`]. The invariants: at most two parts are in memory, and a writer that
-//! is not finished leaves nothing that a reader could see.
+//! Made by [`Blobs::create`]. Invariant: at most two parts are in memory, and an unfinished writer
+//! leaves nothing that a reader can see.
 
 mod bucket;
 mod local;
@@ -16,31 +16,31 @@ use tokio::task::JoinHandle;
 use self::{bucket::BucketFile, local::LocalFile};
 use super::{BlobError, Blobs};
 
-/// Where the parts of one file go.
+/// The place that the parts of one file are written to.
 #[async_trait]
 trait Target: Send {
-    /// Begins to write the next part; the one before it is written.
+    /// Starts to write the next part. The previous part is already written.
     async fn put(&mut self, part: Bytes) -> Result<Writing, BlobError>;
 
-    /// Writes what is left, which may be nothing, and shows the file; all parts are written.
+    /// Writes the rest, which may be empty, and publishes the file. All parts are already written.
     async fn finish(&mut self, rest: Bytes) -> Result<(), BlobError>;
 
-    /// Forgets the file, as far as that can be done.
+    /// Discards the file; a failure is only logged.
     async fn discard(&mut self);
 }
 
-/// A part on its way.
+/// A part that is being written.
 type Writing = JoinHandle<Result<(), BlobError>>;
 
 type WritingEnd = Result<Result<(), BlobError>, tokio::task::JoinError>;
 
-/// Dropped unfinished, it tidies up behind itself as far as it can.
+/// A file being written. When it is dropped unfinished, it tries to clean up.
 pub struct BlobWriter {
     part_bytes: usize,
     part: BytesMut,
-    /// `None` once the file is finished or forgotten.
+    /// `None` once the file is finished or discarded.
     target: Option<Box<dyn Target>>,
-    /// The part that is on its way while the next one fills.
+    /// The part that is being written while the next one fills.
     writing: Option<Writing>,
 }
 
@@ -54,10 +54,11 @@ impl BlobWriter {
         Self { part_bytes, part: BytesMut::new(), target: Some(target), writing: None }
     }
 
-    /// Appends a piece, once there is room for it.
+    /// Appends a piece, after waiting for room.
     ///
     /// # Errors
-    /// Why it, or a piece before it, could not be written. The file cannot be finished then.
+    /// The reason why this piece or an earlier one could not be written. The file cannot be
+    /// finished then.
     pub async fn write(&mut self, mut piece: Bytes) -> Result<(), BlobError> {
         while !piece.is_empty() {
             let room = self.part_bytes - self.part.len();
@@ -69,10 +70,10 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Shows the file to readers, all of it at once; on return it is on disk.
+    /// Publishes the complete file to readers. On return it is on disk.
     ///
     /// # Errors
-    /// Why not. Readers see what they saw before.
+    /// The reason why the file could not be published. Readers see what they saw before.
     pub async fn finish(mut self) -> Result<(), BlobError> {
         self.written().await?;
         let rest = mem::take(&mut self.part).freeze();
@@ -83,7 +84,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Forgets what was written.
+    /// Discards what was written.
     pub async fn abort(mut self) {
         if let Some(target) = self.target.take() {
             discard(target, self.writing.take()).await;
@@ -99,7 +100,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Waits for the part that is on its way.
+    /// Waits for the part that is being written.
     async fn written(&mut self) -> Result<(), BlobError> {
         let Some(writing) = &mut self.writing else { return Ok(()) };
         let written = outcome(writing).await;
@@ -123,8 +124,8 @@ impl Drop for BlobWriter {
     }
 }
 
-/// If it fails, what is left is seen by nobody: a folder is swept at start, a bucket has its rule
-/// for incomplete uploads.
+/// If this fails, readers still see nothing of the rest: a folder is swept at start, a bucket has
+/// its rule for incomplete uploads.
 async fn discard(mut target: Box<dyn Target>, writing: Option<Writing>) {
     if let Some(writing) = writing {
         let _ = writing.await;

@@ -1,7 +1,7 @@
-//! Settings that are right alone but not together. Called by `load` for what must not start, and
-//! by the commands, through `Config::warnings`, for what an operator should know.
+//! Checks settings against each other. Called by `load` for combinations that prevent a start, and
+//! by the commands, through `Config::warnings`, for those that an operator should know about.
 //!
-//! Invariant: an api that can be reached from another machine asks for a key.
+//! Invariant: an API that can be reached from another machine requires a key.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use super::mistake;
 use super::value::webhook_key;
 use super::{ApiListen, Config, PublicUrlSetting, ReconcileAfter};
 
-/// What Standard Webhooks asks of a signing secret.
+/// The minimum that Standard Webhooks sets for a signing secret.
 const WEBHOOK_SECRET_BYTES: usize = 24;
 
-/// Refuses what must not start.
+/// Refuses combinations that prevent a start.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let keys = config.api.keys.iter().map(|key| key.name.as_str());
     unique_names("api.keys", keys)?;
@@ -42,7 +42,7 @@ fn unique_names<'a>(list: &str, names: impl Iterator<Item = &'a str>) -> Result<
     Ok(())
 }
 
-/// Two names for one key would leave it to chance which scopes hold.
+/// With two names for one key it would be unclear which scopes apply.
 fn unique_keys(config: &Config) -> Result<(), ConfigError> {
     let mut seen = HashSet::new();
     for (index, key) in config.api.keys.iter().enumerate() {
@@ -56,7 +56,7 @@ fn unique_keys(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// A body that never finds room would be refused forever.
+/// A body larger than the memory limit would always be refused.
 fn enough_memory(config: &Config) -> Result<(), ConfigError> {
     if config.callbacks.memory >= config.callbacks.max_body {
         return Ok(());
@@ -68,7 +68,7 @@ fn enough_memory(config: &Config) -> Result<(), ConfigError> {
     ))
 }
 
-/// Open without a key means: to this machine, and on a listener that nothing leads to from outside.
+/// An open API must listen on this machine only, on a listener that is not reachable from outside.
 fn open_to_this_machine_only(config: &Config) -> Result<(), ConfigError> {
     if !config.api.open_on_loopback {
         return Ok(());
@@ -95,8 +95,8 @@ fn open_to_this_machine_only(config: &Config) -> Result<(), ConfigError> {
     )))
 }
 
-/// The warning about an api that listens on `address`, where other machines reach it and nothing
-/// says that TLS stands in front; the service itself speaks plain http.
+/// The warning about an API that listens on `address`, if other machines can reach it and nothing
+/// says that a proxy provides TLS; the service itself speaks plain HTTP.
 pub(super) fn plain_listener(config: &Config, address: SocketAddr) -> Option<String> {
     let callbacks_have_tls = match &config.callbacks.public_url {
         PublicUrlSetting::Ngrok => true,
@@ -116,7 +116,7 @@ pub(super) fn plain_listener(config: &Config, address: SocketAddr) -> Option<Str
     ))
 }
 
-/// What may be meant, but should be known; one line each.
+/// Warnings about combinations that are allowed but may be mistakes; one line each.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |line: String| warnings.push(line);

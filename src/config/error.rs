@@ -1,6 +1,6 @@
-//! What is wrong with the settings, as the one line an operator reads. Made while they are loaded.
+//! Errors in the settings, each as one line for the operator.
 //!
-//! Invariant: the line never holds a secret, and never a line break.
+//! Invariant: the line never holds a secret or a line break.
 
 use std::fmt::Display;
 
@@ -8,19 +8,19 @@ use toml::Value;
 
 use crate::printable;
 
-/// A longer value is cut: the line is for reading.
+/// A longer value is cut, to keep the line readable.
 const LONGEST_VALUE: usize = 120;
 const REDACTED: &str = "[redacted]";
-/// Keys whose values are never shown, nor anything below them.
+/// Keys whose values, and everything below them, are never shown.
 const SECRET_KEYS: [&str; 6] =
     ["client_secret", "inbox_secret", "key", "key_sha256", "secret", "secrets"];
-/// Lists of entries with secrets: a bare text in them is likely the secret itself.
+/// Lists of entries with secrets: a bare text in them is probably the secret itself.
 const SECRET_LISTS: [&str; 2] = ["keys", "targets"];
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file that is not there, may not be read, or is not UTF-8.
+    /// The file is missing, may not be read or is not UTF-8.
     #[error("{file} cannot be read: {reason}")]
     Unreadable {
         /// Its path.
@@ -40,7 +40,7 @@ pub enum ConfigError {
         /// What the parser says.
         problem: String,
     },
-    /// A key there is no setting for.
+    /// An unknown key.
     #[error("{key} is not a setting{hint}")]
     Unknown {
         /// The dotted key, or the environment variable.
@@ -48,19 +48,19 @@ pub enum ConfigError {
         /// `: did you mean …?`, or empty.
         hint: String,
     },
-    /// A value that cannot be right.
+    /// An invalid value.
     #[error("{key} = {value} {problem}{origin}")]
     Invalid {
         /// The dotted key.
         key: String,
-        /// The value, redacted.
+        /// The value, without secrets.
         value: String,
-        /// What would be right.
+        /// What would be valid.
         problem: String,
         /// The environment variable that set it, in brackets, or empty.
         origin: String,
     },
-    /// A value where a section belongs, or settings that do not go together.
+    /// A value where a section belongs, or settings that contradict each other.
     #[error("{0}")]
     Mismatch(String),
 }
@@ -73,7 +73,7 @@ impl ConfigError {
         }
     }
 
-    /// `known` are the names that would be right, written as `key` is.
+    /// `known` are the valid names, written in the same form as `key`.
     pub(super) fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Self {
         let hint = match nearest(key, known) {
             Some(name) => format!(": did you mean {name}?"),
@@ -91,7 +91,7 @@ impl ConfigError {
         }
     }
 
-    /// Names the environment variable the value came from.
+    /// Adds the environment variable that the value came from.
     pub(super) fn set_by(mut self, variable: &str) -> Self {
         if let Self::Invalid { origin, .. } = &mut self {
             *origin = format!(" (set by {variable})");
@@ -100,7 +100,7 @@ impl ConfigError {
     }
 }
 
-/// The value as an operator wrote it, without its secrets.
+/// The value as the operator wrote it, without secrets.
 fn show(key: &str, value: &Value) -> String {
     let names = || key.split('.').map(|part| part.split('[').next().unwrap_or(part));
     let bare = !matches!(value, Value::Array(_) | Value::Table(_));
@@ -120,7 +120,7 @@ fn show(key: &str, value: &Value) -> String {
             let items: Vec<_> = items.iter().map(|item| show(key, item)).collect();
             format!("[{}]", items.join(", "))
         }
-        // Its other keys may be anything, so only the name is shown.
+        // Its other keys may be anything, secrets included, so only the name is shown.
         Value::Table(entry) => match entry.get("name").and_then(Value::as_str) {
             Some(name) => format!("{{ name = {name:?}, … }}"),
             None => "{ … }".to_owned(),
@@ -132,8 +132,8 @@ fn show(key: &str, value: &Value) -> String {
     }
 }
 
-/// Hides the user and what follows "?" or "#". Works on text, because what does not parse as a
-/// URL may hold a password all the same.
+/// Hides the user and what follows "?" or "#". Works on text, because a value that is not a valid
+/// URL may hold a password too.
 fn redact_url(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -149,7 +149,8 @@ fn redact_url(text: &str) -> String {
     }
 }
 
-/// The name that was likely meant: a slip of the pen away, or the same key in another section.
+/// The name that was probably meant: one with a similar spelling, or the same key in another
+/// section.
 pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let leaf = |name: &str| {
         let name = name.rsplit('.').next().unwrap_or(name);
@@ -166,7 +167,7 @@ pub(super) fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Op
         .map(|(_, name)| name)
 }
 
-/// How many characters must be put in, taken out or replaced to make `from` into `to`.
+/// The edit distance: how many characters must be inserted, deleted or replaced.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

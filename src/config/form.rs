@@ -1,7 +1,8 @@
-//! How the text of one setting is read: each form says what is right when a text is not.
-//! Called by serde for the sections' fields; `place` holds the forms of addresses and paths.
+//! How the text of one setting is parsed; each form says what a valid text looks like. Called by
+//! serde for the fields of the sections; `place` holds the forms of addresses and paths.
 //!
-//! Invariant: a problem names what would be right and never repeats the text, which may be a secret.
+//! Invariant: a problem names what would be valid and never repeats the text, which may be a
+//! secret.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,16 +19,16 @@ use tracing_subscriber::filter::Targets;
 use super::secret;
 use super::value::{LogFormat, ReconcileAfter, RunningSetting, Scope, Secret as SecretText};
 
-/// Beyond any use, and far from where adding it to a time overflows.
+/// Longer than any use, and far below where adding it to a time overflows.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
-/// Beyond any disk here, and within what SQLite's and file systems' signed sizes hold.
+/// Larger than any disk here, and within the signed sizes of SQLite and file systems.
 const LARGEST: u64 = ByteSize::pib(1).0;
 const SMALLEST_BODY: u64 = ByteSize::kib(1).0;
 const LARGEST_BODY: u64 = ByteSize::gib(1).0;
-/// 128 bits in base64. Fewer characters can be guessed, and so can fewer different ones.
+/// 128 bits in base64. A secret with fewer characters, or fewer different ones, can be guessed.
 const SECRET_CHARACTERS: usize = 22;
 const DIFFERENT_CHARACTERS: usize = 10;
-/// What a digest is often made of by mistake: an empty variable, a file's line end, a placeholder.
+/// Texts that are often hashed by mistake: an empty variable, a file's line end, a placeholder.
 const NO_KEYS: [&str; 12] =
     ["", "\n", "\r\n", " ", "\0", "…", "...", "\"\"", "key", "secret", "password", "changeme"];
 
@@ -35,14 +36,14 @@ pub(super) const NUMBER: &str = "is not a whole number: write it like 4096";
 const DURATION: &str = r#"is not a duration: write it like "30s", "15m", "48h" or "90d""#;
 const SIZE: &str = r#"is not a size: write it like "512KiB", "16MiB" or "2GiB""#;
 
-/// One way to read a text.
+/// How to parse the text of a setting.
 pub(super) trait Form {
-    /// What it reads.
+    /// The parsed value.
     type Value;
-    /// "is not …: write it like …", to follow the key and the value.
+    /// "is not …: write it like …"; follows the key and the value.
     const PROBLEM: &'static str;
 
-    /// The value, or the problem.
+    /// Parses the text, or returns the problem.
     fn parse(text: &str) -> Result<Self::Value, &'static str>;
 }
 
@@ -76,7 +77,7 @@ pub(super) fn optional<'de, F: Form, D: Deserializer<'de>>(
     one::<OrEmpty<F>, D>(source)
 }
 
-/// Reads a setting of form `F` that is there; serde's default stands for one that is not.
+/// Reads a setting of form `F` that is present; for a missing one serde's default applies.
 pub(super) fn present<'de, F: Form, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<F::Value>, D::Error> {
@@ -91,7 +92,7 @@ pub(super) fn list<'de, F: Form, D: Deserializer<'de>>(
     Ok(items.into_iter().map(|item| item.0).collect())
 }
 
-/// Reads a list of form `F` that is there.
+/// Reads a list of form `F` that is present.
 pub(super) fn present_list<'de, F: Form, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Vec<F::Value>>, D::Error> {
@@ -159,14 +160,14 @@ impl<F: Form> Form for OrEmpty<F> {
 }
 
 form!(
-    /// Any text, empty too.
+    /// Any text, including an empty one.
     Text -> String, "is not a text: write it in quotes", |text| {
         clean_ends(text)?;
         Ok(text.to_owned())
     }
 );
 
-/// Blanks around a name or a path come from a slip, and make another name of it.
+/// Blanks around a name or a path are a typing mistake and would make it a different name.
 pub(super) fn clean_ends(text: &str) -> Result<(), &'static str> {
     if text.trim() != text {
         return Err("begins or ends with a blank or a line end: leave it out");
@@ -178,7 +179,7 @@ pub(super) fn clean_ends(text: &str) -> Result<(), &'static str> {
 }
 
 form!(
-    /// A name that tells entries of a list apart.
+    /// A name that identifies an entry of a list.
     Name -> String, "is not a name: write it like \"backend\"", |text| {
         if text.trim().is_empty() {
             return Err("is empty: give it a name");
@@ -262,14 +263,14 @@ form!(
 );
 
 form!(
-    /// A secret that somebody else made.
+    /// A secret that was issued by others.
     Secret -> SecretText, "is not a text: write it in quotes", |text| {
         Ok(SecretText::new(secret::clean(text)?))
     }
 );
 
 form!(
-    /// A secret that stands in a path.
+    /// A secret that is part of a path.
     InboxSecret -> SecretText,
     "is not an inbox secret: write at least 22 letters, digits, \"-\", \"_\", \".\" or \"~\"",
     |text| {
@@ -284,7 +285,7 @@ form!(
     }
 );
 
-/// Says what is wrong with a secret of ASCII that people may have thought up.
+/// Checks that a secret of ASCII, which a person may have made up, is hard to guess.
 fn hard_to_guess(text: &str) -> Result<(), &'static str> {
     if text.len() < SECRET_CHARACTERS {
         return Err("is too short: use at least 22 characters, as `finishline key new` makes them");
@@ -321,7 +322,7 @@ form!(
     /// An API key, kept as its SHA-256.
     ApiKey -> [u8; 32], "is not a key: write at least 22 characters in quotes", |text| {
         let text = secret::clean(text)?;
-        // It travels in a header: anything else could never be presented.
+        // It is sent in a header, where other characters are not possible.
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("holds spaces, control characters or characters beyond ASCII: \
                         use letters, digits and punctuation");
@@ -387,12 +388,13 @@ form!(
     "is not a log level: write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", \
      or per module like \"info,finishline::engine=debug\"",
     |text| {
-        // To tracing a mistyped level is a module's name, and silences all others.
+        // tracing takes a mistyped level for a module name, which silences all other modules.
         let level = |part: &str| {
             let level = part.to_ascii_lowercase();
             ["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str())
         };
-        // In these, others filter by spans and their fields; here they would name no module.
+        // With these characters tracing filters by spans and fields; here they would match no
+        // module.
         let is_filter = text.contains(['[', ']', '{', '}']);
         let directives: Vec<&str> = text.split(',').map(str::trim).collect();
         if is_filter || !directives.iter().all(|part| part.contains('=') || level(part)) {

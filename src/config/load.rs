@@ -1,7 +1,7 @@
-//! From defaults, file and environment to one checked `Config`. Called once by each command that
-//! needs the settings, and by tests.
+//! Builds one checked `Config` from defaults, file and environment. Called once by each command
+//! that needs the settings, and by tests.
 //!
-//! Invariant: nothing is passed over in silence; what is not understood stops the load.
+//! Nothing is ignored silently: anything that is not understood stops the load.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use super::form::NUMBER;
 use super::{Config, EXAMPLE, check, secret, variables};
 use crate::printable;
 
-/// Where the settings are looked for when no file is named.
+/// The settings file if none is named.
 const DEFAULT_FILE: &str = "finishline.toml";
 pub(super) const ENVIRONMENT_PREFIX: &str = "FINISHLINE__";
 
@@ -28,15 +28,15 @@ static DEFAULTS: LazyLock<Table> = LazyLock::new(|| {
     EXAMPLE.parse().expect("config.example.toml is part of the program and a test reads it")
 });
 
-/// `finishline.toml` in the working directory, where it exists.
+/// `finishline.toml` in the working directory, if it exists.
 pub fn default_file() -> Option<PathBuf> {
     let file = PathBuf::from(DEFAULT_FILE);
-    // A file that cannot be looked at is named to `load`, which says why.
+    // A file that cannot be accessed is passed on to `load`, which reports why.
     (!matches!(file.try_exists(), Ok(false))).then_some(file)
 }
 
-/// The process's environment for [`load`]. Unlike `std::env::vars` it does not panic when some
-/// variable is not Unicode; a setting that is not is refused by `load`.
+/// The process's environment for [`load`]. Unlike `std::env::vars` it does not panic if a variable
+/// is not Unicode; `load` refuses a setting that is not.
 pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(|(name, value)| {
         let text = |part: std::ffi::OsString| part.to_string_lossy().into_owned();
@@ -44,9 +44,12 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The settings: defaults < `file` < `environment`, checked. A file that is named must exist; of
-/// the environment only names that begin with `FINISHLINE__` count, and others that look as if they
-/// were to count are errors or warnings.
+/// Loads and checks the settings: defaults < `file` < `environment`. A named file must exist. Only
+/// environment variables that begin with `FINISHLINE__` are read; others that look as if they were
+/// meant to be read are errors or warnings.
+///
+/// # Errors
+/// The first mistake found, as one line for the operator.
 pub fn load(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -56,7 +59,7 @@ pub fn load(
         overlay(&mut settings, read_file(file)?, "")?;
     }
     let mut origins = BTreeMap::new();
-    // Sorted, so that of two mistakes the same one is reported each time.
+    // Sorted, so that the same one of two mistakes is reported each time.
     let mut environment: Vec<_> = environment.collect();
     environment.sort();
     let strays = variables::strays(environment.iter().map(|(name, _)| name.as_str()))?;
@@ -115,8 +118,8 @@ fn read_file(file: &Path) -> Result<Table, ConfigError> {
     })
 }
 
-/// Puts a file's tables over the defaults. Sections stay sections; the values' types are left to
-/// the sections' own types, which can say what would be right.
+/// Puts a file's tables over the defaults. A section must stay a section; the types of values are
+/// checked by the sections' own types, which can say what would be right.
 fn overlay(settings: &mut Table, layer: Table, prefix: &str) -> Result<(), ConfigError> {
     for (name, value) in layer {
         let key = join(prefix, &name);
@@ -133,7 +136,7 @@ fn overlay(settings: &mut Table, layer: Table, prefix: &str) -> Result<(), Confi
     Ok(())
 }
 
-/// The value is left out: where no value belongs, a secret may have been put.
+/// The value is left out: somebody may have put a secret where no value belongs.
 fn not_a_section(key: &str, value: &Value) -> ConfigError {
     ConfigError::Mismatch(format!(
         "{key} is a section, not a single value ({}): write its settings under [{key}]",
@@ -141,7 +144,7 @@ fn not_a_section(key: &str, value: &Value) -> ConfigError {
     ))
 }
 
-/// Puts one environment variable over the settings; returns the key it set.
+/// Puts one environment variable over the settings; returns the key that it sets.
 fn set(settings: &mut Table, variable: &str, text: &str) -> Result<String, ConfigError> {
     let keys = known_keys();
     let Some(key) = keys.iter().find(|key| variable_of(key) == variable) else {
@@ -168,7 +171,7 @@ fn set(settings: &mut Table, variable: &str, text: &str) -> Result<String, Confi
             Ok(number) => Value::Integer(number),
             Err(_) => return invalid(NUMBER),
         },
-        // serde_json's message may repeat a piece of the value, so it is not passed on.
+        // serde_json's message may repeat part of the value, so it is not passed on.
         Some(Value::Array(_)) => match serde_json::from_str::<Vec<Value>>(text) {
             Ok(items) => Value::Array(items),
             Err(_) => return invalid(JSON_LIST),
@@ -223,7 +226,8 @@ fn build(mut settings: Table) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// What a shell, a template or Docker Compose was to fill in is text here.
+/// Nothing expands variables here: what a shell, a template or Docker Compose should have filled in
+/// is still text.
 fn refuse_placeholders(value: &Value, key: &str) -> Result<(), ConfigError> {
     let is_placeholder = |text: &str| {
         let text = text.trim();
@@ -246,7 +250,7 @@ fn refuse_placeholders(value: &Value, key: &str) -> Result<(), ConfigError> {
     }
 }
 
-/// serde's error in an operator's words, without the value serde may have put into it.
+/// Rewords serde's error for an operator, without the value that serde may have put into it.
 fn explain(settings: &Table, error: &serde_path_to_error::Error<toml::de::Error>) -> ConfigError {
     let mut key = String::new();
     let mut value = Some(Value::Table(settings.clone()));
@@ -276,7 +280,7 @@ fn explain(settings: &Table, error: &serde_path_to_error::Error<toml::de::Error>
     ConfigError::invalid(&key, &value, problem(message))
 }
 
-/// serde's message as "is not …". Everything before its last "expected" may hold the value.
+/// Rewords serde's message as "is not …". Everything before its last "expected" may hold the value.
 fn problem(message: &str) -> String {
     if let Some(field) = message.strip_prefix("missing field ") {
         return format!("has no {}: add it", field.replace('`', ""));
@@ -293,7 +297,7 @@ fn problem(message: &str) -> String {
     }
 }
 
-/// Names the variable, when the environment set the key or what it is an entry of.
+/// Adds the environment variable that set the key, or the list that the key is an entry of.
 fn with_origin(error: ConfigError, origins: &BTreeMap<String, String>) -> ConfigError {
     let ConfigError::Invalid { key, .. } = &error else {
         return error;

@@ -1,8 +1,8 @@
-//! Settings that are well written and likely wrong: an address with a part too many or too few, a
-//! pause that nothing keeps to.
+//! Settings that are well-formed and probably wrong: an address with a part too many or too few, a
+//! pause that is too short to be kept.
 //!
-//! Called by `check`. What can only be wrong stops the load, what may be meant is a warning. The
-//! invariant: each line says what would be right.
+//! Called by `check`. Settings that can only be wrong stop the load; those that may be intended are
+//! warnings. Each message says what would be right.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use super::{Config, PublicUrlSetting};
 /// Routes that are added to the Engine's base URL.
 const ENGINE_ROUTES: [&str; 2] = ["job", "generic-job"];
 
-/// Between two looks of the loop that erases; a shorter pause would not be kept.
+/// The pause of the erasure loop between two checks; a shorter setting would have no effect.
 const SHORTEST_RETENTION: Duration = Duration::from_secs(30);
 
-/// The same of the loop that looks jobs up.
+/// The same for the loop that looks jobs up.
 const SHORTEST_RECONCILE: Duration = Duration::from_secs(5);
 
-/// Refuses what can only be wrong.
+/// Refuses settings that can only be wrong.
 pub(super) fn refuse(config: &Config) -> Result<(), ConfigError> {
     let engine = &config.engine;
     let last = last_segment(&engine.base_url);
@@ -64,7 +64,7 @@ fn wrong(key: &str, value: &str, problem: &str) -> ConfigError {
     ConfigError::invalid(key, &Value::String(value.to_owned()), problem)
 }
 
-/// What may be meant; one line each.
+/// Warnings about settings that may be intended; one line each.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let strays = config.stray_variables.iter().map(|stray| stray.warning());
     strays.chain(of_addresses(config)).chain(of_engine(config)).chain(of_relay(config)).collect()

@@ -1,5 +1,5 @@
 //! The settings: `config.example.toml` (compiled in) < file < environment, checked. Read by `app`
-//! and the commands, which hand each part of the program its own section.
+//! and the commands, which pass each part of the program its own section.
 //!
 //! Invariant: a `Config` that exists is safe to start with, and its `Debug` output shows no secret.
 
@@ -29,22 +29,22 @@ pub use value::{
 };
 pub use variables::StrayVariable;
 
-/// Every key with its default and a comment, as a file to start from.
+/// Every key with its default and a comment; the template for a settings file.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
 
-/// The key that the service makes for itself.
+/// The file of the key that the service generates.
 const KEY_FILE: &str = "finishline.key";
 
 /// The newest Engine version whose route is `/generic-job`, as in `v2`.
 const LAST_GENERIC_VERSION: f64 = 2.0;
 
-/// Copies at a time: each may hold 16 MiB of memory on its way to a bucket.
+/// The limit of concurrent copies: each may hold 16 MiB of memory on its way to a bucket.
 const MAX_COPIES: i64 = 64;
 
-/// Beyond what one process keeps open.
+/// More than one process can keep open.
 const MAX_CONNECTIONS: i64 = 1_000_000;
 
-/// Each delivery under way holds a result in memory, which may have `callbacks.max_body`.
+/// The limit of concurrent deliveries: each holds a result in memory, up to `callbacks.max_body`.
 const MAX_CONCURRENCY: i64 = 256;
 
 /// All settings.
@@ -53,9 +53,9 @@ const MAX_CONCURRENCY: i64 = 256;
 pub struct Config {
     /// The process itself.
     pub service: ServiceConfig,
-    /// The door the Engine calls back through.
+    /// The listener that the Engine calls back to.
     pub callbacks: CallbacksConfig,
-    /// The door our own callers use.
+    /// The listener for our own callers.
     pub api: ApiConfig,
     /// The Relu Engine.
     pub engine: EngineConfig,
@@ -63,26 +63,26 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// The emergency spool.
     pub spool: SpoolConfig,
-    /// The guard for foreign URLs.
+    /// The guard for URLs from others.
     pub outbound: OutboundConfig,
-    /// Looking up jobs that had no callback.
+    /// The look-up of jobs without a callback.
     pub reconcile: ReconcileConfig,
-    /// Passing results on.
+    /// The relay of results.
     pub relay: RelayConfig,
-    /// Copying outputs.
+    /// The copies of outputs.
     pub mirror: MirrorConfig,
-    /// Erasing old jobs.
+    /// The erasure of old jobs.
     pub retention: RetentionConfig,
     /// Logging.
     pub log: LogConfig,
-    /// Variables of the environment that look like settings and are none.
+    /// Environment variables that look like settings but are not.
     #[serde(skip)]
     pub stray_variables: Vec<StrayVariable>,
 }
 
 impl Config {
-    /// Whether callbacks and api share one listener: `api.listen` is `"same"`, or both are the same
-    /// address with a port other than 0.
+    /// Whether callbacks and API share one listener: `api.listen` is `"same"`, or both have the
+    /// same address with a port other than 0.
     pub fn merged(&self) -> bool {
         match self.api.listen {
             ApiListen::Same => true,
@@ -90,19 +90,19 @@ impl Config {
         }
     }
 
-    /// The folder of what the service makes for itself: its key, its spool.
+    /// The folder for what the service generates: its key, its spool.
     pub fn state_dir(&self) -> &Path {
         let beside = || self.database.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let set = self.service.state_dir.as_deref().or_else(beside);
         set.unwrap_or(Path::new("."))
     }
 
-    /// The key that the service makes where no other is set.
+    /// The path of the key that the service generates if no other is set.
     pub fn key_file(&self) -> PathBuf {
         self.state_dir().join(KEY_FILE)
     }
 
-    /// The emergency spool.
+    /// The path of the emergency spool.
     pub fn spool_file(&self) -> PathBuf {
         if let Some(path) = &self.spool.path {
             return path.clone();
@@ -112,13 +112,14 @@ impl Config {
         self.state_dir().join(name)
     }
 
-    /// A warning if the api is reached from other machines at `address` without TLS, as far as the
-    /// settings say. [`Self::warnings`] has the one for the address that stands in them.
+    /// A warning if other machines can reach the API at `address` and the settings mention no TLS.
+    /// [`Self::warnings`] covers the address in the settings.
     pub fn warning_of_listener(&self, address: SocketAddr) -> Option<String> {
         check::plain_listener(self, address)
     }
 
-    /// What may be meant, but an operator should know; one line each, without secrets.
+    /// Warnings about settings that are allowed but that an operator should know about; one line
+    /// each, without secrets.
     pub fn warnings(&self) -> Vec<String> {
         check::warnings(self)
     }
@@ -128,37 +129,38 @@ impl Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Where what the service makes for itself is kept; `None`: the database's folder. See
+    /// Where the service keeps what it generates; `None`: the database's folder. See
     /// [`Config::state_dir`].
     #[serde(deserialize_with = "form::optional::<place::FolderPath, _>")]
     pub state_dir: Option<PathBuf>,
     /// How long a stop waits for requests in flight; may be zero.
     #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
     pub shutdown_grace: Duration,
-    /// Of each door; at least 1.
+    /// The limit of each listener; at least 1.
     #[serde(deserialize_with = "form::count::<_, _, MAX_CONNECTIONS>")]
     pub max_connections: usize,
-    /// For the head of a request.
+    /// How long the head of a request may take.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub header_timeout: Duration,
-    /// Between two pieces of a body.
+    /// The longest pause between two pieces of a body.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub idle_timeout: Duration,
-    /// Between two requests of a connection.
+    /// The longest pause between two requests on a connection.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub keep_alive: Duration,
-    /// For a body as a whole, and for the next piece of an answer to be taken.
+    /// How long a whole body may take to arrive, and the client to accept the next piece of an
+    /// answer.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub body_timeout: Duration,
-    /// For whatever moves more than a callback. Not a setting: only tests change it.
+    /// For transfers larger than a callback. Not a setting: only tests change it.
     #[serde(skip)]
     pub least_rate: LeastRate,
-    /// How long an event stream is silent at most. Not a setting: only tests change it.
+    /// The longest silence of an event stream. Not a setting: only tests change it.
     #[serde(skip)]
     pub heartbeat: Heartbeat,
 }
 
-/// How long an event stream is silent at most.
+/// The longest silence of an event stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Heartbeat(pub Duration);
 
@@ -169,70 +171,70 @@ impl Default for Heartbeat {
     }
 }
 
-/// How slow the other side of an upload, a copy or a download may be.
+/// The slowest accepted rate of the other side of an upload, a copy or a download.
 #[derive(Clone, Copy, Debug)]
 pub struct LeastRate {
     pub bytes_per_second: u64,
-    /// A side that stays below the rate for this long is given up.
+    /// A transfer that stays below the rate for this long is aborted.
     pub patience: Duration,
 }
 
 impl Default for LeastRate {
-    /// 64 KiB a second is a poor mobile line, and moves a scan of 200 MiB within an hour. A minute
-    /// outlasts the stalls of a line that works.
+    /// 64 KiB a second is a poor mobile line, and transfers a scan of 200 MiB within an hour. A
+    /// minute outlasts the stalls of a working line.
     fn default() -> Self {
         Self { bytes_per_second: 64 * 1024, patience: Duration::from_secs(60) }
     }
 }
 
-/// The door the Engine calls back through.
+/// The listener that the Engine calls back to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallbacksConfig {
     /// The port may be 0 (any free one).
     #[serde(deserialize_with = "form::one::<place::Address, _>")]
     pub listen: SocketAddr,
-    /// Where the internet reaches that listener.
+    /// The address of that listener on the internet.
     #[serde(deserialize_with = "form::one::<place::PublicUrl, _>")]
     pub public_url: PublicUrlSetting,
-    /// The ngrok agent's own API; no query.
+    /// The API of the ngrok agent; no query.
     #[serde(deserialize_with = "form::one::<place::BaseUrl, _>")]
     pub ngrok_api: Url,
     /// The largest callback body in bytes, decoded.
     #[serde(deserialize_with = "form::one::<form::BodyLimit, _>")]
     pub max_body: usize,
-    /// For bodies that are being received, in bytes; at least `max_body`.
+    /// Memory for bodies that are being received, in bytes; at least `max_body`.
     #[serde(deserialize_with = "form::one::<form::MemorySize, _>")]
     pub memory: usize,
-    /// Stands in the inbox's path as it is (only unreserved characters); `None`: no inbox.
+    /// Part of the inbox's path, unencoded (only unreserved characters); `None`: no inbox.
     #[serde(deserialize_with = "form::optional::<form::InboxSecret, _>")]
     pub inbox_secret: Option<Secret>,
 }
 
-/// The door our own callers use.
+/// The listener for our own callers.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
     /// Where it listens.
     #[serde(deserialize_with = "form::one::<place::ApiAddress, _>")]
     pub listen: ApiListen,
-    /// Where browsers reach it, with a path if it is behind one; `None`: not said.
+    /// The address for browsers, including any path prefix; `None`: not given.
     #[serde(deserialize_with = "form::optional::<place::BaseUrl, _>")]
     pub public_url: Option<Url>,
-    /// Lets everyone on this machine in without a key where `keys` is empty; `load` allows it on a
-    /// loopback address of its own only.
+    /// Allows everyone on this machine to call without a key if `keys` is empty; `load` accepts it
+    /// only on a separate loopback address.
     pub open_on_loopback: bool,
-    /// Empty: the service makes one, see [`ApiConfig::is_open`].
+    /// If empty, the service generates one, see [`ApiConfig::is_open`].
     pub keys: Vec<ApiKeyConfig>,
 }
 
 impl ApiConfig {
-    /// Whether requests are answered without a key. Keys that are set are always asked for.
+    /// Whether requests need no key. If keys are set, one is always required.
     pub fn is_open(&self) -> bool {
         self.open_on_loopback && self.keys.is_empty()
     }
 
-    /// Whether the service works with a key that it makes for itself.
+    /// Whether the service uses a key that it generates.
     pub fn needs_key_file(&self) -> bool {
         !self.open_on_loopback && self.keys.is_empty()
     }
@@ -245,28 +247,28 @@ pub struct EngineConfig {
     /// Region and version; no user, query or fragment.
     #[serde(deserialize_with = "form::one::<place::BaseUrl, _>")]
     pub base_url: Url,
-    /// As written; [`EngineConfig::job_url`] knows what `None` means.
+    /// As written; [`EngineConfig::job_url`] applies the default for `None`.
     #[serde(deserialize_with = "form::optional::<place::Route, _>")]
     pub job_path: Option<String>,
-    /// As written; [`EngineConfig::result_url`] knows what `None` means.
+    /// As written; [`EngineConfig::result_url`] applies the default for `None`.
     #[serde(deserialize_with = "form::optional::<place::ResultRoute, _>")]
     pub result_path: Option<String>,
     /// JSON pointers (RFC 6901), in the order to try.
     #[serde(deserialize_with = "form::list::<place::JsonPointer, _>")]
     pub job_id_pointers: Vec<String>,
-    /// How a polled job that still runs looks.
+    /// How to recognise a polled job that is still running.
     #[serde(deserialize_with = "form::one::<form::Running, _>")]
     pub running: RunningSetting,
-    /// For one call, until its answer is there.
+    /// The limit of one call, up to its complete answer.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub timeout: Duration,
-    /// For trying a submission again within one call; zero: one try.
+    /// How long a submission is retried within one call; zero: one try.
     #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
     pub retry_budget: Duration,
-    /// For jobs that name none.
+    /// For jobs that name no cloud package.
     #[serde(deserialize_with = "form::optional::<form::Text, _>")]
     pub default_cloud_package: Option<String>,
-    /// For jobs that name none.
+    /// For jobs that name no end user.
     #[serde(deserialize_with = "form::optional::<form::Text, _>")]
     pub default_end_user_id: Option<String>,
     /// How to log in.
@@ -274,12 +276,12 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// Where jobs are submitted.
+    /// The URL that jobs are submitted to.
     pub fn job_url(&self) -> Url {
         self.url_below_base(self.job_route())
     }
 
-    /// Where the job with the Engine's id `engine_job_id` is polled.
+    /// The URL that is polled for the job with the Engine's id `engine_job_id`.
     pub fn result_url(&self, engine_job_id: &str) -> Url {
         let id = path_segment(engine_job_id);
         match &self.result_path {
@@ -317,10 +319,10 @@ impl EngineConfig {
     }
 }
 
-/// The text as one segment of a path, whatever it holds.
+/// Encodes any text as one segment of a path.
 fn path_segment(text: &str) -> String {
-    // "." and ".." mean another path even when they are encoded, so a job of that name cannot be
-    // addressed; encoded twice they at least lead to none.
+    // "." and ".." mean another path even when they are encoded, so a job with such an id cannot be
+    // addressed; encoded twice, they at least match no other path.
     if matches!(text, "." | "..") {
         return text.replace('.', "%252E");
     }
@@ -345,7 +347,7 @@ pub struct AuthConfig {
     /// What the token is for.
     #[serde(deserialize_with = "form::one::<form::Text, _>")]
     pub audience: String,
-    /// Empty: not set, which `Config::warnings` tells.
+    /// Empty: not set; `Config::warnings` reports it.
     #[serde(deserialize_with = "form::one::<form::Text, _>")]
     pub client_id: String,
     /// From `client_secret`, or from the file that `client_secret_file` names.
@@ -366,84 +368,84 @@ pub struct DatabaseConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpoolConfig {
-    /// As written; [`Config::spool_file`] knows what `None` means.
+    /// As written; [`Config::spool_file`] applies the default for `None`.
     #[serde(deserialize_with = "form::optional::<place::FilePath, _>")]
     pub path: Option<PathBuf>,
     /// In bytes; 0: no spool.
     #[serde(deserialize_with = "form::one::<form::AnySize, _>")]
     pub size: u64,
-    /// How long a busy database is waited for; may be zero.
+    /// How long to wait for a busy database; may be zero.
     #[serde(deserialize_with = "form::one::<form::AnyDuration, _>")]
     pub wait: Duration,
 }
 
-/// The guard for foreign URLs.
+/// The guard for URLs from others.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutboundConfig {
-    /// Loopback, link-local and private addresses are allowed.
+    /// Whether loopback, link-local and private addresses are allowed.
     pub allow_private: bool,
-    /// Plain http is allowed.
+    /// Whether plain http is allowed.
     pub allow_http: bool,
 }
 
-/// Looking up jobs that had no callback. None of the durations is zero.
+/// The look-up of jobs without a callback. None of the durations is zero.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReconcileConfig {
-    /// Since the submission, until a job is due.
+    /// From the submission until a job is due.
     #[serde(deserialize_with = "form::one::<form::DueAfter, _>")]
     pub after: ReconcileAfter,
-    /// Between two looks for due jobs.
+    /// The pause between two searches for due jobs.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub every: Duration,
-    /// Since the submission, until a job is given up.
+    /// From the submission until a job is given up.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub give_up: Duration,
 }
 
-/// Passing results on.
+/// The relay of results.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelayConfig {
     /// Addresses that get every result.
     pub targets: Vec<RelayTarget>,
-    /// What the secrets of jobs' own targets are made from, see [`RelayConfig::secret_of`]:
-    /// `whsec_` + standard base64; `None`: relays to them go unsigned.
+    /// The key from which the secrets of jobs' own targets are derived, see
+    /// [`RelayConfig::secret_of`]: `whsec_` + standard base64; `None`: relays to them are unsigned.
     #[serde(deserialize_with = "form::optional::<form::WebhookSecret, _>")]
     pub secret: Option<Secret>,
     /// `host`, `host:port` or `*`; hosts in lower case, as `url::Url` spells them.
     #[serde(deserialize_with = "form::list::<place::AllowedHost, _>")]
     pub allowed_hosts: Vec<String>,
-    /// For one delivery.
+    /// The limit of one delivery.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub timeout: Duration,
-    /// Deliveries at a time to one target; at least 1.
+    /// Concurrent deliveries to one target; at least 1.
     #[serde(deserialize_with = "form::count::<_, _, MAX_CONCURRENCY>")]
     pub concurrency: u32,
-    /// The wait before each further try: n entries are n + 1 tries.
+    /// The wait before each further try: n entries mean n + 1 tries.
     #[serde(deserialize_with = "form::list::<form::AnyDuration, _>")]
     pub schedule: Vec<Duration>,
 }
 
 impl RelayConfig {
-    /// What signs a relay to a job's own target at `host`, as [`Url::host_str`] spells it: `whsec_`
-    /// and the base64 of HMAC-SHA256 over the host in lower case, without the dots that may end it,
-    /// keyed with the bytes of [`RelayConfig::secret`]. So who holds the secret of one host can
-    /// forge nothing for another. `None` where that secret is empty.
+    /// The secret that signs relays to a job's own target at `host`, as [`Url::host_str`] spells
+    /// it: `whsec_` and the base64 of HMAC-SHA256 over the host in lower case, without trailing
+    /// dots, keyed with the bytes of [`RelayConfig::secret`]. The holder of one host's secret can
+    /// therefore forge nothing for another host. `None` if that secret is empty.
     pub fn secret_of(&self, host: &str) -> Option<Secret> {
         self.secret.as_ref().map(|secret| value::secret_of_host(secret, host))
     }
 }
 
-/// Copying outputs.
+/// The copies of outputs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorConfig {
     /// `file:///…`, `s3://bucket/prefix` or (for tests) `memory:///`; `None`: no copies.
     #[serde(deserialize_with = "form::optional::<place::StoreUrl, _>")]
     pub store: Option<String>,
-    /// Files that are copied at a time.
+    /// Concurrent copies.
     #[serde(deserialize_with = "form::count::<_, _, MAX_COPIES>")]
     pub concurrency: usize,
     /// The largest file that is copied, in bytes.
@@ -451,14 +453,14 @@ pub struct MirrorConfig {
     pub max_file: u64,
 }
 
-/// Erasing old jobs.
+/// The erasure of old jobs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetentionConfig {
     /// Since the job finished; `None`: never.
     #[serde(deserialize_with = "form::optional::<form::PositiveDuration, _>")]
     pub erase_after: Option<Duration>,
-    /// Between two looks for such jobs.
+    /// The pause between two searches for such jobs.
     #[serde(deserialize_with = "form::one::<form::PositiveDuration, _>")]
     pub every: Duration,
 }

@@ -1,7 +1,7 @@
-//! The forms of places: addresses, URLs, routes, paths, hosts. Called by serde for the sections'
-//! fields, through `form`.
+//! The forms of addresses, URLs, routes, paths and hosts. Called by serde for the fields of the
+//! sections, through `form`.
 //!
-//! Invariant: as in `form`, a problem names what would be right and never repeats the text.
+//! Invariant: as in `form`, a problem names what would be valid and never repeats the text.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,9 +31,9 @@ form!(
 );
 
 form!(
-    /// An http(s) URL, as it is written.
+    /// An http(s) URL, kept as written.
     HttpUrl -> Url, "is not a URL: write it like \"https://app.example.com/path\"", |text| {
-        // The parser is lenient where a mistake is likelier: "https:host", stray spaces.
+        // The parser accepts texts that are more likely mistakes: "https:host", stray spaces.
         let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
         let plain = !text.contains(|character: char| character.is_whitespace() || character.is_control());
         if !plain || !matches!(scheme.as_deref(), Some("http" | "https")) {
@@ -44,7 +44,7 @@ form!(
 );
 
 form!(
-    /// An http(s) URL that others extend: no user, query or fragment.
+    /// An http(s) URL that is extended by a route: no user, query or fragment.
     BaseUrl -> Url, "is not a URL: write it like \"https://host.example.com/path\"", |text| {
         let url = HttpUrl::parse(text).map_err(|_| Self::PROBLEM)?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -58,7 +58,7 @@ form!(
 );
 
 form!(
-    /// An http(s) URL that is called as it is: no user, no fragment.
+    /// An http(s) URL that is called unchanged: no user, no fragment.
     TokenUrl -> Url, "is not a URL: write it like \"https://issuer.example.com/oauth/token\"", |text| {
         let url = HttpUrl::parse(text).map_err(|_| Self::PROBLEM)?;
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
@@ -100,7 +100,7 @@ form!(
     |text| path(text, Self::PROBLEM)
 );
 
-/// A path is taken as it is written.
+/// Accepts a path as written, without shell expansion.
 fn path(text: &str, problem: &'static str) -> Result<PathBuf, &'static str> {
     clean_ends(text)?;
     if text.contains('\0') {
@@ -130,7 +130,7 @@ form!(
 );
 
 form!(
-    /// A route with the place of the Engine's job id.
+    /// A route with a placeholder for the Engine's job id.
     ResultRoute -> String, "is not a route with the job's id: write it like \"/job/{id}\"", |text| {
         let route = Route::parse(text).map_err(|_| Self::PROBLEM)?;
         if route.matches("{id}").count() != 1 {
@@ -152,7 +152,7 @@ form!(
 );
 
 form!(
-    /// A host, a host and a port, or any; in lower case.
+    /// A host, a host and a port, or any host; in lower case.
     AllowedHost -> String,
     "is not a host: write it like \"app.example.com\" or \"app.example.com:8443\", or \"*\" for any",
     |text| {
@@ -174,7 +174,7 @@ form!(
 );
 
 form!(
-    /// Where mirrored files go.
+    /// The store of mirrored files.
     StoreUrl -> String,
     "is not a file store: write \"file:///var/lib/finishline/files\", \"s3://bucket/prefix\", \
      \"az://container/prefix\" or \"gs://bucket/prefix\"",
@@ -184,7 +184,7 @@ form!(
         let known = match url.scheme() {
             "file" => text.starts_with("file:///") && url.path().len() > 1,
             "s3" | "az" | "gs" => text.contains("://") && url.host_str().is_some_and(|bucket| !bucket.is_empty()),
-            // For tests: gone with the process, so not recommended to anyone.
+            // For tests: lost when the process ends, so the problem does not recommend it.
             "memory" => text == "memory:///",
             _ => false,
         };

@@ -1,7 +1,7 @@
-//! Secrets from wherever they are written: the settings, a variable, a file of their own.
+//! Reads secrets from the settings, an environment variable or a file.
 //!
-//! Called by `load` and by the forms of secrets. The invariants: the same text is the same secret
-//! whatever it came from, whichever editor wrote it; and no error repeats it.
+//! Called by `load` and by the forms of secrets. Invariant: the same text is the same secret,
+//! whatever its source and whichever editor wrote it; and no error repeats it.
 
 use std::{fs::File, io::Read};
 
@@ -9,23 +9,23 @@ use toml::{Table, Value};
 
 use super::error::ConfigError;
 
-/// Secrets that have a file beside them, by section.
+/// Secrets that can also be given as a file, by section.
 const SECRETS: [(&str, &str); 3] =
     [("callbacks", "inbox_secret"), ("engine.auth", "client_secret"), ("relay", "secret")];
 
-/// Secrets of the entries of a list.
+/// Secrets of list entries.
 const LISTED_SECRETS: [(&str, &str); 2] = [("api.keys", "key"), ("relay.targets", "secret")];
 
-/// A larger file is not one that holds a secret.
+/// A larger file does not hold a secret.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 const BOM: char = '\u{feff}';
 
-/// The secret in a text: without a byte-order mark and without line ends around it, which many
-/// editors add. Spaces around it are part of it: issuers give out such secrets.
+/// Removes a byte-order mark and the line ends around a secret, which many editors add. Spaces
+/// around it are part of it: issuers do give out such secrets.
 ///
 /// # Errors
-/// What is wrong, to follow its key.
+/// The problem, worded to follow the key.
 pub(super) fn clean(text: &str) -> Result<&str, &'static str> {
     let secret = text.trim_start_matches(BOM).trim_matches(['\r', '\n']);
     if secret.trim().is_empty() {
@@ -39,7 +39,7 @@ pub(super) fn clean(text: &str) -> Result<&str, &'static str> {
     Ok(secret)
 }
 
-/// Reads each `…_file` into the secret it stands for, the only one that the sections know.
+/// Replaces each `…_file` by the secret in that file; the sections know only the secret.
 pub(super) fn take_files(settings: &mut Table) -> Result<(), ConfigError> {
     for (section, name) in SECRETS {
         if let Some(table) = table_at(settings, section) {

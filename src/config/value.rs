@@ -1,4 +1,4 @@
-//! The values settings are made of: secrets, keys, choices. Read by everyone who reads a section.
+//! The value types of settings: secrets, keys, choices. Used by everything that reads a section.
 //!
 //! Invariant: no `Debug` output of these types holds a secret.
 
@@ -23,7 +23,7 @@ impl Secret {
         Self(text.to_owned())
     }
 
-    /// The text itself, for the one place that sends it or signs with it.
+    /// The text itself, for the code that sends it or signs with it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -35,29 +35,29 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where the api listens.
+/// Where the API listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiListen {
     /// On the callbacks listener.
     Same,
-    /// On a listener of its own. The port may be 0 (any free one).
+    /// On its own listener. The port may be 0 (any free one).
     Address(SocketAddr),
 }
 
 impl ApiListen {
-    /// Whether a listener is on another interface than these settings say.
+    /// Whether a listener is on another interface than the settings say.
     pub fn is_elsewhere(self, listener: SocketAddr) -> bool {
         matches!(self, Self::Address(address) if address.ip() != listener.ip())
     }
 }
 
-/// Where the internet reaches the callbacks listener.
+/// The public address of the callbacks listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicUrlSetting {
     /// Ask the local ngrok agent.
     Ngrok,
-    /// An http(s) URL, perhaps with a path prefix (with or without a slash at its end); no
-    /// user, query or fragment.
+    /// An http(s) URL, possibly with a path prefix (with or without a trailing slash); no user,
+    /// query or fragment.
     Fixed(Url),
 }
 
@@ -75,7 +75,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Every scope, which is what a key has unless it is narrowed.
+    /// Every scope; the default of a key.
     pub const ALL: [Self; 4] = [Self::Submit, Self::Read, Self::Operate, Self::Erase];
 
     /// The name in the settings and in problems.
@@ -89,19 +89,19 @@ impl Scope {
     }
 }
 
-/// How a polled job that still runs looks.
+/// How to recognise a polled job that is still running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunningSetting {
-    /// Any of: status 202; status 404; no `success` in the body; `success: false` with neither
-    /// outputs nor an error beside it.
+    /// Any of: status 202; status 404; no `success` in the body; `success: false` without outputs
+    /// and without an error.
     Auto,
-    /// Status 202, and nothing else.
+    /// Only status 202.
     Status202,
-    /// Status 404, and nothing else.
+    /// Only status 404.
     Status404,
     /// Status 200 without `success` in the body.
     NoSuccess,
-    /// Status 200 with `success: false`, whatever stands beside it.
+    /// Status 200 with `success: false`, regardless of other fields.
     SuccessFalse,
 }
 
@@ -122,20 +122,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// One API key: who it belongs to and what it may do. The key itself is not kept.
+/// One API key: its owner and what it may do. The key itself is not kept.
 #[derive(Clone, Deserialize)]
 #[serde(try_from = "ApiKeyEntry")]
 pub struct ApiKeyConfig {
-    /// Unique, not empty; for logs and the `Idempotency-Key`'s owner.
+    /// Unique, not empty; used in logs and as the owner of an `Idempotency-Key`.
     pub name: String,
     /// SHA-256 of the key's bytes.
     pub digest: [u8; 32],
-    /// Never empty, without repeats, in the order of [`Scope::ALL`].
+    /// Never empty, no duplicates, in the order of [`Scope::ALL`].
     pub scopes: Vec<Scope>,
 }
 
 impl ApiKeyConfig {
-    /// The key that the service made for itself, with every scope.
+    /// The key that the service generated, with every scope.
     pub fn of_key_file(key: &str) -> Self {
         let digest = Sha256::digest(key).into();
         Self { name: KEY_FILE.to_owned(), digest, scopes: Scope::ALL.to_vec() }
@@ -196,7 +196,8 @@ pub struct RelayTarget {
     pub name: String,
     /// http or https, trusted as written. Its path or query may be a credential.
     pub url: Url,
-    /// Each `whsec_` + standard base64; every one signs, the first is the newest. Empty: unsigned.
+    /// Each `whsec_` + standard base64; each one signs, and the first is the newest. Empty:
+    /// unsigned.
     pub secrets: Vec<Secret>,
 }
 
@@ -242,12 +243,12 @@ impl TryFrom<RelayTargetEntry> for RelayTarget {
     }
 }
 
-/// The key bytes of a webhook secret that has passed its check at load.
+/// The key bytes of a webhook secret that was checked at load.
 pub(super) fn webhook_key(secret: &Secret) -> Vec<u8> {
     form::WebhookSecret::key(secret.expose()).unwrap_or_default()
 }
 
-/// The webhook secret of one host, made from one that is for all.
+/// Derives the webhook secret of one host from the common one.
 pub(super) fn secret_of_host(secret: &Secret, host: &str) -> Secret {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let mac = Hmac::<Sha256>::new_from_slice(&webhook_key(secret));

@@ -1,5 +1,5 @@
 //! The environment variables that begin with `FINISHLINE`: which of them are read, and what was
-//! likely meant by one that is not.
+//! probably meant by the others.
 //!
 //! Called by `load` and by the client commands. Invariant: a value is never shown.
 
@@ -9,30 +9,30 @@ use super::error::{ConfigError, nearest};
 use super::load::{ENVIRONMENT_PREFIX, known_keys, variable_of};
 use crate::printable;
 
-/// Where the client commands find the service.
+/// The address of the service, for the client commands.
 pub const API: &str = "FINISHLINE_API";
 /// The key of the client commands.
 pub const KEY: &str = "FINISHLINE_KEY";
-/// Lets the client commands send the key by plain http.
+/// Allows the client commands to send the key over plain http.
 pub const INSECURE_HTTP: &str = "FINISHLINE_INSECURE_HTTP";
-/// Signs what `finishline forward` posts.
+/// Signs the requests of `finishline forward`.
 pub const FORWARD_SECRET: &str = "FINISHLINE_FORWARD_SECRET";
 
 const OF_CLIENTS: [&str; 4] = [API, KEY, INSECURE_HTTP, FORWARD_SECRET];
 
-/// Begins every variable that may be meant for us, in any case.
+/// The beginning of every variable that may be meant for us, in any case.
 const OURS: &str = "FINISHLINE";
 
 /// A variable that nothing reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StrayVariable {
     name: String,
-    /// What was likely meant.
+    /// What was probably meant.
     meant: Option<String>,
 }
 
 impl StrayVariable {
-    /// The line about it.
+    /// The warning about it.
     pub fn warning(&self) -> String {
         let name = printable::line(&self.name);
         match &self.meant {
@@ -45,10 +45,11 @@ impl StrayVariable {
     }
 }
 
-/// The variables of an environment that look like ours and are not read.
+/// The variables that look like ours but are not read.
 ///
 /// # Errors
-/// One of them is a setting but for its underscores or its case, so something was to be set.
+/// One of them differs from a setting's variable only in underscores or case, so it was probably
+/// meant to set it.
 pub(super) fn strays<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<StrayVariable>, ConfigError> {
@@ -71,7 +72,7 @@ pub(super) fn strays<'a>(
     Ok(strays)
 }
 
-/// Those of the process's environment that a client command would be expected to read.
+/// Variables in the process's environment that look as if they were meant for a client command.
 pub fn strays_of_clients() -> Vec<StrayVariable> {
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     let of_clients = names.filter(|name| {
@@ -82,10 +83,10 @@ pub fn strays_of_clients() -> Vec<StrayVariable> {
     strays.filter(|stray| stray.meant.is_some()).collect()
 }
 
-/// The value of a variable of the client commands; an empty one is not set.
+/// The value of a client command's variable; an empty one counts as not set.
 ///
 /// # Errors
-/// It is not UTF-8: the line that names the variable.
+/// A line that names the variable, if its value is not UTF-8.
 pub fn of_client(name: &'static str) -> Result<Option<String>, String> {
     let value = std::env::var_os(name).filter(|value| value != OsStr::new(""));
     let text = value.map(OsString::into_string).transpose();
@@ -93,7 +94,7 @@ pub fn of_client(name: &'static str) -> Result<Option<String>, String> {
 }
 
 /// Whether a variable may be meant for this program. Kubernetes and Docker give every container the
-/// addresses of a service that is called finishline.
+/// addresses of a service named finishline; these are not.
 fn is_for_us(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     let Some(rest) = upper.strip_prefix(OURS) else { return false };
@@ -101,8 +102,8 @@ fn is_for_us(name: &str) -> bool {
     is_word && !is_service_link(rest)
 }
 
-/// As `_SERVICE_HOST`, `_SERVICE_PORT_API`, `_PORT`, `_PORT_8085_TCP_ADDR`; also of a service that is
-/// called finishline-callbacks, say.
+/// Like `_SERVICE_HOST`, `_SERVICE_PORT_API`, `_PORT`, `_PORT_8085_TCP_ADDR`; also of a service
+/// named, for example, finishline-callbacks.
 fn is_service_link(rest: &str) -> bool {
     let is_port = |text: &str| {
         let mut words = text.split('_');
@@ -118,7 +119,7 @@ fn is_service_link(rest: &str) -> bool {
         || has("_PORT_").is_some_and(is_port)
 }
 
-/// The setting whose variable this is but for underscores, other signs between words, and case.
+/// The setting whose variable differs from this name only in underscores, other separators or case.
 fn setting_of(name: &str) -> Option<String> {
     let words = words_of(name);
     let keys = known_keys();
@@ -127,7 +128,7 @@ fn setting_of(name: &str) -> Option<String> {
     values.map(|key| variable_of(key)).find(|known| words_of(known) == words)
 }
 
-/// The variable of the client commands that this is but for underscores and case.
+/// The client variable that differs from this name only in underscores or case.
 fn client_of(name: &str) -> Option<&'static str> {
     OF_CLIENTS.into_iter().find(|known| words_of(known) == words_of(name))
 }
@@ -137,8 +138,8 @@ fn words_of(name: &str) -> String {
     letters.map(|letter| letter.to_ascii_uppercase()).collect()
 }
 
-/// A setting without its section, else a name that is a slip away or shares its last or its first
-/// words.
+/// The setting that ends with this name, or else a name with a similar spelling or with the same
+/// last or first words.
 fn meant(name: &str) -> Option<String> {
     if let Some(known) = client_of(name) {
         return Some(known.to_owned());

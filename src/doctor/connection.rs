@@ -1,7 +1,7 @@
-//! Asking whether a host of the operator's own can be reached.
+//! Checks whether a configured host can be reached.
 //!
-//! Used for the public URL, and by `check` for the Engine. The invariant: it is never asked about a
-//! foreign URL, whose sender must not learn what listens in our network (see `outbound::describe`).
+//! Used for the public URL, and by `check` for the Engine. It must never be called with a foreign
+//! URL, whose sender must not learn what listens in our network (see `outbound::describe`).
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use url::{Host, Url};
 use crate::outbound::Outbound;
 pub use crate::outbound::Trouble;
 
-/// The status that a configured address answers to a plain `GET`, within `limit`.
+/// The status that a configured address answers to a plain `GET` within `limit`.
 ///
 /// # Errors
-/// Why there is none.
+/// The reason why there is no answer.
 pub async fn reach(outbound: &Outbound, url: &Url, limit: Duration) -> Result<StatusCode, Trouble> {
     let request = outbound.configured().get(url.clone());
     let answer = async {
@@ -25,7 +25,7 @@ pub async fn reach(outbound: &Outbound, url: &Url, limit: Duration) -> Result<St
     Ok(answered?.status())
 }
 
-/// Looks the name up, so that an unknown one is told from a host that does not answer.
+/// Looks the name up, to distinguish an unknown name from a host that does not answer.
 pub(super) async fn resolve(url: &Url) -> Result<(), Trouble> {
     let Some(Host::Domain(name)) = url.host() else { return Ok(()) };
     let found = tokio::net::lookup_host((name, 0)).await;

@@ -1,20 +1,20 @@
 //! What can be wrong with the public URL.
 //!
-//! Found by `probe`; shown by `/readyz`, the log and `check`. The invariant: each is one sentence
-//! that says what was found and what to do, and holds nothing of a signed address.
+//! Found by `probe`; shown by `/readyz`, the log and `check`. Invariant: each fault is one sentence
+//! that says what was found and what to do, without any part of a signed address.
 
 use super::Trouble;
 
-/// See the module. The sentences go on from "the public URL …".
+/// A fault of the public URL. The sentences continue "the public URL …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// There is none; the sentence is `public_url::Unknown`'s.
+    /// It is not known; the sentence comes from `public_url::Unknown`.
     #[error("{0}")]
     Unknown(String),
     /// No answer to a body of this many bytes.
     #[error("{trouble}: {}", advice(.trouble, *.bytes))]
     NoAnswer { trouble: Trouble, bytes: usize },
-    /// Never followed: a sender that follows one may drop the body.
+    /// A redirect is never followed: a sender that follows one may drop the body.
     #[error(
         "it answers with a redirect ({status}{}), which loses callbacks: set callbacks.public_url \
          to where callbacks are taken without one",
@@ -27,13 +27,13 @@ pub enum Fault {
          plan without it, or another tunnel"
     )]
     NgrokWarning,
-    /// Another error of ngrok's own.
+    /// Another of ngrok's own errors.
     #[error(
         "ngrok itself answers with {code}: run `ngrok http` with the port of callbacks.listen, and \
          see https://ngrok.com/docs/errors"
     )]
     Ngrok { code: String },
-    /// Someone else's page.
+    /// A page that is not ours.
     #[error(
         "a web page answers (HTML, status {status}) in place of finishline: let what stands in \
          front pass POST /callbacks/ on to callbacks.listen untouched"
@@ -71,7 +71,7 @@ pub enum Fault {
     Unexpected { status: u16 },
 }
 
-/// Above this, a body that is not answered may be refused for its size.
+/// A larger body that gets no answer may have been refused for its size.
 const LARGE_BYTES: usize = 64 * 1024;
 
 fn advice(trouble: &Trouble, bytes: usize) -> String {

@@ -1,10 +1,11 @@
-//! The public URL's doctor: does what is sent there come back from this very instance?
+//! The doctor checks that requests to the public URL arrive at this instance.
 //!
-//! Run by `app` beside the service and by `check`. It sends a nonce through the public URL, small
-//! and large, to an address whose signature is genuine; only the instance with the same key can
-//! prove that it read it. (A second service on a copy of this database has that key too and is not
-//! told apart.) The invariant: what it finds is one sentence that says what to do, without any
-//! part of a signed address.
+//! Run by `app` beside the service and by `check`. It sends a nonce through the public URL, in a
+//! small and a large body, to an address with a genuine signature; only an instance with the same
+//! key can prove that it read it. (A second service on a copy of this database has that key too and
+//! is not recognised as different.)
+//!
+//! Invariant: a finding is one sentence that says what to do, without any part of a signed address.
 
 mod connection;
 mod fault;
@@ -29,25 +30,26 @@ use crate::{
     public_url::PublicUrl,
 };
 
-/// Between two examinations while all is well.
+/// The pause between two examinations while there is no fault.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// While it is not: results are being lost on their way, and someone may be mending it.
+/// The pause while there is one: results are being lost, and someone may be repairing it.
 const SHORT_PAUSE: Duration = Duration::from_secs(10);
 
-/// Between two probes with a body of the largest size, which costs more; and while one is lost.
+/// The pauses between two probes with a body of the largest size, which cost more: normally, and
+/// after one was lost.
 const LARGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 const LARGEST_SHORT_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// What one examination found.
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// `None` while it is unknown.
+    /// `None` while the URL is unknown.
     pub url: Option<String>,
     pub checked_at: Timestamp,
-    /// Bodies up to this many bytes arrive here, as far as it was proved; 0 if none does.
+    /// The largest body that is proved to arrive here, in bytes; 0 if none does.
     pub bytes: usize,
-    /// `None`: what is sent to the public URL arrives here.
+    /// `None`: requests to the public URL arrive here.
     pub fault: Option<Fault>,
 }
 
@@ -65,9 +67,9 @@ struct Shared {
 
 #[derive(Default)]
 struct Memory {
-    /// The last URL that was known: an agent that is restarted names none in between.
+    /// The last known URL: an agent that restarts reports none in between.
     url: Option<String>,
-    /// What became of the last body of the largest size.
+    /// The finding of the last probe with a body of the largest size.
     largest: Option<Finding>,
 }
 
@@ -77,13 +79,13 @@ impl Doctor {
         Self(Arc::new(Shared { prober, public_url, clock, last, memory }))
     }
 
-    /// What the last examination found; `None` before the first.
+    /// The last finding; `None` before the first examination.
     pub fn last(&self) -> Option<Finding> {
         self.0.last.borrow().clone()
     }
 
-    /// What was found of this URL; one that was not examined yet is waited for up to `patience`,
-    /// and then `None`.
+    /// The finding about this URL. If it has not been examined yet, waits for up to `patience`,
+    /// then returns `None`.
     pub async fn found(&self, url: &str, patience: Duration) -> Option<Finding> {
         let is_of_url = |finding: &Option<Finding>| {
             finding.as_ref().is_some_and(|finding| finding.url.as_deref() == Some(url))
@@ -93,21 +95,21 @@ impl Doctor {
         found.ok()?.ok()?.clone()
     }
 
-    /// Examines the public URL once, keeps what it finds, and logs what is new about it.
+    /// Examines the public URL once, keeps the finding and logs what has changed.
     pub async fn examine(&self) -> Finding {
         let finding = self.probe().await;
         self.remember(finding.clone());
         finding
     }
 
-    /// The same with a body of the largest size too.
+    /// The same, including a body of the largest size.
     pub async fn examine_in_full(&self) -> Finding {
         let finding = self.probe_largest(self.probe().await).await;
         self.remember(finding.clone());
         finding
     }
 
-    /// Examines again and again, for ever: at once, after each pause, and when the URL is another.
+    /// Examines forever: at once, after each pause, and when the URL changes.
     pub async fn run(&self) {
         let mut known = self.0.public_url.watch();
         loop {
@@ -123,8 +125,8 @@ impl Doctor {
         }
     }
 
-    /// Examines once, now and then with a body of the largest size. One that was lost counts until
-    /// another one arrives.
+    /// Examines once, from time to time with a body of the largest size. If that body is lost, the
+    /// fault remains until another one arrives.
     async fn turn(&self) -> Finding {
         let mut finding = self.probe().await;
         if finding.fault.is_none() {
@@ -137,7 +139,7 @@ impl Doctor {
                     };
                     finding.checked_at >= clock::add(last.checked_at, pause)
                 }
-                // A service that has just started is not kept waiting for it.
+                // A service that has just started does not wait for it.
                 None => self.last().is_some_and(|last| last.url == finding.url),
             };
             finding = match largest {
@@ -165,12 +167,12 @@ impl Doctor {
         }
     }
 
-    /// Goes on from a finding without a fault.
+    /// Continues from a finding without a fault.
     async fn probe_largest(&self, finding: Finding) -> Finding {
         let (Some(url), None) = (&finding.url, &finding.fault) else { return finding };
         let largest = match self.0.prober.probe_largest(url).await {
             Ok(bytes) => Finding { bytes, ..finding },
-            // Too much was received at that moment, as it is with any body.
+            // This instance was receiving too much at that moment to accept any further body.
             Err(Fault::Problem { status: 503, .. }) => return finding,
             Err(fault) => Finding { fault: Some(fault), ..finding },
         };

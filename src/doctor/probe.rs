@@ -1,6 +1,6 @@
-//! One probe: what is sent to the public URL, and what its answer means.
+//! One probe: the request to the public URL and the meaning of its answer.
 //!
-//! Called by the doctor. The invariant: only a proof under our own key counts as an arrival; every
+//! Called by the doctor. Invariant: only a proof under our own key counts as an arrival; every
 //! other answer is a fault, whatever its status.
 
 use std::time::Duration;
@@ -22,29 +22,29 @@ use crate::{
     public_url::Prove,
 };
 
-/// For the small and the large body together. A callback's sender may give up no later.
+/// For the small and the large body together. A callback's sender may not wait longer.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
-/// For a body of the largest size, which may have to leave through a narrow line.
+/// For a body of the largest size, which may have to pass a slow upstream line.
 const LARGEST_TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Of the large body: above the limit that proxies set by themselves. nginx (`client_max_body_size
-/// 1m`) refuses what is larger than 1 MiB, and takes 1 MiB itself.
+/// The size of the large body: above the default limits of proxies. nginx (`client_max_body_size
+/// 1m`) refuses bodies larger than 1 MiB, and accepts exactly 1 MiB.
 const LARGE_BYTES: usize = 1024 * 1024 + 64 * 1024;
 
-/// Of the small one, at least: the nonce and what stands around it.
+/// The minimum size of the small body: the nonce and the JSON around it.
 const SMALL_BYTES: usize = 128;
 
-/// Of an answer that is looked into; a proof is far smaller, a page tells enough by its start.
+/// How much of an answer is read; a proof is far smaller, and the start of a page is enough.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// Set by ngrok on every answer of its own making.
+/// ngrok sets this header on every answer of its own.
 const NGROK_HEADER: &str = "ngrok-error-code";
 
 /// The code of ngrok's warning page for browsers.
 const NGROK_WARNING: &str = "ERR_NGROK_6024";
 
-/// How the problems of every finishline begin.
+/// The prefix of the problem types of every finishline.
 const PROBLEM_PREFIX: &str = "urn:finishline:problem:";
 
 /// Sends probes.
@@ -52,7 +52,7 @@ const PROBLEM_PREFIX: &str = "urn:finishline:problem:";
 pub struct Prober {
     pub outbound: Outbound,
     pub signing_key: [u8; 32],
-    /// The largest body that this instance itself takes, in bytes.
+    /// The largest body that this instance accepts, in bytes.
     pub max_body: usize,
 }
 
@@ -64,7 +64,7 @@ impl Prove for Prober {
     }
 }
 
-/// The fields of any answer that could be a finishline's.
+/// The fields of an answer that may come from a finishline.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -75,7 +75,7 @@ struct Answer {
 }
 
 impl Prober {
-    /// Sends a small and a large body to this public URL; answers the size of the larger one, in
+    /// Sends a small and a large body to this public URL; returns the size of the larger one, in
     /// bytes, if both arrive here.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Prober {
         self.send_all(public_url, &[SMALL_BYTES, large], TIME_LIMIT).await
     }
 
-    /// Sends a body of the largest size that this instance takes; answers that size, in bytes, if
+    /// Sends a body of the largest size that this instance accepts; returns that size, in bytes, if
     /// it arrives here.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl Prober {
         let url = Url::parse(&format!("{public_url}/callbacks/{id}/{signature}"))
             .map_err(|_| no_answer(Trouble::Name))?;
         connection::resolve(&url).await.map_err(no_answer)?;
-        // Held once, however large: what is sent shares it.
+        // Allocated once, however large: the request shares it.
         let body = Bytes::from(body(bytes));
         let request = self.outbound.configured().post(url).body(body.clone());
         let response = request.header(CONTENT_TYPE, "application/json").send().await;
@@ -172,7 +172,7 @@ impl Prober {
     }
 }
 
-/// A body that is JSON, as callbacks are, of exactly this many bytes, and never sent before.
+/// A body of exactly this many bytes that is JSON, as callbacks are, and unique.
 fn body(bytes: usize) -> String {
     let nonce: [u8; 16] = rand::random();
     let nonce = uuid::Uuid::from_bytes(nonce).simple().to_string();
@@ -195,7 +195,7 @@ fn origin(location: &str) -> Option<String> {
     origin.is_tuple().then(|| origin.ascii_serialization())
 }
 
-/// A foreign word, fit for a sentence of ours.
+/// Makes a foreign word safe for a sentence of ours.
 fn plain(text: &str) -> String {
     let is_plain =
         |character: &char| character.is_ascii_alphanumeric() || "-_".contains(*character);

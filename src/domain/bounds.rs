@@ -1,19 +1,19 @@
-//! How much a job, a result, a list and a page may hold: one table for all of them.
+//! The limits of a job, a result, a list and a page, in one table.
 //!
-//! Applied where requests, the Engine's replies and results are read, where rows are read (a
-//! database may be older than a bound), and where pages are rendered. In a request what is beyond a
-//! bound is a violation; in a reply or a result the entry is left unmatched with a warning, and the
-//! bytes are kept as they came.
+//! They apply where requests, the Engine's replies and results are read, where rows are read (a
+//! database may be older than a bound), and where pages are rendered. In a request, exceeding a
+//! bound is a violation; in a reply or a result, the entry stays unmatched with a warning, and the
+//! bytes are kept unchanged.
 
 use super::{
     json::{Json, Name},
     names::Names,
 };
 
-/// Inputs of a job. A case has some scans and photographs.
+/// Inputs of a job. A case has a few scans and photographs.
 pub const MAX_INPUTS: usize = 100;
 
-/// Outputs of a job, those that match no request included. A job has tens of them.
+/// Outputs of a job, including those that match no request. A job has tens of them.
 pub const MAX_OUTPUTS: usize = 1_000;
 
 /// Structures of one output: a full set of teeth has some fifty.
@@ -26,55 +26,55 @@ pub const MAX_NAME_CHARS: usize = 256;
 /// Bytes of a link: signed ones have 500 to 2,000.
 pub const MAX_LINK_BYTES: usize = 4 * 1024;
 
-/// Bytes of text that the outputs of one result hold together: a thousand with signed links.
+/// Bytes of text in all outputs of one result together: enough for a thousand signed links.
 pub const MAX_OUTPUT_TEXT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Warnings of a job, and characters of each. They are our own words, each at most once.
+/// Warnings of a job, and characters of each. The texts are our own, each at most once.
 pub const MAX_WARNINGS: usize = 20;
 pub const MAX_WARNING_CHARS: usize = 500;
 
-/// Faults of one body that are named: more help nobody.
+/// Violations that are listed for one body: more help nobody.
 pub const MAX_VIOLATIONS: usize = 20;
 
-/// Bytes of a fault's pointer, and of what is said about it.
+/// Bytes of a violation's pointer, and of its description.
 pub const MAX_POINTER_BYTES: usize = 1024;
 
 /// Bytes of the Engine's reply that are kept: the links of 100 inputs, twice over.
 pub const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
-/// Rows of a page unless the caller says otherwise, and at most.
+/// Rows of a page, by default and at most.
 pub const DEFAULT_LIMIT: u32 = 50;
 pub const MAX_LIMIT: u32 = 200;
 
-/// Bytes that the rows of a page hold. A page ends with the row that would go beyond it, unless it
-/// is the first: each page brings one row at least.
+/// Bytes of the rows of a page. A page ends before the row that would exceed it, but has at least
+/// one row.
 pub const MAX_PAGE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Bytes that the inputs or outputs of one job on record hold. Rows that go beyond it are older than
-/// these bounds, and are not read.
+/// Bytes of the stored inputs or outputs of one job. Rows beyond it were written before these
+/// bounds existed and are not read.
 pub const MAX_ROWS_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Bytes of an event's data. Rows beyond it are older than these bounds.
+/// Bytes of an event's data. Rows beyond it were written before these bounds existed.
 pub const MAX_EVENT_BYTES: usize = 16 * 1024;
 
 /// Bytes of the names that one event lists.
 pub const MAX_EVENT_NAMES_BYTES: usize = 2 * 1024;
 
-/// Attempts of one relay that are shown, the last ones. Each holds up to 4 KiB of an answer.
+/// Attempts of one relay that are shown, the latest ones. Each holds up to 4 KiB of an answer.
 pub const MAX_ATTEMPTS: u32 = 100;
 
-/// Nodes and levels of a body that a page shows as a tree: more than anyone reads, little enough for
-/// any browser.
+/// Nodes and levels of a body that a page shows as a tree: more than anyone reads, and few enough
+/// for any browser.
 pub const MAX_TREE_NODES: usize = 2_000;
 pub const MAX_TREE_DEPTH: usize = 64;
 
 /// Bytes of HTML of such a tree.
 pub const MAX_TREE_BYTES: usize = 512 * 1024;
 
-/// Levels of a tree that stand open at first.
+/// Levels of a tree that are open at first.
 pub const OPEN_TREE_DEPTH: usize = 3;
 
-/// Characters that a page shows of one string, and of a body that is no JSON.
+/// Characters that a page shows of one string, and of a body that is not JSON.
 pub const MAX_SHOWN_CHARS: usize = 2_000;
 
 /// Lines of a body that a page compares with another, and characters of each.
@@ -97,7 +97,7 @@ pub const MAX_CELL_CHARS: usize = 500;
 /// Names of one kind in a row of the list of jobs.
 pub const MAX_NAMES_IN_A_ROW: usize = 8;
 
-/// What is beyond its bound; it reads on from "more than".
+/// An exceeded bound; its description continues "more than".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     Inputs,
@@ -124,12 +124,12 @@ impl Bound {
 
 /// Whether a text fits as a name.
 pub fn is_name(text: &str) -> bool {
-    // Most are far from it: only what may be too long is counted.
+    // Counting is only needed for texts that may be too long; most are far shorter.
     text.len() <= MAX_NAME_CHARS
         || (text.len() <= MAX_NAME_CHARS * 4 && text.chars().count() <= MAX_NAME_CHARS)
 }
 
-/// A text that is a name; `None` if it is no text.
+/// Reads a text as a name; `None` if the value is not a text.
 ///
 /// # Errors
 /// [`Bound::NameChars`] if it is too long for one.
@@ -143,7 +143,7 @@ pub fn name(value: Json<'_>) -> Result<Option<String>, Bound> {
     }
 }
 
-/// A text that is a link; `None` if it is no text.
+/// Reads a text as a link; `None` if the value is not a text.
 ///
 /// # Errors
 /// [`Bound::LinkBytes`] if it is too long for one.
@@ -157,10 +157,10 @@ pub fn link(value: Json<'_>) -> Result<Option<String>, Bound> {
     }
 }
 
-/// Texts of an array that are names; what is no text is passed over.
+/// Reads the texts of an array as names; other values are skipped.
 ///
 /// # Errors
-/// The bound that they are beyond.
+/// The bound that is exceeded.
 pub fn structures(value: Json<'_>) -> Result<Option<Names>, Bound> {
     let Some(elements) = value.elements() else { return Ok(None) };
     let mut structures = Vec::new();
@@ -175,7 +175,7 @@ pub fn structures(value: Json<'_>) -> Result<Option<Names>, Bound> {
     Ok(Some(structures.into_iter().collect()))
 }
 
-/// What a member's name says.
+/// The text of a member's name.
 ///
 /// # Errors
 /// [`Bound::NameChars`] if it is too long for a name.
@@ -187,7 +187,7 @@ pub fn member_name(written: Name<'_>) -> Result<String, Bound> {
     if is_name(&text) { Ok(text.into_owned()) } else { Err(Bound::NameChars) }
 }
 
-/// The beginning of a text: at most so many characters.
+/// The first `most_chars` characters of a text.
 pub fn beginning(text: &str, most_chars: usize) -> &str {
     match text.char_indices().nth(most_chars) {
         Some((end, _)) => &text[..end],
@@ -195,7 +195,7 @@ pub fn beginning(text: &str, most_chars: usize) -> &str {
     }
 }
 
-/// How many of these, from the first on, fit a page of bytes: one at least, if there is any.
+/// How many of these sizes, from the first on, fit a page: at least one, if there is any.
 pub fn fitting(sizes: impl IntoIterator<Item = u64>) -> usize {
     let mut bytes: u64 = 0;
     let fits = |size: &u64| {

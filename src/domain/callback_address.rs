@@ -1,29 +1,29 @@
-//! How long a job's callback address is honoured, and under which keys.
+//! How long a job's callback address is valid, and under which keys.
 //!
-//! Asked by the store within the transaction that keeps a delivery, and by the callbacks' door for
-//! addresses that a replaced key signed.
+//! Used by the store within the transaction that stores a delivery, and by the callbacks listener
+//! for addresses that a replaced key signed.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::signing_keys::KeyNumber;
 
-/// From the end of a job to the end of its callback address.
+/// From the end of a job until its callback address expires.
 pub const LIFE_AFTER_RESULT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// What is on record of a job's callback address.
+/// What is recorded about a job's callback address.
 #[derive(Clone, Debug)]
 pub struct AddressRecord {
     pub finished_at: Option<Timestamp>,
     /// The key that signed it.
     pub key: KeyNumber,
-    /// Keys that signed an earlier submission of the job, which the Engine may be running.
+    /// Keys that signed an earlier submission of the job, which may be running at the Engine.
     pub earlier_keys: Vec<KeyNumber>,
 }
 
-/// What an address is good for.
+/// Whether an address is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// What comes to it is taken in.
+    /// Deliveries to it are accepted.
     Valid,
     /// Its job finished too long ago.
     Ended,
@@ -32,8 +32,8 @@ pub enum Standing {
 }
 
 impl AddressRecord {
-    /// What the job's address is good for at a time, when this key signed it. The current key is
-    /// honoured for every job: it has signed nothing that was not meant to call back.
+    /// Whether the job's address, signed with this key, is accepted at a time. The current key is
+    /// accepted for every job: it has only signed addresses that are meant for callbacks.
     pub fn standing(&self, signer: KeyNumber, current: KeyNumber, at: Timestamp) -> Standing {
         let was_given_out =
             signer == current || signer == self.key || self.earlier_keys.contains(&signer);
@@ -43,14 +43,14 @@ impl AddressRecord {
         self.standing_at(at)
     }
 
-    /// The same where no key plays a part.
+    /// The same, regardless of the key.
     pub fn standing_at(&self, at: Timestamp) -> Standing {
         let has_ended = self.finished_at.is_some_and(|finished_at| finished_at < last_end(at));
         if has_ended { Standing::Ended } else { Standing::Valid }
     }
 }
 
-/// The addresses of jobs that finished before this time have ended at `at`.
+/// The addresses of jobs that finished before this time have expired at `at`.
 pub fn last_end(at: Timestamp) -> Timestamp {
     at.checked_sub(LIFE_AFTER_RESULT).unwrap_or(Timestamp::MIN)
 }

@@ -1,28 +1,29 @@
-//! `Content-Encoding` of a file that is fetched: gzip is unpacked, whatever else is refused by name.
+//! `Content-Encoding` of a file that is fetched: gzip is unpacked, any other coding is refused by
+//! name.
 //!
-//! Used by whoever fetches outputs. The invariants: what is handed out are the file's own bytes; a
-//! piece at a time, so a file of any size takes the memory of a few pieces; what does not unpack to
-//! its end is an error.
+//! Used wherever outputs are fetched. Invariant: the output is the file's own bytes, or an error if
+//! the packed data is incomplete or damaged. It is unpacked piece by piece, so a file of any size
+//! needs the memory of a few pieces.
 
 use std::io::{self, Write as _};
 
 use flate2::write::MultiGzDecoder;
 
-/// First bytes of every gzip file (RFC 1952).
+/// The first bytes of every gzip file (RFC 1952).
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Characters of a foreign coding's name that are repeated.
+/// Characters of an unsupported coding's name that are repeated in the error.
 const MAX_NAME_CHARS: usize = 40;
 
-/// Names that leave the bytes as they are: a signature's framing of uploads that some servers
-/// repeat with the file, and character sets and the like that uploaders take for an encoding.
+/// Names that do not change the bytes: a signed framing of uploads that some servers repeat with
+/// the file, and character sets and the like that uploaders mistake for an encoding.
 const IS_NO_PACKING: [&str; 10] =
     ["", "identity", "aws-chunked", "none", "binary", "utf-8", "utf8", "us-ascii", "7bit", "8bit"];
 
 /// How the bytes of an answer are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentCoding {
-    /// Not at all.
+    /// Unpacked.
     Plain,
     Gzip,
 }
@@ -31,7 +32,7 @@ impl ContentCoding {
     /// Reads the values of all `Content-Encoding` headers.
     ///
     /// # Errors
-    /// Why such a file cannot be unpacked.
+    /// The reason why such a file cannot be unpacked.
     pub fn read<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, String> {
         let text: Vec<String> = values
             .into_iter()
@@ -53,24 +54,25 @@ impl ContentCoding {
     }
 }
 
-/// Whether a file of this name holds gzip by itself, such as `scan.nii.gz`.
+/// Whether a file of this name is itself gzip, such as `scan.nii.gz`.
 pub fn is_gzip_file(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with(".gz") || name.ends_with(".tgz")
 }
 
-/// Unpacks a file as it comes.
+/// Unpacks a file as it arrives.
 ///
-/// One that is gzip by its name keeps one layer: a storage may call the file's own gzip an encoding.
+/// A file whose name says gzip keeps one layer: a storage may declare the file's own gzip as an
+/// encoding.
 pub struct Unpacker {
     decoder: MultiGzDecoder<Vec<u8>>,
-    /// What came, while it is not known yet whether it is the file itself.
+    /// What has arrived, while it is unknown whether it is the file itself.
     held: Option<Vec<u8>>,
     is_file_itself: bool,
 }
 
 impl Unpacker {
-    /// `name` is the file's.
+    /// `name` is the name of the file.
     pub fn new(name: &str) -> Self {
         Self {
             decoder: MultiGzDecoder::new(Vec::new()),
@@ -79,11 +81,11 @@ impl Unpacker {
         }
     }
 
-    /// Takes some bytes of `packed` and hands out what they unpack to, which may be nothing yet. To
-    /// be called until `packed` is empty.
+    /// Consumes some bytes of `packed` and returns what they unpack to, which may be nothing yet.
+    /// Call it until `packed` is empty.
     ///
     /// # Errors
-    /// It is not gzip, or damaged.
+    /// The data is not gzip or is damaged.
     pub fn step(&mut self, packed: &mut &[u8]) -> io::Result<Vec<u8>> {
         if self.is_file_itself {
             return Ok(std::mem::take(packed).to_vec());
@@ -107,17 +109,17 @@ impl Unpacker {
         Ok(held)
     }
 
-    /// What is left once everything has come.
+    /// Returns the rest after all bytes have arrived.
     ///
     /// # Errors
-    /// It ended too early, or its checksum is not that of what it unpacked to.
+    /// The data ended too early, or its checksum does not match what it unpacked to.
     pub fn finish(mut self) -> io::Result<Vec<u8>> {
         if self.is_file_itself {
             return Ok(Vec::new());
         }
         self.decoder.try_finish()?;
         let unpacked = std::mem::take(self.decoder.get_mut());
-        // A short file comes out at its end only.
+        // A short file is only complete here.
         match self.held {
             Some(held) if !unpacked.starts_with(&MAGIC) => Ok(held),
             _ => Ok(unpacked),

@@ -1,64 +1,65 @@
-//! A delivery: what was received for a job, and what it means for the job.
+//! A delivery: what was received for a job, and its effect on the job.
 //!
-//! The store calls [`judge`] inside the transaction that writes the delivery. The invariant: the
-//! first result stands; nothing that comes later changes what it says.
+//! The store calls [`judge`] inside the transaction that writes the delivery.
+//!
+//! Invariant: the first result is final; no later delivery changes what it says.
 
 use jiff::Timestamp;
 
 use super::ids::{DeliveryId, JobId};
 
-/// Malformed bodies kept for one job: evidence, not an archive.
+/// Malformed bodies stored per job: evidence, not an archive.
 pub const MAX_MALFORMED: u32 = 3;
 
-/// Deliveries kept for one job. Its result is kept beyond that too.
+/// Deliveries stored per job. Its result is stored even beyond that.
 pub const MAX_KEPT: u32 = 100;
 
-/// Of these, the ones that came after the result.
+/// Deliveries stored per job after its result; part of [`MAX_KEPT`].
 pub const MAX_KEPT_AFTER_RESULT: u32 = 20;
 
-/// Bytes of bodies kept for one job beside its result.
+/// Bytes of bodies stored per job, not counting its result.
 pub const MAX_BYTES_BESIDE_RESULT: u64 = 64 * 1024 * 1024;
 
-/// Repeats of one delivery that are events; further ones are counted only.
+/// Repeats of one delivery that become events; further ones are only counted.
 pub const MAX_REPEAT_EVENTS: u64 = 10;
 
-/// Bodies over the limit that are events of one job; further ones are counted only.
+/// Oversize bodies per job that become events; further ones are only counted.
 pub const MAX_OVERSIZE_EVENTS: u32 = 10;
 
-/// The source of a delivery that a look-up at the Engine brought.
+/// The source of a delivery that came from a look-up at the Engine.
 pub const ENGINE_SOURCE: &str = "engine";
 
-/// What a sender is told while nothing else is known than that the body is on disk.
+/// The answer to a sender while the body is on disk but not processed yet.
 pub const SPOOLED: &str = "spooled";
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It is the job's result.
     Stored,
-    /// Byte-identical to one on record.
+    /// Byte-identical to a stored one.
     Duplicate,
     /// Other bytes with the same reading. The outputs' links are renewed if the Engine was asked
     /// for it; a callback renews nothing.
     Refreshed,
-    /// Another reading than the result's: kept as evidence.
+    /// Its reading differs from the result's: kept as evidence.
     Conflict,
-    /// JSON that is no job result.
+    /// JSON that is not a job result.
     Unrecognised,
     /// Not JSON.
     Malformed,
 }
 
 impl Outcome {
-    /// Those that deliveries on record have: a duplicate is counted, not kept.
+    /// The outcomes of stored deliveries: a duplicate is only counted.
     pub const KEPT: [Self; 5] =
         [Self::Stored, Self::Refreshed, Self::Conflict, Self::Unrecognised, Self::Malformed];
 
-    /// Those that are answered with 2xx.
+    /// The outcomes that are answered with 2xx.
     pub const ACKNOWLEDGED: [Self; 5] =
         [Self::Stored, Self::Duplicate, Self::Refreshed, Self::Conflict, Self::Unrecognised];
 
-    /// As it is written in JSON, SQL and metrics.
+    /// The name in JSON, SQL and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",
@@ -71,7 +72,7 @@ impl Outcome {
     }
 }
 
-/// What a body says, as far as [`judge`] needs it.
+/// What a body says, reduced to what [`judge`] needs.
 #[derive(Clone, Copy, Debug)]
 pub enum Says {
     /// Digest of the reading, see [`super::result::reading_digest`].
@@ -80,8 +81,9 @@ pub enum Says {
     Malformed,
 }
 
-/// What a delivery is, given the digest of the reading of the job's result, if it has one, and
-/// whether the same bytes are on record. A malformed body stays malformed however often it comes.
+/// Classifies a delivery, given the digest of the reading of the job's result, if it has one, and
+/// whether the same bytes are stored already. A malformed body is malformed however often it
+/// arrives.
 pub fn judge(says: Says, result: Option<[u8; 32]>, seen_before: bool) -> Outcome {
     match (says, result) {
         (Says::Malformed, _) => Outcome::Malformed,
@@ -93,29 +95,29 @@ pub fn judge(says: Says, result: Option<[u8; 32]>, seen_before: bool) -> Outcome
     }
 }
 
-/// What a job keeps already of what was received for it.
+/// What a job has already stored of its deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// All of it, the result included.
+    /// All of them, including the result.
     pub deliveries: u32,
     pub after_result: u32,
     pub malformed: u32,
-    /// Of all bodies but the result's.
+    /// Of all bodies except the result's.
     pub bytes_beside_result: u64,
 }
 
-/// What a job has too much of to keep another delivery.
+/// The limit that another delivery would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     Deliveries,
     AfterResult,
     Bytes,
-    /// A limit of its own, below the others.
+    /// A separate, lower limit.
     Malformed,
 }
 
 impl Budget {
-    /// As it is written in events.
+    /// The name in events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deliveries => "deliveries",
@@ -127,7 +129,7 @@ impl Budget {
 }
 
 impl Kept {
-    /// The budget that a delivery exceeds; `None` if it is to be kept. A result always is.
+    /// The budget that a delivery exceeds; `None` if it is stored. A result always is.
     pub fn exceeded_by(&self, outcome: Outcome, bytes: u64, has_result: bool) -> Option<Budget> {
         let bytes_then = self.bytes_beside_result.saturating_add(bytes);
         match outcome {
@@ -142,7 +144,7 @@ impl Kept {
         }
     }
 
-    /// Counts a delivery that is kept.
+    /// Counts a delivery that is stored.
     pub fn add(&mut self, outcome: Outcome, bytes: u64, has_result: bool) {
         self.deliveries += 1;
         if outcome != Outcome::Stored {
@@ -153,20 +155,20 @@ impl Kept {
     }
 }
 
-/// A delivery on record, without its bytes.
+/// A stored delivery, without its bytes.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub id: DeliveryId,
     pub job_id: JobId,
     pub received_at: Timestamp,
-    /// The sender's address, or `engine` for what a look-up brought.
+    /// The sender's address, or `engine` if it came from a look-up.
     pub source: String,
     pub outcome: Outcome,
     pub bytes: u64,
     pub sha256: [u8; 32],
     /// Further identical arrivals.
     pub repeats: u64,
-    /// In the order they came, credentials redacted.
+    /// In the order received, credentials redacted.
     pub headers: Vec<(String, String)>,
 }
 

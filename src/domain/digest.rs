@@ -1,6 +1,6 @@
 //! Digests as text.
 //!
-//! The invariant: one spelling everywhere, lower-case hexadecimal.
+//! They are spelled in lower-case hexadecimal everywhere.
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {

@@ -1,14 +1,14 @@
 //! Events: the timeline of a job, one row each, rendered once when it is written.
 //!
-//! Written by the store in the transaction of the fact they tell. The invariant: the data of an
-//! event holds no personal data, no credential and no signed link.
+//! The store writes an event in the same transaction as the fact that it reports. Invariant: the
+//! data of an event holds no personal data, no credential and no signed link.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{delivery::Outcome, ids::JobId};
 
-/// Everything that is worth a line in a job's timeline.
+/// The kinds of events in a job's timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     JobSubmitted,
@@ -18,18 +18,18 @@ pub enum EventType {
     JobFinished,
     /// Past its due time without a callback.
     JobOverdue,
-    /// A look at the Engine brought its result.
+    /// A look-up at the Engine returned its result.
     JobReconciled,
-    /// It is looked up no more; a callback is still taken.
+    /// It is no longer looked up; a callback is still accepted.
     JobGivenUp,
-    /// Made on arrival of a callback that proves itself.
+    /// Created when a valid callback arrived for an unknown job.
     JobRecovered,
-    /// Every output that is to be copied is.
+    /// Every output that should be copied has been copied.
     JobSecured,
     InputUploaded,
     /// A file did not reach the storage.
     InputUploadFailed,
-    /// The Engine was told that inputs are there.
+    /// The Engine was notified that inputs are uploaded.
     InputNotified,
     OutputMirrored,
     /// An attempt to copy an output failed, or the copy was damaged.
@@ -37,14 +37,14 @@ pub enum EventType {
     RelayDelivered,
     /// An attempt failed; another follows.
     RelayFailed,
-    /// No further attempt follows unless it is ordered.
+    /// No further attempt follows unless one is requested.
     RelayDead,
     JobErased,
     DeliverySpooled,
     DeliveryDuplicate,
     DeliveryRefreshed,
     DeliveryConflict,
-    /// Larger than the limit; nothing was kept.
+    /// Larger than the limit; nothing was stored.
     DeliveryOversize,
     DeliveryUnrecognised,
     DeliveryMalformed,
@@ -81,7 +81,7 @@ impl EventType {
         Self::DeliveryMalformed,
     ];
 
-    /// As it is written in JSON, SQL and server-sent events.
+    /// The name in JSON, SQL and server-sent events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::JobSubmitted => "job.submitted",
@@ -113,7 +113,7 @@ impl EventType {
         }
     }
 
-    /// The event that tells of a delivery with this outcome.
+    /// The event type for a delivery with this outcome.
     pub fn of_delivery(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Stored => Self::JobFinished,
@@ -126,20 +126,20 @@ impl EventType {
     }
 }
 
-/// An event on record.
+/// A stored event.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Grows with every event of the instance; never used twice.
+    /// Increases with every event of the instance; never reused.
     pub seq: i64,
     pub job_id: JobId,
-    /// One of [`EventType`], as text: an older program shows a newer one's events.
+    /// The name of an [`EventType`], as text: an older program can show a newer one's events.
     pub kind: String,
     pub at: Timestamp,
     /// A JSON object.
     pub data: String,
 }
 
-/// An event about to be written.
+/// An event to be written.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     pub job_id: JobId,
@@ -149,7 +149,7 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event with no more to say than its type.
+    /// An event without data.
     pub fn new(job_id: JobId, kind: EventType, at: Timestamp) -> Self {
         Self { job_id, kind, at, data: json!({}) }
     }

@@ -1,7 +1,8 @@
-//! What a job's files are called when they are saved: readable, and harmless wherever that is.
+//! The names under which a job's files are saved: readable, and harmless on any system.
 //!
-//! Asked by `http` for downloads and bundles, and by the download commands. The invariant: a name is one segment without
-//! separators, control or direction characters, whatever the caller and the Engine wrote.
+//! Used by `http` for downloads and bundles, and by the download commands. Invariant: a name is one
+//! segment without separators, control or direction characters, whatever the caller and the Engine
+//! wrote.
 
 use std::collections::HashSet;
 
@@ -11,15 +12,15 @@ use super::{
     names::Names,
 };
 
-/// Of the caller's label, and of what is in a file. With both, an extension and four bytes for each
-/// character, a name stays below the 255 bytes that file systems take.
+/// The longest label and the longest content part. With both, an extension and four bytes for each
+/// character, a name stays below the 255 bytes that file systems allow.
 const MAX_LABEL_CHARS: usize = 24;
 const MAX_CONTENT_CHARS: usize = 32;
 
-/// Of an extension, its dot included.
+/// The longest extension, including its dot.
 const MAX_EXTENSION_CHARS: usize = 16;
 
-/// Whose a file is.
+/// The job that a file belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     pub job_id: JobId,
@@ -41,8 +42,8 @@ pub fn of_output(job: &Job, output: &Output) -> String {
     of_content(Owner::of(job), Content { name, extension, structures: &output.structures })
 }
 
-/// `case-42-mandible.stl`: the caller's label, else the job's id; the structures, as far as they
-/// are few, else the output's name.
+/// `case-42-mandible.stl`: the caller's label or else the job's id, then the structures if they are
+/// short enough or else the output's name.
 pub fn of_content(owner: Owner<'_>, content: Content<'_>) -> String {
     let label = owner.label();
     let structures = content.structures.join("+");
@@ -55,7 +56,7 @@ pub fn of_content(owner: Owner<'_>, content: Content<'_>) -> String {
     }
 }
 
-/// The name of a bundle of all files of a job.
+/// The name of the bundle of all files of a job.
 pub fn of_bundle(job: &Job) -> String {
     format!("{}.zip", Owner::of(job).label())
 }
@@ -71,7 +72,7 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// The same names, none of which is another's, also where case does not count.
+/// Makes the names unique, ignoring case.
 pub fn distinct(names: Vec<String>) -> Vec<String> {
     let mut taken = HashSet::new();
     let distinct = |name: String| {
@@ -85,7 +86,7 @@ pub fn distinct(names: Vec<String>) -> Vec<String> {
     names.into_iter().map(distinct).collect()
 }
 
-/// Where the extension of a name begins; `.nii.gz` is one.
+/// Where the extension of a name begins; `.nii.gz` is one extension.
 fn extension_start(name: &str) -> usize {
     let last = name.rfind('.').unwrap_or(name.len());
     match name[last..].eq_ignore_ascii_case(".gz") {
@@ -94,8 +95,8 @@ fn extension_start(name: &str) -> usize {
     }
 }
 
-/// Without what a file system, a shell or a screen gives a meaning, and without dots or blanks at
-/// either end.
+/// Replaces characters that have a meaning to a file system, a shell or a screen, and removes dots
+/// and blanks at both ends.
 fn harmless(text: &str, max_chars: usize) -> String {
     let is_kept = |character: char| {
         character.is_alphanumeric() || matches!(character, '-' | '_' | '.' | '+' | ' ')
@@ -108,7 +109,7 @@ fn harmless(text: &str, max_chars: usize) -> String {
     kept.trim_matches(['.', ' ']).to_owned()
 }
 
-/// Letters, digits and inner dots, as in `.nii.gz`.
+/// Keeps letters, digits and inner dots, as in `.nii.gz`.
 fn extension(text: &str) -> String {
     let is_kept = |character: char| character.is_ascii_alphanumeric() || character == '.';
     let kept: String = text.chars().take(MAX_EXTENSION_CHARS).filter(|one| is_kept(*one)).collect();

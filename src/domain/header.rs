@@ -1,9 +1,9 @@
-//! Headers as they may be kept: whatever lets somebody in is taken out of them.
+//! Redacts the credentials in headers before they are stored.
 //!
 //! Proxies copy addresses into headers of their own (`X-Original-URL`, `Referer`, `Forwarded`), so
-//! every value is looked through, not those of known names alone. The invariant: no value that is
-//! kept holds a secret that was named, or the signature of any callback address, in plain text, in
-//! percent encoding or in base64, even several of them over each other.
+//! every value is searched, not only those of known names. Invariant: no stored value holds a given
+//! secret or the signature of any callback address, in plain text, in percent encoding or in
+//! base64, or in a few of these encodings nested.
 
 use base64::{
     Engine as _,
@@ -12,10 +12,10 @@ use base64::{
 };
 use uuid::{Uuid, fmt::Hyphenated};
 
-/// Stands where something was taken out.
+/// Replaces what was removed.
 const HIDDEN: &str = "[redacted]";
 
-/// Encodings over each other that are looked through. Real proxies make one, or two.
+/// How many nested encodings are searched. Real proxies use one or two.
 const MAX_LAYERS: usize = 3;
 
 /// Shorter runs are words, not encoded secrets.
@@ -24,7 +24,7 @@ const MIN_ENCODED: usize = 20;
 /// Characters of a signature: 32 bytes in base64url.
 const SIGNATURE_LENGTH: usize = 43;
 
-/// A header with one of these within its name holds a credential.
+/// A header whose name contains one of these holds a credential.
 const CREDENTIAL_PARTS: [&str; 11] = [
     "authorization",
     "cookie",
@@ -45,29 +45,29 @@ const CREDENTIAL_WORDS: [&str; 4] = ["auth", "authentication", "key", "pwd"];
 /// Names with such a word that hold none.
 const NO_CREDENTIALS: [&str; 3] = ["idempotency-key", "x-idempotency-key", "sec-websocket-key"];
 
-/// Values that begin so are credentials, whatever their header is called.
+/// Values that begin with one of these are credentials, whatever their header is called.
 const SCHEMES: [&str; 5] = ["basic ", "bearer ", "digest ", "negotiate ", "aws4-hmac-sha256 "];
 
-/// Takes secrets out of headers.
+/// Removes secrets from headers.
 pub struct Redaction {
     /// In lower case.
     secrets: Vec<String>,
 }
 
 impl Redaction {
-    /// Takes these out, beside what is a credential by its form.
+    /// Removes these secrets, in addition to anything that looks like a credential.
     pub fn of(secrets: impl IntoIterator<Item = String>) -> Self {
         let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
         Self { secrets: secrets.map(|secret| secret.to_ascii_lowercase()).collect() }
     }
 
-    /// A header's value as it may be kept.
+    /// The redacted value of a header.
     pub fn kept(&self, name: &str, value: &str) -> String {
         if is_credential_name(name) || has_scheme(value) {
             return HIDDEN.to_owned();
         }
         let shown = without_user(without_signatures(self.without_secrets(value.to_owned())));
-        // What stands there in another spelling cannot be cut out letter by letter.
+        // An encoded secret cannot be cut out letter by letter.
         if self.is_encoded_in(&shown, MAX_LAYERS) { HIDDEN.to_owned() } else { shown }
     }
 
@@ -115,12 +115,12 @@ fn has_scheme(value: &str) -> bool {
     SCHEMES.iter().any(|scheme| value.starts_with(scheme))
 }
 
-/// Where a text in lower case stands. Lower case of ASCII alone keeps every place where it was.
+/// The position of a text given in lower case. Lower-casing only ASCII keeps all positions.
 fn find_ignoring_case(text: &str, lower: &str) -> Option<usize> {
     text.to_ascii_lowercase().find(lower)
 }
 
-/// Takes the signatures of callback addresses out, of whichever job.
+/// Removes the signatures of the callback addresses of any job.
 fn without_signatures(mut text: String) -> String {
     let mut from = 0;
     while let Some(signature) = next_signature(&text, from) {
@@ -130,7 +130,7 @@ fn without_signatures(mut text: String) -> String {
     text
 }
 
-/// The next `{job}/{signature}` in a text: where its signature stands.
+/// The position of the signature in the next `{job}/{signature}` in a text.
 fn next_signature(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let slashes = text.match_indices('/').map(|(slash, _)| slash);
     let mut found = slashes.filter(|slash| *slash >= from).filter_map(|slash| {
@@ -143,7 +143,7 @@ fn next_signature(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
     found.next()
 }
 
-/// Takes user and password out of links.
+/// Removes user and password from links.
 fn without_user(text: String) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.as_str();
@@ -187,8 +187,8 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What the runs of letters in a text are in base64. A run may begin with letters of something
-/// else, so it is read from each of four places on.
+/// Decodes the long runs of letters in a text as base64. A run may begin with letters that belong
+/// to something else, so it is decoded from each of its first four positions.
 fn base64_decoded(text: &str) -> impl Iterator<Item = String> {
     let config = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)

@@ -1,6 +1,6 @@
-//! Ids of our own: UUID version 7, so that they sort by the time they were made.
+//! Our own ids: UUID version 7, so that they sort by creation time.
 //!
-//! The invariant: an id is never built from text that is not a hyphenated UUID.
+//! Invariant: an id is never built from text that is not a hyphenated UUID.
 
 use std::{fmt, str::FromStr};
 
@@ -34,7 +34,8 @@ macro_rules! id {
             type Err = NotAnId;
 
             fn from_str(text: &str) -> Result<Self, NotAnId> {
-                // `Uuid` also reads braces, URNs and bare hex: one spelling is enough for an address.
+                // `Uuid` also parses braces, URNs and bare hex; only one spelling is accepted in an
+                // address.
                 if text.len() != uuid::fmt::Hyphenated::LENGTH {
                     return Err(NotAnId);
                 }
@@ -45,7 +46,7 @@ macro_rules! id {
 }
 
 id! {
-    /// A job's id: ours, never the Engine's.
+    /// The id of a job: ours, never the Engine's.
     JobId
 }
 id! {

@@ -1,7 +1,7 @@
-//! A job: what was asked, where it stands, what came of it.
+//! A job: what was requested, its status and its result.
 //!
-//! Stores build it, the HTTP layer shows it. The invariant: a job that has finished never goes back
-//! to an open status ([`JobStatus::is_finished`]).
+//! Stores build it, the HTTP layer shows it. Invariant: a finished job never returns to an open
+//! status ([`JobStatus::is_finished`]).
 
 use std::{fmt, str::FromStr};
 
@@ -16,20 +16,20 @@ use super::{
     names::Names,
 };
 
-/// Where a job stands.
+/// The status of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobStatus {
     /// Stored; the Engine has not answered yet.
     Submitting,
-    /// The Engine took it.
+    /// The Engine accepted it.
     Submitted,
-    /// The Engine certainly did not take it; safe to send again.
+    /// The Engine certainly did not accept it; it is safe to send again.
     Unsent,
     /// The Engine refused it.
     Rejected,
-    /// It may be running; only a callback settles it.
+    /// It may be running; only a callback can confirm it.
     Unconfirmed,
-    /// Finished with every output that could be had.
+    /// Finished with every output that could be produced.
     Succeeded,
     /// Finished, some output `Failed`.
     Partial,
@@ -50,7 +50,7 @@ impl JobStatus {
         Self::Failed,
     ];
 
-    /// As it is written in JSON, SQL and logs.
+    /// The name in JSON, SQL and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Submitting => "submitting",
@@ -64,9 +64,9 @@ impl JobStatus {
         }
     }
 
-    /// What the status of a job that was not taken, or may not have been, means for sending it
-    /// again. The log, problems, events and pages say it in these words and no others, because
-    /// each job that is sent a second time costs money.
+    /// What it means for sending the job again that it was not accepted, or may not have been. The
+    /// log, problems, events and pages all use exactly these words, because every job that is sent
+    /// twice costs money.
     pub fn outlook(self) -> Option<&'static str> {
         match self {
             Self::Unsent => Some("the job was not taken: it is safe to send again"),
@@ -79,7 +79,7 @@ impl JobStatus {
         }
     }
 
-    /// Whether the Engine may be working on it, and its callback is waited for.
+    /// Whether the Engine may be working on it and its callback is awaited.
     pub fn is_in_flight(self) -> bool {
         matches!(self, Self::Submitting | Self::Submitted | Self::Unconfirmed)
     }
@@ -107,12 +107,12 @@ impl FromStr for JobStatus {
     }
 }
 
-/// How a job came on record.
+/// How a job was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Through `POST /v1/jobs`.
     Submitted,
-    /// By a callback that proves itself, for a job that was not on record.
+    /// By a callback with a valid signature, for a job that was not in the database.
     Recovered,
     /// Through the inbox: submitted elsewhere.
     Inbox,
@@ -122,7 +122,7 @@ impl Origin {
     /// Every origin.
     pub const ALL: [Self; 3] = [Self::Submitted, Self::Recovered, Self::Inbox];
 
-    /// As it is written in JSON and SQL.
+    /// The name in JSON and SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Submitted => "submitted",
@@ -132,27 +132,27 @@ impl Origin {
     }
 }
 
-/// One scan the Engine needs.
+/// One scan that the Engine needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
     /// Its modality: the key under `inputFiles`.
     pub name: String,
-    /// Begins with a dot.
+    /// Includes the leading dot.
     pub extension: String,
     /// Pre-signed, from the Engine's reply.
     pub upload_url: Option<String>,
-    /// To be called after the upload, from the Engine's reply.
+    /// Called after the upload; from the Engine's reply.
     pub notify_url: Option<String>,
     pub state: InputState,
 }
 
-/// How far an input is.
+/// The progress of an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputState {
-    /// It is to be uploaded.
+    /// Not uploaded yet.
     Awaiting,
     Uploaded,
-    /// Uploaded, and the Engine was told.
+    /// Uploaded, and the Engine was notified.
     Notified,
     /// It had a `downloadUrl`: nothing to upload.
     Provided,
@@ -162,7 +162,7 @@ impl InputState {
     /// Every state, in the order of an upload.
     pub const ALL: [Self; 4] = [Self::Awaiting, Self::Uploaded, Self::Notified, Self::Provided];
 
-    /// As it is written in JSON and SQL.
+    /// The name in JSON and SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Awaiting => "awaiting",
@@ -182,10 +182,10 @@ impl FromStr for InputState {
     }
 }
 
-/// One file the Engine is asked for, or reported unasked.
+/// One file that the Engine was asked for, or reported without a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// Unique within the job: `meshes-0`, or `unmatched-0` for one that answers no request.
+    /// Unique within the job: `meshes-0`, or `unmatched-0` for one that matches no request.
     pub name: String,
     /// The key under `outputFiles`.
     pub kind: String,
@@ -193,15 +193,15 @@ pub struct Output {
     pub index: Option<u32>,
     pub extension: Option<String>,
     pub structures: Names,
-    /// As the Engine spelled it; `None` before the result, and where the result is silent.
+    /// As the Engine spelled it; `None` before the result, and if the result does not give it.
     pub status: Option<String>,
-    /// Pre-signed link of the Engine's, short-lived.
+    /// A pre-signed, short-lived link from the Engine.
     pub url: Option<String>,
-    /// The copy, once there is one.
+    /// The copy, once it exists.
     pub file: Option<MirroredFile>,
 }
 
-/// A job as it is on record.
+/// A job as it is stored.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: JobId,
@@ -210,8 +210,8 @@ pub struct Job {
     /// Past its due time without a result; false once it has finished.
     pub overdue: bool,
     pub origin: Origin,
-    /// Whether every output that is to be copied is; `None` before the result, and where mirroring
-    /// was off when it came.
+    /// Whether every output that should be copied has been copied; `None` before the result, and if
+    /// mirroring was off when it arrived.
     pub secured: Option<bool>,
     /// The caller's own label, never sent to the Engine.
     pub reference: Option<String>,
@@ -222,32 +222,32 @@ pub struct Job {
     pub created_at: Timestamp,
     pub submitted_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
-    /// The caller's body without `finishline`, defaults filled in; `None` for a job that was not
-    /// submitted here.
+    /// The caller's body without `finishline`, with defaults filled in; `None` for a job that was
+    /// not submitted here.
     pub request: Option<Box<RawValue>>,
     pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,
     /// HTTP status of the Engine's last answer to the submission.
     pub engine_status: Option<u16>,
-    /// Body of that answer; text that is not JSON stands as a JSON string.
+    /// Body of that answer; text that is not JSON is stored as a JSON string.
     pub engine_response: Option<Box<RawValue>>,
-    /// Distinct deliveries on record.
+    /// Distinct deliveries that were received.
     pub deliveries: u32,
     pub warnings: Vec<String>,
 }
 
-/// Stands among the warnings where a link is left out.
+/// The warning for a link that is left out.
 const LINK_LEFT_OUT: &str = "A link of the Engine's is not shown: it is not http or https, holds a user name, or is longer \
      than a link. The body it came in is kept as it came.";
 
 impl Job {
-    /// Adds a warning that it does not hold yet.
+    /// Adds a warning unless the job already has it.
     pub fn warn(&mut self, warning: &str) {
         warn(&mut self.warnings, warning);
     }
 
-    /// The job as JSON and pages show it: without links that nobody should follow, see
-    /// [`link::is_shown`], but with a warning where there is one.
+    /// The job as it is shown in JSON and on pages: without links that nobody should follow, see
+    /// [`link::is_shown`], but with a warning if there was one.
     pub fn into_shown(mut self) -> Self {
         let inputs = self.inputs.iter_mut();
         let links = inputs.flat_map(|input| [&mut input.upload_url, &mut input.notify_url]);
@@ -266,7 +266,7 @@ impl Job {
     }
 }
 
-/// Adds a warning to a job's, unless it is among them or there are [`MAX_WARNINGS`].
+/// Adds a warning, unless it is already there or there are [`MAX_WARNINGS`].
 pub fn warn(warnings: &mut Vec<String>, warning: &str) {
     let warning = beginning(warning, MAX_WARNING_CHARS);
     if warnings.len() < MAX_WARNINGS && !warnings.iter().any(|known| known == warning) {
@@ -274,13 +274,13 @@ pub fn warn(warnings: &mut Vec<String>, warning: &str) {
     }
 }
 
-/// What is unusual about a job beside its status, as a list shows it.
+/// What is unusual about a job besides its status, as shown in a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JobFlags {
-    /// In flight with a callback address that is no longer the public URL.
+    /// In flight with a callback address that is not under the current public URL.
     pub has_stale_callback: bool,
     /// A later delivery has another reading than the result.
     pub has_conflict: bool,
-    /// One of its targets did not take the result.
+    /// One of its targets did not accept the result.
     pub has_dead_relay: bool,
 }

@@ -1,9 +1,10 @@
-//! JSON as RFC 8259 says, read from its exact text.
+//! JSON as defined by RFC 8259, read from its exact text.
 //!
 //! Used for the Engine's bodies in both directions. Values stay slices of the original text, so
-//! numbers keep their digits, unknown fields keep their bytes, and depth costs no stack: only what
-//! is asked for is opened. The invariants: nothing here recurses deeper than it says; members and
-//! elements come one by one, so that a text of millions of them takes no more memory than its own.
+//! numbers keep their digits, unknown fields keep their bytes, and depth costs no stack: only the
+//! requested parts are opened. Only [`fingerprint`] recurses, up to [`MAX_DEPTH`] levels. Members
+//! and elements are iterated one by one, so that a text with millions of them needs no memory
+//! beyond the text itself.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,18 +12,21 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-/// Levels that [`fingerprint`] follows; each is one more pass over the text it encloses.
+/// Levels that [`fingerprint`] follows; each level is one more pass over the text inside it.
 pub const MAX_DEPTH: usize = 128;
 
-/// Bytes that one byte of a string takes at most as it is written: `\u0001`.
+/// The most bytes that one byte of a string can take in its written form: `\u0001`.
 const ESCAPE_BYTES: usize = 6;
 
-/// One JSON value, as the text it was written in.
+/// One JSON value, as its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<'a>(&'a str);
 
-/// Checks that `bytes` are one JSON text (a leading byte-order mark is passed over).
-/// Depth is not limited; invalid UTF-8 is not JSON.
+/// Checks that `bytes` are one JSON text (a leading byte-order mark is skipped). Depth is not
+/// limited; invalid UTF-8 is not JSON.
+///
+/// # Errors
+/// What is wrong with the text, for people.
 pub fn parse(bytes: &[u8]) -> Result<Json<'_>, String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8: {error}"))?;
@@ -37,7 +41,7 @@ impl<'a> From<&'a RawValue> for Json<'a> {
 }
 
 impl<'a> Json<'a> {
-    /// Its text.
+    /// The text.
     pub fn get(self) -> &'a str {
         self.0
     }
@@ -46,23 +50,24 @@ impl<'a> Json<'a> {
         self.0 == "null"
     }
 
-    /// A copy of its text.
+    /// A copy of the text.
     pub fn to_raw(self) -> Box<RawValue> {
         RawValue::from_string(self.0.to_owned()).expect("a part of a JSON text is JSON")
     }
 
-    /// The members of an object in their order, repeated names included; `None` if it is none.
+    /// The members of an object in their order, including repeated names; `None` if it is not an
+    /// object.
     pub fn members(self) -> Option<Members<'a>> {
         self.0.starts_with('{').then_some(Members { text: self.0, at: 1 })
     }
 
-    /// The elements of an array; `None` if it is none.
+    /// The elements of an array; `None` if it is not an array.
     pub fn elements(self) -> Option<Elements<'a>> {
         self.0.starts_with('[').then_some(Elements { text: self.0, at: 1 })
     }
 
-    /// An object's members of these names, each the last one of its name, as most readers of JSON
-    /// see it; `None` if it is no object.
+    /// An object's members of these names. Of a repeated name the last member counts, as most JSON
+    /// parsers do; `None` if it is not an object.
     pub fn find<const NAMES: usize>(
         self,
         names: [&str; NAMES],
@@ -78,23 +83,23 @@ impl<'a> Json<'a> {
         Some(found)
     }
 
-    /// An object's last member of that name.
+    /// An object's last member of this name.
     pub fn member(self, name: &str) -> Option<Json<'a>> {
         self.find([name]).and_then(|[found]| found)
     }
 
-    /// A string's text, lone surrogates replaced by U+FFFD; `None` if it is no string.
+    /// The text of a string, with lone surrogates replaced by U+FFFD; `None` if it is not a string.
     pub fn text(self) -> Option<String> {
         decode(self.0).map(Cow::into_owned)
     }
 
-    /// Whether it is a string that has more than this many bytes, as far as that can be told
-    /// without reading it.
+    /// Whether it is a string that certainly has more than this many bytes, judged by its written
+    /// length alone.
     pub fn is_text_beyond(self, bytes: usize) -> bool {
         self.0.starts_with('"') && self.0.len() > bytes.saturating_mul(ESCAPE_BYTES) + 2
     }
 
-    /// `true` or `false`; `None` if it is neither.
+    /// `true` or `false`; `None` if it is not a boolean.
     pub fn boolean(self) -> Option<bool> {
         match self.0 {
             "true" => Some(true),
@@ -103,7 +108,7 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// What an RFC 6901 pointer leads to.
+    /// The value at an RFC 6901 pointer.
     pub fn at_pointer(self, pointer: &str) -> Option<Json<'a>> {
         let mut value = self;
         for token in pointer.split('/').skip(1) {
@@ -117,35 +122,35 @@ impl<'a> Json<'a> {
     }
 }
 
-/// A member's name, as it is written.
+/// The name of a member, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a>(&'a str);
 
 impl<'a> Name<'a> {
-    /// Whether it says `text`.
+    /// Whether the name is `text`.
     pub fn is(self, text: &str) -> bool {
         let (written, needed) = (self.0.as_bytes(), text.len() + 2);
         if written.len() == needed {
             return written[1..needed - 1] == *text.as_bytes() && !text.contains('\\');
         }
-        // A name that is longer than what it says is written with escapes.
+        // Only a name with escapes is longer in its written form.
         written.len() > needed
             && written.len() <= text.len() * ESCAPE_BYTES + 2
             && written.contains(&b'\\')
             && self.text() == text
     }
 
-    /// What it says.
+    /// The decoded name.
     pub fn text(self) -> Cow<'a, str> {
         decode(self.0).unwrap_or_default()
     }
 
-    /// As [`Json::is_text_beyond`].
+    /// See [`Json::is_text_beyond`].
     pub fn is_beyond(self, bytes: usize) -> bool {
         Json(self.0).is_text_beyond(bytes)
     }
 
-    /// As it is written, quotes included.
+    /// As written, including the quotes.
     pub fn get(self) -> &'a str {
         self.0
     }
@@ -183,8 +188,8 @@ impl<'a> Iterator for Elements<'a> {
     }
 }
 
-/// The value, or the name, that comes next at or behind `at`, which is moved to its end; `None` at
-/// the end of the object or array. The text is known to be JSON, so nothing is checked.
+/// The next value or name at or after `at`, which is moved to its end; `None` at the end of the
+/// object or array. The text is known to be JSON, so nothing is checked.
 ///
 /// Plain loops, here and below: every byte of every body passes through them.
 fn next_value<'a>(text: &'a str, at: &mut usize) -> Option<&'a str> {
@@ -210,12 +215,12 @@ fn next_value<'a>(text: &'a str, at: &mut usize) -> Option<&'a str> {
     text.get(start..end)
 }
 
-/// Whether it stands between values.
+/// Whether a byte only separates values.
 fn is_between(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | b',' | b':')
 }
 
-/// Behind the string that begins at `start`.
+/// The position after the string that begins at `start`.
 fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while at < bytes.len() {
@@ -228,7 +233,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// Behind the object or array that begins at `start`.
+/// The position after the object or array that begins at `start`.
 fn end_of_group(bytes: &[u8], start: usize) -> usize {
     let (mut at, mut depth) = (start, 0_usize);
     while at < bytes.len() {
@@ -251,7 +256,7 @@ fn end_of_group(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// What a string in its quotes says; `None` if it is no string.
+/// The text of a quoted string; `None` if it is not a string.
 fn decode(written: &str) -> Option<Cow<'_, str>> {
     let inner = written.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
@@ -261,8 +266,8 @@ fn decode(written: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// The beginning of what a string says, as it is written in its quotes: at least `bytes` of it, and
-/// whether that is all; `None` if it is no string.
+/// The beginning of the text of a quoted string, at least `bytes` of it, and whether that is all of
+/// it; `None` if it is not a string.
 pub fn beginning(written: &str, bytes: usize) -> Option<(String, bool)> {
     if !Json(written).is_text_beyond(bytes) {
         return decode(written).map(|text| (text.into_owned(), true));
@@ -271,22 +276,22 @@ pub fn beginning(written: &str, bytes: usize) -> Option<(String, bool)> {
     while end <= bytes.saturating_mul(ESCAPE_BYTES) {
         end += if written.as_bytes().get(end) == Some(&b'\\') { 2 } else { 1 };
     }
-    // Half a character or half an escape may stand at the end: it is left out.
+    // The cut may split a character or an escape, which is then left out.
     (0..=ESCAPE_BYTES * 2).find_map(|cut| {
         let part = written.get(..end.checked_sub(cut)?)?;
         Some((decode(&format!("{part}\""))?.into_owned(), false))
     })
 }
 
-/// One token of an RFC 6901 pointer, escaped.
+/// Escapes one token of an RFC 6901 pointer.
 pub fn pointer_token(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Why a value has no fingerprint.
+/// The reason why a value has no fingerprint.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ambiguous {
-    /// The object at this pointer has the name more than once.
+    /// The object at this pointer has a name more than once.
     RepeatedName { pointer: String },
     /// Nested deeper than [`MAX_DEPTH`] levels.
     TooDeep,
@@ -304,8 +309,11 @@ impl Ambiguous {
     }
 }
 
-/// SHA-256 over the value with white space and the order of names set aside, strings by what they
-/// mean and numbers by their text: equal for two spellings of the same JSON value.
+/// SHA-256 over the value, ignoring white space and the order of names, with strings compared by
+/// their meaning and numbers by their text: two spellings of the same JSON value are equal.
+///
+/// # Errors
+/// [`Ambiguous`]: a name is repeated, or the value is nested too deep.
 pub fn fingerprint(value: Json<'_>) -> Result<[u8; 32], Ambiguous> {
     let mut hasher = Sha256::new();
     feed(value, &mut hasher, 0)?;
@@ -345,7 +353,7 @@ fn feed(value: Json<'_>, hasher: &mut Sha256, depth: usize) -> Result<(), Ambigu
     Ok(())
 }
 
-/// A length before the text keeps neighbouring strings apart.
+/// The length before the text separates neighbouring strings.
 fn feed_text(text: &str, hasher: &mut Sha256) {
     hasher.update(format!("\"{}:", text.len()));
     hasher.update(text);

@@ -1,9 +1,9 @@
-//! Links that came from outside: which of them may be shown, when a pre-signed one expires, and which
-//! headers a request by it must carry.
+//! Links from outside: which of them may be shown, when a pre-signed one expires, and which headers
+//! a request to it must carry.
 //!
-//! Expiry and headers are read from the query alone, as the signatures of S3, Google and Azure write
-//! it: the same storages answer under hosts of any name. Whether a link is followed is decided by the
-//! guard of `outbound`, which looks at addresses too.
+//! Expiry and headers are read from the query only, where the signatures of S3, Google and Azure
+//! put them: the host is no help, because the same storages answer under any name. Whether a link
+//! is followed is decided by the guard of `outbound`, which also checks addresses.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,11 @@ use url::Url;
 
 use super::{bounds::MAX_LINK_BYTES, time};
 
-/// Headers that the transfer itself sets, whatever a caller names.
+/// Headers that the transfer sets itself; a caller's values are ignored.
 const OWN_HEADERS: [&str; 2] = ["host", "content-length"];
 
-/// Headers that are never passed on, though a link signs them: they are between the caller and us.
+/// Headers that are never passed on, even if a link signs them: they concern only the caller and
+/// us.
 const NEVER_PASSED_ON: [&str; 10] = [
     "authorization",
     "connection",
@@ -29,14 +30,14 @@ const NEVER_PASSED_ON: [&str; 10] = [
     "upgrade",
 ];
 
-/// Headers of the object stores; they change what is stored, and are the caller's to choose.
+/// Headers of object stores; they change what is stored, and the caller may choose them.
 const STORAGE_PREFIXES: [&str; 3] = ["x-amz-", "x-goog-", "x-ms-"];
 
-/// Where a signature lists the headers it covers.
+/// Query parameters that list the headers a signature covers.
 const SIGNED_HEADERS: [&str; 2] = ["x-amz-signedheaders", "x-goog-signedheaders"];
 
-/// Whether a link may be shown: http or https, and no user name or password, for any reader of
-/// URLs. Some take a backslash for a slash, others for a part of the user name.
+/// Whether a link may be shown: http or https, and without user name or password for any URL
+/// parser. Some parsers take a backslash for a slash, others for a part of the user name.
 pub fn is_shown(link: &str) -> bool {
     if link.len() > MAX_LINK_BYTES || link.chars().any(char::is_control) {
         return false;
@@ -48,23 +49,22 @@ pub fn is_shown(link: &str) -> bool {
     {
         return false;
     }
-    // Parsed too, since `https:///user@host` has an empty authority for one reader and not for the
-    // other.
+    // Parsed as well, because `https:///user@host` has an empty authority only for some parsers.
     Url::parse(link)
         .is_ok_and(|url| url.has_host() && url.username().is_empty() && url.password().is_none())
 }
 
-/// What a link says of requests by it.
+/// What a link requires of requests to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkTerms {
-    /// Names of the headers that the signature covers and a caller must give, in lower case.
+    /// Names of the headers that the signature covers and the caller must provide, in lower case.
     pub signed_headers: BTreeSet<String>,
-    /// It is a shared access signature of Azure's storage.
+    /// Whether it is a shared access signature of Azure's storage.
     pub is_sas: bool,
 }
 
 impl LinkTerms {
-    /// Reads a link's query.
+    /// Reads the query of a link.
     pub fn of(url: &Url) -> Self {
         let mut signed_headers = BTreeSet::new();
         let (mut has_signature, mut has_version) = (false, false);
@@ -82,7 +82,7 @@ impl LinkTerms {
         Self { signed_headers, is_sas: has_signature && has_version }
     }
 
-    /// Whether a caller's header goes on to the storage.
+    /// Whether a caller's header is passed on to the storage.
     pub fn passes_on(&self, name: &str) -> bool {
         let is_asked_for = self.signed_headers.contains(name)
             || name == "content-md5"
@@ -91,14 +91,14 @@ impl LinkTerms {
     }
 }
 
-/// Whether a header of this name may go to a storage at all.
+/// Whether a header of this name may be sent to a storage at all.
 pub fn can_be_passed_on(name: &str) -> bool {
     !NEVER_PASSED_ON.contains(&name)
         && !OWN_HEADERS.contains(&name)
         && !name.starts_with("finishline-")
 }
 
-/// `text` without the credentials of a link that it may repeat.
+/// Removes the credentials of a link from a text that may repeat them.
 pub fn hide(url: &Url, text: &str) -> String {
     const NAMES: [&str; 6] = ["sig", "token", "credential", "key", "policy", "secret"];
     let mut text = text.to_owned();
@@ -112,8 +112,8 @@ pub fn hide(url: &Url, text: &str) -> String {
 }
 
 /// When a pre-signed link expires: S3's `X-Amz-Date` with `X-Amz-Expires` (Google and others with
-/// their own prefix), Azure's `se`, Tencent's `q-sign-time`, or the instant itself in `Expires`,
-/// `temp_url_expires` and the like: seconds or milliseconds since 1970, or a written date.
+/// their own prefix), Azure's `se`, Tencent's `q-sign-time`, or the time itself in `Expires`,
+/// `temp_url_expires` and similar: seconds or milliseconds since 1970, or a written date.
 pub fn expiry(link: &str) -> Option<Timestamp> {
     let url = Url::parse(link).ok()?;
     let value = |wanted: &str| {
@@ -127,7 +127,7 @@ pub fn expiry(link: &str) -> Option<Timestamp> {
         if let (Some(date), Some(seconds)) =
             (value(&format!("{prefix}-date")), value(&format!("{prefix}-expires")))
         {
-            // ISO 8601's basic form, as in 20260301T120000Z.
+            // The basic form of ISO 8601, as in 20260301T120000Z.
             let signed: Timestamp = date.parse().ok()?;
             return signed.checked_add(SignedDuration::from_secs(seconds.parse().ok()?)).ok();
         }
@@ -140,7 +140,7 @@ pub fn expiry(link: &str) -> Option<Timestamp> {
 
 /// Seconds or milliseconds since 1970, RFC 3339 or an HTTP date.
 fn instant(text: &str) -> Option<Timestamp> {
-    /// From it on a number is in milliseconds (the year 5138 in seconds).
+    /// From this number on the unit is milliseconds (as seconds it would be the year 5138).
     const FIRST_MILLIS: i64 = 100_000_000_000;
     let text = text.trim();
     let whole = text.split_once('.').map_or(text, |(whole, _)| whole);

@@ -1,11 +1,11 @@
 //! The media types that files from foreign storage are served with.
 //!
-//! The invariant: none of them is anything that a browser runs or renders as a page.
+//! Invariant: none of them is a type that a browser runs or renders as a page.
 
-/// What a file is when nobody said it, or said something that is not on the list.
+/// The type of a file whose storage gives none, or one that is not on the list.
 pub const UNKNOWN: &str = "application/octet-stream";
 
-/// Meshes, scans, and what they are packed in or described with.
+/// Meshes, scans, and the formats that they are packed in or described with.
 pub const SERVED: [&str; 20] = [
     "application/dicom",
     "application/gzip",
@@ -29,7 +29,7 @@ pub const SERVED: [&str; 20] = [
     "text/plain",
 ];
 
-/// The type to serve a file with whose storage called it `told`, parameters aside.
+/// The type to serve a file with when its storage declares the type `told`, ignoring parameters.
 pub fn served(told: &str) -> &'static str {
     let essence = told.split(';').next().unwrap_or_default().trim();
     let known = SERVED.into_iter().find(|known| known.eq_ignore_ascii_case(essence));

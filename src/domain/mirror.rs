@@ -1,7 +1,7 @@
 //! Mirroring: which outputs are copied, in which order, and what follows an attempt.
 //!
-//! The store orders copies in the transaction of the result, the mirror worker carries them out.
-//! The invariant: an output counts as copied only with the length and digest of what was stored.
+//! The store orders copies in the transaction of the result, and the mirror worker executes them.
+//! Invariant: an output counts as copied only with the length and digest of the stored file.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,8 +10,8 @@ use url::Url;
 
 use super::{ids::JobId, job::Output};
 
-/// The wait before each further attempt: short at first, because links die within the hour; the
-/// last ones for an outage of the storage. n entries are n + 1 attempts.
+/// The wait before each further attempt: short at first, because links expire within the hour; the
+/// last ones cover an outage of the storage. n entries mean n + 1 attempts.
 const SCHEDULE: [Duration; 9] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
@@ -24,8 +24,8 @@ const SCHEDULE: [Duration; 9] = [
     Duration::from_secs(12 * 60 * 60),
 ];
 
-/// Which entry of the schedule the waits for our own file store grow up to: it comes back at some
-/// time, and links die meanwhile.
+/// The last entry of the schedule that is used while our own file store fails: it will come back,
+/// and links expire in the meantime.
 const OUTAGE_INDEX: usize = 4;
 
 /// The copy of an output.
@@ -36,7 +36,7 @@ pub struct MirroredFile {
     pub content_type: String,
 }
 
-/// Where a copy belongs: the job, and the output's place in it.
+/// The identity of a copy: the job, and the output's position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilePlace {
     pub job_id: JobId,
@@ -44,30 +44,30 @@ pub struct FilePlace {
     pub position: u32,
 }
 
-/// An output that is to be copied now.
+/// An output that is due to be copied.
 #[derive(Clone, Debug)]
 pub struct DueMirror {
     pub place: FilePlace,
     pub output: Output,
-    /// Without one, fresh links cannot be asked for.
+    /// Without an id, fresh links cannot be requested.
     pub engine_job_id: Option<String>,
-    /// Attempts so far, this one not included.
+    /// Earlier attempts, not including this one.
     pub attempts: u32,
 }
 
-/// Places for copies that are free.
+/// The free slots for copies.
 #[derive(Clone, Debug)]
 pub struct FreePlaces {
-    /// For links to any host.
+    /// Free slots for links to any host.
     pub all: usize,
-    /// Of all places, free or not, for links to one host.
+    /// The most slots that links to one host may use, out of all slots.
     pub most_of_host: usize,
-    /// Those that are taken, by host.
+    /// Slots in use, by host.
     pub taken: HashMap<String, usize>,
 }
 
 impl FreePlaces {
-    /// Takes a place for a link, if there is one.
+    /// Takes a slot for a link, if one is free.
     pub fn take(&mut self, link: &str) -> bool {
         let of_host = self.taken.entry(host(link)).or_default();
         if self.all == 0 || *of_host >= self.most_of_host {
@@ -79,18 +79,18 @@ impl FreePlaces {
     }
 }
 
-/// How many of all places for copies links to one host may have: half, so that one host that
-/// trickles does not stop the copying of others; of a single place, that one.
+/// The most slots that links to one host may use: half of them, so that one slow host does not
+/// block copies from other hosts; a single slot is not divided.
 pub fn most_of_host(places: usize) -> usize {
     (places / 2).max(1)
 }
 
-/// The host that a link leads to; links that cannot be read share an empty one.
+/// The host of a link; links that cannot be parsed share an empty one.
 pub fn host(link: &str) -> String {
     Url::parse(link).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// What an attempt came to. A reason is for people and names no link.
+/// The outcome of an attempt. A reason is for people and contains no link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AfterMirror {
     Stored(MirroredFile),
@@ -98,7 +98,7 @@ pub enum AfterMirror {
         at: Timestamp,
         reason: String,
     },
-    /// No further attempt follows, unless the Engine renews the link.
+    /// No further attempt follows unless the Engine renews the link.
     Failed {
         reason: String,
     },
@@ -106,22 +106,22 @@ pub enum AfterMirror {
     Damaged,
 }
 
-/// A copy on record.
+/// A copy that has been stored.
 #[derive(Clone, Debug)]
 pub struct StoredCopy {
     pub place: FilePlace,
     pub output: Output,
 }
 
-/// An erased job whose copies are to be deleted.
+/// An erased job whose copies have not been deleted yet.
 #[derive(Clone, Copy, Debug)]
 pub struct PendingFileDeletion {
     pub job_id: JobId,
-    /// Until then a copy that was under way may still be finished.
+    /// Until then, a copy in progress may still be finished.
     pub until: Timestamp,
 }
 
-/// Whether an output of a result is to be copied: it is there and has a link.
+/// Whether an output of a result should be copied: it exists and has a link.
 pub fn is_to_be_copied(output: &Output) -> bool {
     let is_absent = |status: &str| {
         ["missing", "failed"].iter().any(|absent| status.eq_ignore_ascii_case(absent))
@@ -137,8 +137,8 @@ pub fn after_failure(attempts: u32, reason: String, now: Timestamp) -> AfterMirr
     }
 }
 
-/// What follows an attempt that failed at our own file store: none of these is the last, since the
-/// output is still there to be had.
+/// What follows an attempt that failed at our own file store: it is always retried, because the
+/// output is still available.
 pub fn after_outage(attempts: u32, reason: String, now: Timestamp) -> AfterMirror {
     retry(SCHEDULE[index(attempts).min(OUTAGE_INDEX)], reason, now)
 }

@@ -1,7 +1,7 @@
-//! Plain values and the decisions over them: no async, no I/O, no clock.
+//! Plain values and the decisions about them: no async, no I/O, no clock.
 //!
-//! Every other module speaks in these terms. The one invariant: what is decided here depends on
-//! its arguments alone, so each decision can be tested with values.
+//! Every other module uses these types. Invariant: a decision depends only on its arguments, so
+//! each can be tested with values.
 
 pub mod bounds;
 pub mod callback_address;

@@ -1,7 +1,7 @@
-//! A list of names in one piece: a job may have two hundred thousand of them, in as many texts of
-//! two letters.
+//! A list of names in one allocation: a job may have two hundred thousand names of two letters
+//! each.
 //!
-//! Used for the structures of outputs. As JSON it is an array of texts.
+//! Used for the structures of outputs. In JSON it is an array of texts.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use serde::{
     de::{SeqAccess, Visitor},
 };
 
-/// See the module.
+/// A list of names, see the module.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Names {
     text: Box<str>,
-    /// Where each ends in the text.
+    /// The end of each name in the text.
     ends: Box<[u32]>,
 }
 
@@ -27,7 +27,7 @@ impl Names {
         self.ends.is_empty()
     }
 
-    /// Bytes of all of them.
+    /// The total length in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len()
     }
@@ -37,7 +37,7 @@ impl Names {
         starts.zip(&self.ends).map(|(start, end)| &self.text[start as usize..*end as usize])
     }
 
-    /// All of them in a text, with `separator` between.
+    /// Concatenates all names, with `separator` between them.
     pub fn join(&self, separator: &str) -> String {
         let mut joined = String::with_capacity(self.text.len() + self.len() * separator.len());
         for (place, name) in self.iter().enumerate() {
@@ -55,7 +55,7 @@ impl<Name: AsRef<str>> FromIterator<Name> for Names {
         let (mut text, mut ends) = (String::new(), Vec::new());
         for name in names {
             text.push_str(name.as_ref());
-            // Bodies are far smaller than 4 GiB; of a larger text the rest would be left out.
+            // Bodies are far smaller than 4 GiB; beyond that, further names would be dropped.
             let Ok(end) = u32::try_from(text.len()) else { break };
             ends.push(end);
         }

@@ -1,7 +1,7 @@
-//! How fast the other side of a transfer is, over the time that we waited for it.
+//! Measures how fast the other side of a transfer is, over the time that we waited for it.
 //!
-//! Used wherever bytes of any number go in or out. The invariant: only waiting counts, so our own
-//! slowness is never held against the other side.
+//! Used for all transfers without a size limit. Only waiting counts, so our own slowness is never
+//! blamed on the other side.
 
 use std::time::Duration;
 
@@ -9,35 +9,35 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow;
 
-/// Measures one transfer. A copy of a new one measures another.
+/// The measurement of one transfer. Copy a new one for each further transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// How long the other side may stay below the rate.
     period: Duration,
-    /// What it has to manage in a period.
+    /// The bytes that must move within a period.
     least_bytes: u64,
-    /// Since the period began.
+    /// The waiting time since the period began.
     waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
-    /// A transfer that has not begun. Its other side is too slow once it stays below
-    /// `bytes_per_second` for `period`.
+    /// Starts a measurement. The other side is too slow once it stays below `bytes_per_second` for
+    /// `period`.
     pub fn new(bytes_per_second: u64, period: Duration) -> Self {
         let least_bytes = period.as_secs_f64() * bytes_per_second as f64;
         Self { period, least_bytes: least_bytes as u64, waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// How much longer the next bytes may be waited for.
+    /// How much longer to wait for the next bytes.
     pub fn patience(&self) -> Duration {
         self.period.saturating_sub(self.waited)
     }
 
-    /// Notes that `bytes` moved after a wait. A period ends early with its last byte.
+    /// Records that `bytes` moved after a wait. A period ends early once it has enough bytes.
     ///
     /// # Errors
-    /// [`TooSlow`]: give the transfer up.
+    /// [`TooSlow`]: the caller should abort the transfer.
     pub fn note(&mut self, waited: Duration, bytes: u64) -> Result<(), TooSlow> {
         self.waited = self.waited.saturating_add(waited);
         self.bytes = self.bytes.saturating_add(bytes);

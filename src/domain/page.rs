@@ -1,7 +1,7 @@
-//! Lists of jobs: filters, and cursors that lead from page to page.
+//! Lists of jobs: filters, and cursors from page to page.
 //!
-//! The HTTP layer reads them, the store answers them. The invariant: a cursor is honoured only with
-//! the filter it was made for, unchanged.
+//! The HTTP layer reads them, the store answers them. Invariant: a cursor is accepted only
+//! unchanged and with the filter it was made for.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use super::{
     job::{Job, JobStatus},
 };
 
-/// Which jobs are meant; every given field must fit.
+/// Selects jobs; every given field must match.
 #[derive(Clone, Debug, Default)]
 pub struct JobFilter {
     /// Any of these; empty for all.
@@ -25,7 +25,7 @@ pub struct JobFilter {
     pub overdue: Option<bool>,
     /// Whether it is in flight with a callback address that is not under [`Self::public_url`].
     pub stale_callback: Option<bool>,
-    /// The public URL as it is now; empty while it is unknown. No part of what a cursor is for.
+    /// The current public URL; empty while it is unknown. A cursor does not depend on it.
     pub public_url: String,
     /// Inclusive.
     pub created_after: Option<Timestamp>,
@@ -45,11 +45,11 @@ pub struct JobPage {
 #[derive(Debug)]
 pub struct Page<T> {
     pub rows: Vec<T>,
-    /// The number behind which the next page begins; `None` on the last one.
+    /// The number after which the next page begins; `None` on the last one.
     pub next: Option<i64>,
 }
 
-/// Which list of a job's rows a cursor belongs to.
+/// The list of a job's rows that a cursor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowList {
     pub job_id: JobId,
@@ -58,7 +58,7 @@ pub struct RowList {
 }
 
 impl RowList {
-    /// The opaque text for the place behind the row numbered `seq`.
+    /// The opaque text for the position after the row numbered `seq`.
     pub fn to_cursor(self, seq: i64) -> String {
         let mut bytes = Vec::with_capacity(16);
         bytes.extend(seq.to_be_bytes());
@@ -66,10 +66,10 @@ impl RowList {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The number that a cursor stands for.
+    /// The number in a cursor.
     ///
     /// # Errors
-    /// If it is of another list.
+    /// [`BadCursor`] if the cursor belongs to another list or was changed.
     pub fn from_cursor(self, cursor: &str) -> Result<i64, BadCursor> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| BadCursor)?;
         let (seq, given) = bytes.split_first_chunk::<8>().ok_or(BadCursor)?;
@@ -84,14 +84,14 @@ impl RowList {
     }
 }
 
-/// The last row of a page: the next page holds what is older.
+/// The last row of a page: the next page holds older rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub created_at_millis: i64,
     pub seq: i64,
 }
 
-/// The cursor was not made by us, or for another filter.
+/// The cursor was not made by us, or was made for another filter.
 #[derive(Debug, thiserror::Error)]
 #[error("not a cursor of this list: take nextCursor as it came, with the same filters")]
 pub struct BadCursor;
@@ -107,7 +107,10 @@ impl Position {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The position a cursor stands for.
+    /// The position in a cursor.
+    ///
+    /// # Errors
+    /// [`BadCursor`] if the cursor belongs to another filter or was changed.
     pub fn from_cursor(cursor: &str, filter: &JobFilter) -> Result<Self, BadCursor> {
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| BadCursor)?;
         let (millis, rest) = bytes.split_first_chunk::<8>().ok_or(BadCursor)?;
@@ -119,7 +122,7 @@ impl Position {
     }
 }
 
-/// Guards against slips, not against forgery: a forged cursor shows nothing that is hidden.
+/// Guards against mistakes, not against forgery: a forged cursor reveals nothing.
 fn seal(position: &[u8], filter: &JobFilter) -> [u8; 8] {
     let mut hasher = Sha256::new();
     hasher.update(position);

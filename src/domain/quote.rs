@@ -1,25 +1,25 @@
-//! What a foreign server said, made fit to be quoted in a log, a problem or an event.
+//! Makes the words of a foreign server fit to be quoted in a log, a problem or an event.
 //!
-//! Used for storages and token endpoints. The invariant: a quotation is one line, is bounded, and
-//! holds nothing that may be a credential: no query of a link, no signature, no key, no token.
+//! Used for storages and token endpoints. Invariant: a quotation is one line, is bounded, and holds
+//! nothing that may be a credential: no query of a link, no signature, no key, no token.
 
-/// Longest quotation, in characters.
+/// The longest quotation, in characters.
 const MAX_CHARS: usize = 300;
 
-/// Shortest word of letters and digits that may be a key, a token or a signature: an AWS key id
+/// The shortest run of letters and digits that may be a key, a token or a signature: an AWS key id
 /// has 20 characters.
 const SHORTEST_CREDENTIAL: usize = 20;
 
 const HIDDEN: &str = "[redacted]";
 
-/// Names before a `=` whose values are not shown, whatever their length.
+/// Names before a `=` whose values are hidden, whatever their length.
 const NAMES: [&str; 8] =
     ["signature", "sig", "secret", "token", "key", "password", "credential", "keyid"];
 
-/// One line of `text` without what may be a credential; `None` if nothing is left of it.
+/// One line of `text` without possible credentials; `None` if nothing remains.
 pub fn quote(text: &str) -> Option<String> {
     let mut line = String::new();
-    // Cut before it is looked at: foreign texts may be long.
+    // Cut first, because foreign texts may be long.
     let beginning: String = text.chars().take(4 * MAX_CHARS).collect();
     for word in beginning.split(|one: char| one.is_whitespace() || one.is_control()) {
         if word.is_empty() {

@@ -1,7 +1,8 @@
 //! When a job in flight is looked up at the Engine, and when it is given up.
 //!
-//! The reconcile worker asks after each look. The invariant: a job is given up only after several
-//! looks, the last of them at its planned time, so a clock that jumps gives nothing up by itself.
+//! The reconcile worker asks after each look-up. Invariant: a job is given up only after several
+//! look-ups, the last of them at its planned time, so a jump of the clock alone never gives up a
+//! job.
 
 use std::time::Duration;
 
@@ -9,62 +10,63 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::ids::JobId;
 
-/// The pause between looks doubles up to this.
+/// The pause between look-ups doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// A look this long after its planned time gives nothing up.
+/// A look-up that is this late does not give a job up.
 const LATE: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// Looks before a job is given up, however late it is.
+/// Look-ups before a job is given up, however old it is.
 const LOOKS_BEFORE_GIVING_UP: u32 = 5;
 
-/// Bounds of a due time that is learned: a shorter one asks too often, a longer one helps too late.
+/// Limits of a learned due time: a shorter one asks too often, a longer one helps too late.
 const LEARNED_FLOOR: Duration = Duration::from_secs(5 * 60);
 const LEARNED_CEILING: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Finished jobs that a learned due time needs; with fewer, [`UNLEARNED`] stands.
+/// The finished jobs that are needed to learn a due time; with fewer, [`UNLEARNED`] applies.
 const LEARNED_FROM: usize = 20;
 const UNLEARNED: Duration = Duration::from_secs(30 * 60);
 
-/// The settings' times, `after` learned where they say so.
+/// The times from the settings, with `after` learned if the settings say so.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     /// A job without a callback is due this long after its submission.
     pub after: Duration,
-    /// The first pause between looks.
+    /// The first pause between look-ups.
     pub every: Duration,
     /// A job is given up this long after its submission.
     pub give_up: Duration,
 }
 
-/// A job in flight whose time has come.
+/// A job in flight that is due for a look-up.
 #[derive(Clone, Debug)]
 pub struct DueJob {
     pub id: JobId,
-    /// Without one it cannot be looked up; only a callback settles it.
+    /// Without an id it cannot be looked up; only a callback can finish it.
     pub engine_job_id: Option<String>,
     /// When it was submitted.
     pub asked_at: Timestamp,
-    /// When this look was planned for.
+    /// When this look-up was planned for.
     pub planned_at: Timestamp,
-    /// Looks so far, this one not included.
+    /// Earlier look-ups, not including this one.
     pub lookups: u32,
 }
 
-/// What follows a look that brought no result.
+/// What follows a look-up without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Another look at this time; past its due time, it is overdue from now on.
+    /// Another look-up at this time; if it is past its due time, the job is overdue from now on.
     Look { at: Timestamp, is_overdue: bool },
-    /// No more looks.
+    /// No more look-ups.
     GiveUp,
 }
 
-/// Decides after a look at `now` that brought no result.
+/// Decides what follows a look-up at `now` without a result.
 pub fn after_look(schedule: Schedule, job: &DueJob, now: Timestamp) -> Next {
     let waited = now.duration_since(job.asked_at);
     let has_waited = |duration: Duration| waited >= signed(duration);
-    // Long after its time: the clock jumped, or the service was down. The next look decides.
+    // Long after the planned time, the clock has jumped or the service was down. The next look-up
+    // decides.
     let is_late = now.duration_since(job.planned_at) > signed(LATE.max(schedule.every));
     let is_tried = job.lookups + 1 >= LOOKS_BEFORE_GIVING_UP;
     if has_waited(schedule.give_up) && is_tried && !is_late {
@@ -76,8 +78,8 @@ pub fn after_look(schedule: Schedule, job: &DueJob, now: Timestamp) -> Next {
     Next::Look { at, is_overdue: has_waited(schedule.after) }
 }
 
-/// The due time that the run times of finished jobs (ascending, milliseconds) suggest: their 95th
-/// percentile, within bounds.
+/// The due time learned from the run times of finished jobs (ascending, in milliseconds): their
+/// 95th percentile, within limits.
 pub fn learned_after(turnaround_millis: &[u64]) -> Duration {
     if turnaround_millis.len() < LEARNED_FROM {
         return UNLEARNED;
@@ -150,7 +152,7 @@ mod tests {
         assert!(matches!(after_look(schedule(), &job(4), jumped), Next::Look { .. }));
         assert_eq!(look_after(48 * 60 * MINUTE, 20), Next::GiveUp);
         assert!(matches!(look_after(47 * 60 * MINUTE, 20), Next::Look { .. }));
-        // Back to 1970: it only waits.
+        // Back to 1970: the job only waits.
         let job = job(3);
         assert!(matches!(after_look(schedule(), &job, Timestamp::UNIX_EPOCH), Next::Look { .. }));
     }

@@ -1,8 +1,8 @@
-//! Passing results on: orders, attempts, and what follows an attempt.
+//! The relay of results: orders, attempts, and what follows an attempt.
 //!
-//! The relay worker decides with it, the store writes it down. The invariants: an order is
-//! delivered, or tried as often as the schedule says, or stopped by its target; and a target's
-//! wish to wait only ever lengthens a wait.
+//! The relay worker decides with it, the store records it. Invariant: an order is delivered, or
+//! tried as often as the schedule allows, or stopped by its target; and `Retry-After` can only
+//! lengthen a wait.
 
 use std::time::Duration;
 
@@ -11,58 +11,58 @@ use uuid::Uuid;
 
 use super::ids::JobId;
 
-/// The longest a target may make us wait by `Retry-After`.
+/// The longest wait that a target can request with `Retry-After`.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Failures in a row after which a target is left alone.
+/// Failures in a row after which a target is paused.
 pub const FAILURES_BEFORE_PAUSE: u32 = 10;
 
-/// How long it is left alone before one order probes it.
+/// How long a target is paused before one order probes it.
 pub const PAUSE: Duration = Duration::from_secs(60);
 
-/// Bytes of an answer that are kept.
+/// Bytes of an answer that are stored.
 pub const KEPT_ANSWER_BYTES: usize = 4 * 1024;
 
-/// The status by which a target says that it wants no more of this.
+/// The status with which a target refuses all further attempts.
 const GONE: u16 = 410;
 
-/// An order on record.
+/// A stored order.
 #[derive(Clone, Debug)]
 pub struct Relay {
     pub id: Uuid,
     pub job_id: JobId,
-    /// Name of a configured target, or origin of a job's own.
+    /// The name of a configured target, or the origin of a job's own.
     pub target: String,
     pub state: RelayState,
-    /// In all.
+    /// All attempts.
     pub attempts: u32,
     pub next_attempt_at: Option<Timestamp>,
     pub last_status: Option<u16>,
     pub created_at: Timestamp,
-    /// Its place in the list.
+    /// The position in the list.
     pub seq: i64,
 }
 
-/// The Standard Webhooks id of an order: the same in every attempt. It is signed, so a receiver
-/// can read the job from it, between the first `_` and the second.
+/// The Standard Webhooks id of an order: the same in every attempt. It is signed, so a receiver can
+/// rely on the job id in it, between the first `_` and the second.
 pub fn webhook_id(job: JobId, order: Uuid) -> String {
     format!("msg_{job}_{order}")
 }
 
-/// The order that a `webhook-id` names; `None` if it is not of that form.
+/// The order in a `webhook-id`; `None` if it has another form.
 pub fn order_of_webhook_id(text: &str) -> Option<Uuid> {
     let (_job, order) = text.strip_prefix("msg_")?.split_once('_')?;
     Uuid::try_parse(order).ok()
 }
 
-/// How far an order is.
+/// The state of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayState {
     Pending,
     Delivered,
     /// Given up; it can be ordered again.
     Dead,
-    /// Pending, and its target is left alone for a while.
+    /// Pending, and its target is paused.
     Paused,
 }
 
@@ -70,7 +70,7 @@ impl RelayState {
     /// Every state.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Paused];
 
-    /// As it is written in JSON and SQL.
+    /// The name in JSON and SQL.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -90,7 +90,7 @@ impl std::str::FromStr for RelayState {
     }
 }
 
-/// An order that is to be attempted now.
+/// An order that is due for an attempt.
 #[derive(Clone, Debug)]
 pub struct DueRelay {
     pub id: Uuid,
@@ -98,11 +98,11 @@ pub struct DueRelay {
     pub target: String,
     /// A job's own address; `None` for a configured target.
     pub url: Option<String>,
-    /// Attempts since it was ordered, this one not included.
+    /// Attempts since it was ordered, not including this one.
     pub tries: u32,
 }
 
-/// One attempt on record.
+/// A stored attempt.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// From 1.
@@ -110,13 +110,13 @@ pub struct Attempt {
     pub at: Timestamp,
     pub millis: u64,
     pub status: Option<u16>,
-    /// Why there was no answer.
+    /// The reason why there was no answer.
     pub error: Option<String>,
     /// Its first [`KEPT_ANSWER_BYTES`].
     pub answer: Vec<u8>,
 }
 
-/// Which orders are meant; every given field must fit.
+/// Selects orders; every given field must match.
 #[derive(Clone, Debug, Default)]
 pub struct RelayFilter {
     pub job_id: Option<JobId>,
@@ -124,7 +124,7 @@ pub struct RelayFilter {
     pub target: Option<String>,
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Answered {
     pub status: Option<u16>,
@@ -140,9 +140,9 @@ pub enum AfterAttempt {
     Dead,
 }
 
-/// Decides after an attempt. `tries` counts attempts since the order, this one included; entry `i`
-/// of `schedule` is the wait after try `i + 1`. `jitter`, from 0 to 1, lengthens a wait by up to a
-/// tenth, so that what failed together does not come back together.
+/// Decides what follows an attempt. `tries` counts attempts since the order, including this one;
+/// entry `i` of `schedule` is the wait after try `i + 1`. `jitter`, from 0 to 1, lengthens a wait
+/// by up to a tenth, so that orders that failed together are not all retried together.
 pub fn after_attempt(
     schedule: &[Duration],
     tries: u32,

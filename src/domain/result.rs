@@ -1,8 +1,8 @@
-//! The Engine's job result: what it says of each output, matched to what was asked for.
+//! The Engine's job result: what it says of each output, matched to the request.
 //!
-//! The body of the finish webhook and the answer to a poll are the same document. Its `success` is
-//! stated; the rest is undocumented, so it is matched without guessing. The invariant: what a job
-//! holds of it is bounded by the table in `bounds`, whatever came.
+//! The body of the finish webhook and the answer to a poll are the same document. Only `success` is
+//! documented, so the rest is matched without guessing. Invariant: what a job holds of a result is
+//! bounded by the limits in `bounds`.
 
 mod reading;
 
@@ -17,7 +17,7 @@ use super::{
     names::Names,
 };
 
-/// Bytes that an output holds beside its texts, on its way into a row.
+/// The memory of an output besides its texts, in bytes, until it is stored.
 pub const OUTPUT_BYTES: usize = 1024;
 
 /// A job result as the Engine reported it.
@@ -27,16 +27,16 @@ pub struct JobResult {
     pub engine_job_id: Option<String>,
     /// In the Engine's order.
     pub outputs: Vec<ReportedOutput>,
-    /// Entries beyond a bound, which are not among the outputs.
+    /// Entries that exceed a bound and are not among the outputs.
     pub left_out: LeftOut,
-    /// Bytes of all texts in `outputs`.
+    /// The bytes of all texts in `outputs`.
     text_bytes: usize,
 }
 
 /// One output of a result, not yet matched to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportedOutput {
-    /// The key it stood under; `None` if the results are one plain list.
+    /// The key that it was listed under; `None` if the results are one plain list.
     pub kind: Option<String>,
     pub extension: Option<String>,
     /// `None` if the Engine did not echo them.
@@ -45,22 +45,22 @@ pub struct ReportedOutput {
     pub url: Option<String>,
 }
 
-/// What was not taken up of a body because of the bounds.
+/// The entries of a body that were skipped because of the bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     pub entries: usize,
-    /// The bound that the first of them is beyond.
+    /// The bound that the first of them exceeds.
     pub bound: Option<Bound>,
 }
 
 impl LeftOut {
-    /// Counts entries that are beyond this bound.
+    /// Counts entries that exceed this bound.
     pub fn add(&mut self, bound: Bound, entries: usize) {
         self.entries += entries;
         self.bound.get_or_insert(bound);
     }
 
-    /// A job's warning that they are; `what` is the body they stand in.
+    /// The job's warning about them; `what` is the body that they are in.
     pub fn warning(self, what: &str) -> Option<String> {
         let bound = self.bound?.describe();
         Some(format!(
@@ -74,15 +74,15 @@ impl LeftOut {
 }
 
 impl JobResult {
-    /// The job's outputs with this result applied. `requested` are the job's outputs so far; for a
-    /// job that was not submitted here it is empty, and the result itself says what there is.
+    /// Applies this result to the job's outputs. `requested` are the job's outputs so far; for a
+    /// job that was not submitted here it is empty, and the result determines the outputs.
     pub fn apply(&self, requested: &[Output]) -> Vec<Output> {
         let asked: Vec<&Output> =
             requested.iter().filter(|output| output.index.is_some()).collect();
         if asked.is_empty() {
             return self.as_reported();
         }
-        // What an earlier result said of an output is not what this one says.
+        // What an earlier result said of an output is discarded.
         let blank = |output: &&Output| Output { status: None, url: None, ..(*output).clone() };
         let mut outputs: Vec<Output> = asked.iter().map(blank).collect();
         let wanted: Vec<Set<'_>> = asked.iter().map(|output| Set::of(&output.structures)).collect();
@@ -92,7 +92,7 @@ impl JobResult {
             let slots: Vec<usize> = (0..outputs.len())
                 .filter(|&slot| kind.is_none_or(|kind| outputs[slot].kind == *kind))
                 .collect();
-            // An entry that was left out has a place too, and nobody knows which.
+            // A skipped entry has a position too, and it is unknown which.
             let is_by_position = self.left_out.entries == 0 && reported.len() == slots.len();
             for (position, output) in reported.iter().enumerate() {
                 let found = match &output.structures {
@@ -125,7 +125,7 @@ impl JobResult {
         outputs
     }
 
-    /// What a job that this is the result of is to warn of; `outputs` are those of [`Self::apply`].
+    /// The warnings of a job with this result; `outputs` are those of [`Self::apply`].
     pub fn warnings(&self, outputs: &[Output]) -> Vec<String> {
         let mut warnings = Vec::new();
         let unmatched = outputs.iter().filter(|output| output.index.is_none()).count();
@@ -143,7 +143,7 @@ impl JobResult {
         warnings
     }
 
-    /// Where the job stands with these outputs.
+    /// The status of the job with these outputs.
     pub fn status(&self, outputs: &[Output]) -> JobStatus {
         let failed = |output: &Output| {
             output.status.as_ref().is_some_and(|status| status.eq_ignore_ascii_case("failed"))
@@ -155,7 +155,7 @@ impl JobResult {
         }
     }
 
-    /// The outputs by the key they stood under, in the order of their first.
+    /// Groups the outputs by the key that they were listed under, in the order of first appearance.
     fn by_kind(&self) -> Vec<(Option<&String>, Vec<&ReportedOutput>)> {
         let mut kinds: Vec<(Option<&String>, Vec<&ReportedOutput>)> = Vec::new();
         for output in &self.outputs {
@@ -180,10 +180,10 @@ impl JobResult {
     }
 }
 
-/// Names as a set: in an order of their own, each once.
+/// Names as a set: sorted, without duplicates.
 #[derive(PartialEq)]
 struct Set<'a> {
-    /// Compared first: sets are many, and most differ.
+    /// Compared first: there are many sets, and most differ.
     hash: u64,
     names: Vec<&'a str>,
 }
@@ -206,7 +206,7 @@ impl ReportedOutput {
         structures + texts.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
-    /// Whether the extension, as far as echoed, is that of `output`.
+    /// Whether the extension matches that of `output`; a missing extension matches any.
     fn may_be(&self, output: &Output) -> bool {
         self.extension.is_none() || output.extension.is_none() || self.extension == output.extension
     }
@@ -225,7 +225,7 @@ impl ReportedOutput {
     }
 }
 
-/// Digest of what a result says, links set aside: `success` and every output's status. Two results
+/// Digest of what a result says, apart from links: `success` and every output's status. Two results
 /// of one job with equal digests have the same reading.
 pub fn reading_digest(success: bool, outputs: &[Output]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -341,7 +341,7 @@ mod tests {
             assert_eq!(read(MAX_OUTPUTS).left_out, LeftOut::default());
             let many = read(MAX_OUTPUTS * 3);
             assert_eq!((many.outputs.len(), many.left_out.entries), (MAX_OUTPUTS, MAX_OUTPUTS * 2));
-            // What was asked for has its place, and the others fill the room that is left.
+            // Requested outputs keep their slots, and the others fill the remaining room.
             let asked = [requested(".stl", &["skull"], 0)];
             let outputs = many.apply(&asked);
             assert_eq!((outputs.len(), &*outputs[0].name), (MAX_OUTPUTS, "meshes-0"));

@@ -1,8 +1,8 @@
 //! The signature in a callback address: it proves that we made the address.
 //!
 //! The HTTP layer signs when a job is submitted and verifies before anything is read or stored; the
-//! doctor signs its probes with the same key and verifies their proofs. The invariant: a forgery is
-//! told from the truth in constant time, by arithmetic alone.
+//! doctor signs its probes with the same key and verifies their proofs. Verification takes constant
+//! time and no I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use super::ids::JobId;
 
-/// The reserved job id of the doctor's probes: no job ever has it.
+/// The job id of the doctor's probes; no job ever has it.
 pub const PROBE_ID: JobId = JobId(Uuid::nil());
 
-/// Keeps proofs apart from signatures, which are made under the same key.
+/// Distinguishes proofs from signatures, which are made with the same key.
 const PROOF_PREFIX: &[u8] = b"finishline-probe:";
 
 /// Base64url of HMAC-SHA256 over the job id's text; 43 characters.
@@ -30,12 +30,12 @@ pub fn is_genuine(key: &[u8; 32], id: JobId, signature: &str) -> bool {
         .is_ok_and(|signature| mac(key, id).verify_slice(&signature).is_ok())
 }
 
-/// What the instance with this key answers to a probe: base64url, 43 characters.
+/// The answer of the instance with this key to a probe: base64url, 43 characters.
 pub fn prove(key: &[u8; 32], probe_body: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(proof_mac(key, probe_body).finalize().into_bytes())
 }
 
-/// Whether `proof` was made by [`prove`] with the same key, for this very body.
+/// Whether `proof` was made by [`prove`] with the same key for exactly this body.
 pub fn is_proof(key: &[u8; 32], probe_body: &[u8], proof: &str) -> bool {
     URL_SAFE_NO_PAD
         .decode(proof)

@@ -1,7 +1,7 @@
-//! The keys that sign callback addresses: the current one, and those that it replaced.
+//! The keys that sign callback addresses: the current one and the ones it replaced.
 //!
-//! The invariant: whether an address was signed by any of them is decided by arithmetic alone, and
-//! takes the same time for every address that was not.
+//! Whether one of them signed an address is decided without I/O, and takes the same time for every
+//! address that none of them signed.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,37 +10,37 @@ use super::{
     signature::{is_genuine, sign},
 };
 
-/// Replaced keys that are honoured at once. Each one costs an HMAC for every callback.
+/// Replaced keys that are accepted at the same time. Each one costs an HMAC for every callback.
 pub const MAX_RETIRED_KEYS: usize = 8;
 
-/// Which key of the instance: 1 for the first one, one more with every rotation.
+/// The number of a key: 1 for the first one, one more with every rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyNumber(pub i64);
 
 impl KeyNumber {
-    /// The key that was made on first start.
+    /// The key that was generated at the first start.
     pub const FIRST: Self = Self(1);
 }
 
-/// A key that signs, or signed, callback addresses.
+/// A key that signs, or used to sign, callback addresses.
 #[derive(Clone)]
 pub struct SigningKey {
     pub number: KeyNumber,
     pub bytes: [u8; 32],
 }
 
-/// All keys that are honoured.
+/// All keys that are accepted.
 #[derive(Clone)]
 pub struct SigningKeys {
-    /// Signs whatever is signed from now on.
+    /// Signs all new addresses.
     pub current: SigningKey,
-    /// At most [`MAX_RETIRED_KEYS`]. Each is honoured for jobs that were submitted under it.
+    /// At most [`MAX_RETIRED_KEYS`]. Each is accepted for jobs that were submitted under it.
     pub retired: Vec<SigningKey>,
 }
 
 impl SigningKeys {
-    /// The keys of an instance that has made its first one and no other.
+    /// The keys of an instance that has only its first key.
     pub fn first(bytes: [u8; 32]) -> Self {
         let current = SigningKey { number: KeyNumber::FIRST, bytes };
         Self { current, retired: Vec::new() }
@@ -48,14 +48,14 @@ impl SigningKeys {
 
     /// The key that made this signature for this job; `None` if it is a forgery.
     pub fn signer(&self, id: JobId, signature: &str) -> Option<KeyNumber> {
-        // All keys are tried, so that the time tells nothing of which one it was.
+        // All keys are tried, so that the time does not reveal which one it was.
         self.all().fold(None, |signer, key| {
             let is_signer = is_genuine(&key.bytes, id, signature);
             if is_signer { Some(key.number) } else { signer }
         })
     }
 
-    /// What each key makes, or made, of this job's id.
+    /// The signature of this job's id by each key.
     pub fn signatures(&self, id: JobId) -> Vec<String> {
         self.all().map(|key| sign(&key.bytes, id)).collect()
     }

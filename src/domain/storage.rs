@@ -1,8 +1,8 @@
-//! What an object store says when it refuses a link, in its own code and words.
+//! Reads the answer of an object store that refuses a link.
 //!
-//! Read for uploads, copies and downloads. The invariants: a link counts as expired only where the
-//! storage says so, since a new one costs a new job; and of a refusal nothing is kept but its code
-//! and its message, because S3's and Azure's hold signatures, keys and strings to sign.
+//! Used for uploads, copies and downloads. A link counts as expired only if the storage says so,
+//! because a new link costs a new job. Invariant: only the code and the message of a refusal are
+//! kept, because the bodies of S3 and Azure hold signatures, keys and strings to sign.
 
 use std::{borrow::Cow, fmt, io::Read as _};
 
@@ -15,15 +15,15 @@ use super::{
     quote::quote,
 };
 
-/// Of a refusal; S3's are a few kilobytes, web pages may be anything.
+/// How much of a refusal is read; those of S3 are a few kilobytes, web pages may be of any size.
 pub const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Longest code that is one: a word, not a text.
+/// The longest text that can be a code: a word, not a sentence.
 const MAX_CODE_BYTES: usize = 64;
 
-/// Codes that say it without more words: S3 and its likes, Google, Alibaba.
+/// Codes that mean expiry without further words: S3 and compatible stores, Google, Alibaba.
 const EXPIRED_CODES: [&str; 5] = [
     "ExpiredToken",
     "RequestExpired",
@@ -32,7 +32,7 @@ const EXPIRED_CODES: [&str; 5] = [
     "SecurityTokenExpired",
 ];
 
-/// Codes of faults that pass, whatever their status; S3 answers some of them with 400.
+/// Codes of temporary faults, whatever their status; S3 answers some of them with 400.
 const PASSING_CODES: [&str; 12] = [
     "BadDigest",
     "IncompleteBody",
@@ -48,22 +48,22 @@ const PASSING_CODES: [&str; 12] = [
     "XMinioServerNotInitialized",
 ];
 
-/// A refusal of a storage.
+/// A refusal by a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageRefusal {
     /// HTTP status.
     pub status: u16,
     /// The storage's own code, such as `SignatureDoesNotMatch`.
     pub code: Option<String>,
-    /// The storage's own words, without what may be a credential.
+    /// The storage's own message, without possible credentials.
     pub message: Option<String>,
-    /// It says that the link, or what signed it, has expired.
+    /// Whether it says that the link, or what signed it, has expired.
     pub is_expired: bool,
 }
 
 impl StorageRefusal {
-    /// Reads the answer; `code_header` is Azure's `x-ms-error-code`, which stands beside a body
-    /// or in place of one. Any bytes will do.
+    /// Reads an answer; `code_header` is Azure's `x-ms-error-code`, which comes with a body or
+    /// instead of one. The body may hold any bytes.
     pub fn read(status: u16, code_header: Option<&str>, body: &[u8]) -> Self {
         let said = Said::read(text_of(&unpacked(body)).trim());
         let code = code_header.and_then(code).or_else(|| said.code.as_deref().and_then(code));
@@ -75,13 +75,13 @@ impl StorageRefusal {
         }
     }
 
-    /// The same without what its words may repeat of the link.
+    /// Removes the parts of the link that the message may repeat.
     pub fn without_link(self, url: &Url) -> Self {
         let message = self.message.map(|message| link::hide(url, &message));
         Self { message, ..self }
     }
 
-    /// Whether the same request may well be answered otherwise a little later.
+    /// Whether the same request may well succeed a little later.
     pub fn is_passing(&self) -> bool {
         let is_passing_code =
             self.code.as_deref().is_some_and(|code| PASSING_CODES.contains(&code));
@@ -90,7 +90,7 @@ impl StorageRefusal {
                 || matches!(self.status, 408 | 425 | 429 | 500 | 502..=504 | 506 | 509..))
     }
 
-    /// Whether it gives no reason at all, as small servers do when a link is past its time.
+    /// Whether it gives no reason at all, as small servers do for an expired link.
     pub fn is_bare(&self) -> bool {
         let is_refusal = matches!(self.status, 400 | 401 | 403 | 404 | 410);
         is_refusal && self.code.is_none() && self.message.is_none()
@@ -111,19 +111,19 @@ impl fmt::Display for StorageRefusal {
     }
 }
 
-/// The bytes without the gzip that some servers put around them unasked, within the bound.
+/// Unpacks a body that a server has packed with gzip unasked, within the bound.
 fn unpacked(body: &[u8]) -> Cow<'_, [u8]> {
     let body = &body[..body.len().min(MAX_REFUSAL_BYTES)];
     if !body.starts_with(&GZIP_MAGIC) {
         return Cow::Borrowed(body);
     }
     let mut unpacked = Vec::new();
-    // What came before a fault says enough.
+    // What was unpacked before an error is enough.
     let _ = MultiGzDecoder::new(body).take(MAX_REFUSAL_BYTES as u64).read_to_end(&mut unpacked);
     Cow::Owned(unpacked)
 }
 
-/// UTF-8, or UTF-16 that says so with its mark. Anything else says nothing to a person.
+/// UTF-8, or UTF-16 with a byte-order mark. Anything else is not readable for a person.
 fn text_of(body: &[u8]) -> String {
     let units = |of: fn([u8; 2]) -> u16, rest: &[u8]| {
         let units: Vec<u16> = rest.chunks_exact(2).map(|pair| of([pair[0], pair[1]])).collect();
@@ -140,7 +140,7 @@ fn text_of(body: &[u8]) -> String {
     }
 }
 
-/// A code is a word of letters and digits; anything else is not repeated.
+/// Accepts a word of letters and digits as a code; anything else is not repeated.
 fn code(text: &str) -> Option<String> {
     let text = text.trim();
     let is_code = (1..=MAX_CODE_BYTES).contains(&text.len())
@@ -148,12 +148,12 @@ fn code(text: &str) -> Option<String> {
     is_code.then(|| text.to_owned())
 }
 
-/// What the body of a refusal holds.
+/// The contents of a refusal's body.
 #[derive(Debug, Default)]
 struct Said {
     code: Option<String>,
     message: Option<String>,
-    /// Only ever looked at: Azure's holds the string to sign.
+    /// Only searched, never shown: Azure's holds the string to sign.
     detail: Option<String>,
 }
 
@@ -170,7 +170,7 @@ impl Said {
         }
         match json::parse(body.as_bytes()) {
             Ok(value) => Self::of_json(value),
-            // Plain text: its first line says it.
+            // Plain text: the first line is the message.
             Err(_) => Self { message: body.lines().next().map(str::to_owned), ..Self::default() },
         }
     }
@@ -210,7 +210,7 @@ impl Said {
     }
 }
 
-/// The text of the first element of that local name, with its entities read.
+/// The text of the first element with this local name, entities decoded.
 fn element(xml: &str, name: &str) -> Option<String> {
     let mut rest = xml;
     while let Some(begin) = rest.find('<') {
@@ -226,7 +226,7 @@ fn element(xml: &str, name: &str) -> Option<String> {
     None
 }
 
-/// Text up to the next tag, CDATA unwrapped.
+/// The text up to the next tag, with CDATA unwrapped.
 fn content(xml: &str) -> String {
     let xml = xml.trim_start();
     if let Some(data) = xml.strip_prefix("<![CDATA[") {
@@ -284,7 +284,8 @@ fn is_expired(status: u16, code: Option<&str>, said: &Said) -> bool {
 }
 
 fn says_expired(text: &str) -> bool {
-    // Azure's words for both ends of a signature's life; one that is yet to begin has not expired.
+    // Azure uses these words for both ends of a signature's life; one that has not begun yet has
+    // not expired.
     if text.contains("specified time frame") {
         return !begins_later(text);
     }

@@ -1,16 +1,16 @@
-//! How an instant is written: RFC 3339 in UTC with milliseconds, everywhere.
+//! The written form of an instant: RFC 3339 in UTC with milliseconds, everywhere.
 //!
-//! Called by whatever shows or stores a time. The invariant: an instant survives the way to the
-//! database and back unchanged, because it never holds more than milliseconds.
+//! Used by everything that shows or stores a time. Invariant: a stored instant is read back
+//! unchanged, because it never holds more than milliseconds.
 
 use jiff::Timestamp;
 
-/// Cuts an instant to whole milliseconds, the precision in which all are stored and shown.
+/// Truncates an instant to whole milliseconds, the precision in which all are stored and shown.
 pub fn whole_millis(at: Timestamp) -> Timestamp {
     from_millis(at.as_millisecond())
 }
 
-/// The instant `millis` milliseconds after the Unix epoch; out-of-range values become the nearest.
+/// The instant `millis` milliseconds after the Unix epoch; out-of-range values are clamped.
 pub fn from_millis(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(if millis < 0 {
         Timestamp::MIN
@@ -24,7 +24,7 @@ pub fn render(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
-/// Reads an RFC 3339 date and time with its offset; `None` for anything else.
+/// Parses an RFC 3339 date and time with its offset; `None` for anything else.
 pub fn parse(text: &str) -> Option<Timestamp> {
     text.parse::<Timestamp>().ok()
 }

@@ -1,7 +1,7 @@
-//! Uploads: where an input goes, and when the Engine is to be told.
+//! Uploads: the address of an input, and when the Engine is notified.
 //!
-//! Decided here, carried out by `http`. The invariant: the Engine is told of inputs only when all
-//! that its address covers are there.
+//! Decided here, executed by `http`. Invariant: the Engine is notified of inputs only when all
+//! inputs that share the notify address are uploaded.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -13,34 +13,34 @@ use super::{
     storage::StorageRefusal,
 };
 
-/// Why an input cannot be uploaded.
+/// The reason why an input cannot be uploaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoUpload {
     /// The job has no input of that name.
     Unknown,
-    /// It has a `downloadUrl`, from which the Engine fetches it.
+    /// It has a `downloadUrl`, from which the Engine downloads it.
     Provided,
-    /// The Engine was told that it is there, and may be working on it: other bytes under the same
-    /// name would leave nobody sure which were read.
+    /// The Engine was notified of it and may be working on it: with other bytes under the same
+    /// name, nobody would know which ones were read.
     Notified,
-    /// The Engine has given no address for it.
+    /// The Engine has not given an address for it.
     NoAddress(JobStatus),
 }
 
-/// Why a file did not reach the storage, for the job's timeline.
+/// The reason why a file did not reach the storage, for the job's timeline.
 #[derive(Clone, Debug)]
 pub struct UploadFailure {
     pub input: String,
-    /// A problem's code.
+    /// The code of a problem.
     pub code: &'static str,
     /// A sentence for people.
     pub detail: String,
-    /// What the storage said, if it did.
+    /// The storage's answer, if there was one.
     pub storage: Option<StorageRefusal>,
 }
 
 impl UploadFailure {
-    /// The event that tells of it.
+    /// The event that reports it.
     pub fn event(self, job_id: JobId, at: Timestamp) -> NewEvent {
         let storage = self.storage.as_ref();
         NewEvent::new(job_id, EventType::InputUploadFailed, at).with(json!({
@@ -54,7 +54,7 @@ impl UploadFailure {
     }
 }
 
-/// A call that is due, and the inputs it tells of.
+/// A notification that is due, and the inputs that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub url: String,
@@ -62,6 +62,9 @@ pub struct Notice {
 }
 
 /// An input that may be uploaded, and the address for its bytes.
+///
+/// # Errors
+/// [`NoUpload`]: the reason why the input cannot be uploaded.
 pub fn target<'a>(job: &'a Job, name: &str) -> Result<(&'a Input, &'a str), NoUpload> {
     let input = job.inputs.iter().find(|input| input.name == name).ok_or(NoUpload::Unknown)?;
     match (input.state, input.upload_url.as_deref()) {
@@ -72,8 +75,9 @@ pub fn target<'a>(job: &'a Job, name: &str) -> Result<(&'a Input, &'a str), NoUp
     }
 }
 
-/// The call that the input `name` makes due: none while another input of the same address is not
-/// there, nor when the Engine has been told of all of them, nor when it asked for no call.
+/// The notification that is due once the input `name` is uploaded: none while another input with
+/// the same address is missing, if the Engine has been notified of all of them, or if it asked for
+/// no notification.
 pub fn due_notice(inputs: &[Input], name: &str) -> Option<Notice> {
     let url = inputs.iter().find(|input| input.name == name)?.notify_url.clone()?;
     let covered = || inputs.iter().filter(|input| input.notify_url.as_ref() == Some(&url));

@@ -1,8 +1,7 @@
-//! Why a call to the Engine was not answered with 2xx, in one sentence for each outcome.
+//! Errors of calls to the Engine, with one wording for each outcome.
 //!
-//! Made by `engine`; the log, problems and events take their words from here alone. The invariant:
-//! what may be running at the Engine is never called "not taken", since sending it again costs
-//! money.
+//! Made by `engine`; the log, problems and events use only these words. Invariant: a job that may
+//! be running at the Engine is never called "not taken", because submitting it again costs money.
 
 use std::{fmt, time::Duration};
 
@@ -11,25 +10,25 @@ use serde_json::value::RawValue;
 use super::token::TokenFault;
 use crate::{domain::job::JobStatus, outbound::Trouble};
 
-/// What a busy Engine is given when it names no time itself, between attempts of one call.
+/// The pause between attempts of one call, if a busy Engine names no time itself.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
-/// See the module. Shown as a sentence that goes on from nothing and ends before what follows.
+/// The error of a call to the Engine. Displayed as a clause that others continue.
 #[derive(Debug)]
 pub enum EngineError {
-    /// The Engine refused the job; sending it again is no use.
+    /// The Engine refused the job; submitting it again is useless.
     Rejected { engine_status: u16, response: Option<Box<RawValue>> },
-    /// The Engine does not accept our token, nor a fresh one. Not taken.
+    /// The Engine accepts neither our token nor a fresh one. Not taken.
     Auth { engine_status: u16 },
     /// There is no token. Not taken.
     NoToken(TokenFault),
     /// The Engine asks to come back later. Not taken.
     Busy { engine_status: u16, retry_after: Option<Duration> },
-    /// It failed before the first byte of the request was sent. Not taken.
+    /// The call failed before the first byte of the request was sent. Not taken.
     Unreachable(Trouble),
     /// A redirect, which is never followed. Not taken.
     Redirected { engine_status: u16 },
-    /// It failed, or the connection was lost: the job may be running.
+    /// The Engine failed, or the connection was lost: the job may be running.
     Lost { engine_status: Option<u16>, cause: &'static str },
     /// No answer in time: the job may be running.
     TimedOut,
@@ -67,7 +66,8 @@ impl fmt::Display for EngineError {
 }
 
 impl EngineError {
-    /// The status of a job whose submission ended so: `unsent`, `rejected` or `unconfirmed`.
+    /// The status of a job whose submission ended with this error: `unsent`, `rejected` or
+    /// `unconfirmed`.
     pub fn fate(&self) -> JobStatus {
         match self {
             Self::Rejected { .. } => JobStatus::Rejected,
@@ -80,13 +80,12 @@ impl EngineError {
         }
     }
 
-    /// What a submission that ended so comes to: what happened, whether the job may be running,
-    /// what to look at.
+    /// Describes a failed submission: what happened, whether the job may be running, what to check.
     pub fn of_submission(&self) -> String {
         self.followed_by(self.fate().outlook().unwrap_or_default())
     }
 
-    /// What a look-up that ended so comes to.
+    /// Describes a failed look-up.
     pub fn of_look_up(&self) -> String {
         self.followed_by("nothing was changed: ask again in a moment")
     }
@@ -111,7 +110,7 @@ impl EngineError {
         }
     }
 
-    /// HTTP status of the Engine's own answer; `None` if there was none.
+    /// The HTTP status of the Engine's own answer; `None` if there was none.
     pub fn engine_status(&self) -> Option<u16> {
         match self {
             Self::Rejected { engine_status, .. }
@@ -123,11 +122,11 @@ impl EngineError {
         }
     }
 
-    /// How long to wait before the same call may be made again; `None` if it may not.
+    /// How long to wait before the same call is repeated; `None` if it must not be repeated.
     pub(super) fn repeat_after(&self, pause: Duration) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } => Some(retry_after.unwrap_or(BUSY_PAUSE).max(pause)),
-            // The endpoint itself is not asked before its time: see `token`.
+            // The token endpoint is not asked too early either: see `token`.
             Self::NoToken(fault) if fault.is_passing() => {
                 Some(fault.retry_after().unwrap_or(pause).max(pause))
             }

@@ -1,8 +1,8 @@
-//! A job's inputs on their way: their bytes to the Engine's storage, and word that they are there.
+//! The upload of a job's inputs to the Engine's storage, and the notification of the Engine.
 //!
-//! Called by `http`. The invariants: the addresses come from the Engine's replies and are foreign,
-//! so they go through the guard; the token goes to the Engine's own origin and nowhere else; a file
-//! of any size takes the memory of a few of its pieces.
+//! Called by `http`. The addresses come from the Engine's replies and are foreign, so they pass the
+//! guard. A file of any size needs the memory of a few of its pieces. Invariant: the token is sent
+//! only to the Engine's own origin.
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
@@ -29,63 +29,68 @@ use crate::{
     outbound::{self, Outbound, Refused},
 };
 
-/// A storage that takes nothing for this long is down; a line that stalls for a while is not.
+/// A storage that accepts nothing for this long is down; a stalled line recovers sooner.
 const STALL: Duration = Duration::from_secs(60);
 
-/// From the last byte to the answer: object stores put large files together before they give one.
+/// From the last byte to the answer: object stores assemble large files before they answer.
 const ANSWER_TIME: Duration = Duration::from_secs(300);
 
-/// For a refusal, which needs no byte of the file.
+/// How long to wait for a refusal, which needs no byte of the file.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Azure's storage takes no upload without this; a caller may name another type.
+/// Azure's storage refuses uploads without this header; a caller may give another type.
 const AZURE_BLOB_TYPE: (&str, &str) = ("x-ms-blob-type", "BlockBlob");
 
-/// Where Azure's storage puts its code beside the body, or in place of one.
+/// Azure's storage puts its error code into this header, with a body or without one.
 const AZURE_ERROR_CODE: &str = "x-ms-error-code";
 
-/// What clients announce by themselves when nobody named a type; it says nothing of a file.
+/// The content type that HTTP clients send by default; it says nothing about the file.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// Whoever answers so, a login page or a broken proxy, does not have the file.
+/// An early success comes from a login page or a broken proxy, which does not have the file.
 const TOO_EARLY: &str = "it reports success before it has the whole file";
 
-/// What is known of a file before its bytes.
+/// What is known of a file before its bytes arrive.
 #[derive(Clone, Debug)]
 pub struct FileHead {
     /// At least one byte.
     pub length: u64,
-    /// As its caller sent them; the link says which of them go on.
+    /// The headers as the caller sent them; the link determines which are passed on.
     pub headers: HeaderMap,
 }
 
-/// Why a file is not at the storage. `E` is what its source failed with.
+/// The reason why a file did not reach the storage. `E` is the error of its source.
 #[derive(Debug)]
 pub enum UploadError<E> {
-    /// Its address is one that is not followed; nothing was sent.
+    /// Its address is not allowed; nothing was sent.
     Refused(String),
-    /// Headers that the link signs and the caller did not give; nothing was sent.
+    /// The caller did not give these headers, which the link signs; nothing was sent.
     MissingHeaders(Vec<String>),
-    /// The link's time is over, by its own word or the storage's, which may have said no more.
+    /// The link has expired, according to its query or to the storage, whose answer may be missing.
     Expired(Option<StorageRefusal>),
     /// The storage answered with an error.
     Rejected(StorageRefusal),
-    /// The storage was lost.
+    /// The connection to the storage failed.
     Failed(&'static str),
-    /// The file's own bytes stopped coming.
+    /// The source of the file failed.
     Source(E),
 }
 
-/// Why the Engine was not told.
+/// The reason why the Engine was not notified.
 #[derive(Debug)]
 pub enum NotifyError {
-    /// The address is one that is not followed; nothing was sent.
+    /// The address is not allowed; nothing was sent.
     Refused(String),
     Failed(EngineError),
 }
 
 impl Engine {
-    /// Streams a file to a pre-signed address, as fast as the storage takes it.
+    /// Streams a file to a pre-signed address, as fast as the storage accepts it.
+    ///
+    /// # Errors
+    /// [`UploadError`]: give the missing headers, submit a new job if the link has expired, ask
+    /// [`StorageRefusal::is_passing`] whether a rejected file is worth another try. After a failure
+    /// of the connection or the source, upload again.
     pub async fn upload<E: Send>(
         &self,
         address: &str,
@@ -105,7 +110,7 @@ impl Engine {
                 let silent = |_| UploadError::Failed("it does not answer");
                 timeout(ANSWER_TIME, answer).await.map_err(silent)?
             }
-            // Before it had everything: it has refused, or is lost.
+            // Answered before the whole file was sent: the storage has refused it, or is lost.
             answered = &mut answer => {
                 if answered.as_ref().is_ok_and(|response| response.status().is_success()) {
                     return Err(UploadError::Failed(TOO_EARLY));
@@ -135,13 +140,13 @@ impl Engine {
         }
     }
 
-    /// Whether the link is beyond its own time.
+    /// Whether the link has expired according to its own query.
     fn is_past(&self, url: &Url) -> bool {
         link::expiry(url.as_str()).is_some_and(|end| end <= self.clock.now())
     }
 
-    /// Why the storage refuses, asked with a head alone. One that refuses while it is still sent
-    /// to may close the connection, and its answer is lost with it.
+    /// Asks the storage for its refusal by sending only the head of the request. A storage that
+    /// refuses during the upload may close the connection, and then its answer is lost.
     async fn asked_for_refusal(&self, url: &Url, head: &FileHead) -> Option<StorageRefusal> {
         let nothing = Body::wrap_stream(stream::pending::<Result<Bytes, Infallible>>());
         let request = upload_request::<()>(&self.outbound, url, head).ok()?.body(nothing);
@@ -152,9 +157,12 @@ impl Engine {
         }
     }
 
-    /// Tells the Engine that inputs are there, with an empty body of stated length: some servers
-    /// refuse a `POST` without one. At its own host the call is repeated within the
-    /// retry budget, as long as it was certainly not taken.
+    /// Notifies the Engine that inputs are uploaded, with an empty body and `Content-Length: 0`:
+    /// some servers refuse a `POST` without it. At the Engine's own origin the call is repeated
+    /// within the retry budget, if it was certainly not taken.
+    ///
+    /// # Errors
+    /// [`NotifyError`]. The caller may repeat the call unless the address is refused.
     pub async fn notify(&self, address: &str) -> Result<(), NotifyError> {
         let url = Url::parse(address).map_err(|_| unreadable(NotifyError::Refused))?;
         if url.origin() == self.config.base_url.origin() {
@@ -184,7 +192,7 @@ impl Engine {
     }
 }
 
-/// What a storage says in an answer that is no success.
+/// Reads an answer that is not a success.
 async fn refusal_of(response: Response, url: &Url) -> StorageRefusal {
     let status = response.status().as_u16();
     let code = response.headers().get(AZURE_ERROR_CODE).and_then(|code| code.to_str().ok());
@@ -193,7 +201,7 @@ async fn refusal_of(response: Response, url: &Url) -> StorageRefusal {
     StorageRefusal::read(status, code.as_deref(), &body).without_link(url)
 }
 
-/// Without a token, whoever the host is: the address is its own credential, and object stores
+/// Sent without a token, whatever the host: the address is its own credential, and object stores
 /// refuse a request with two.
 fn upload_request<E>(
     outbound: &Outbound,
@@ -207,10 +215,10 @@ fn upload_request<E>(
     Ok(request.headers(headers).header(CONTENT_LENGTH, head.length))
 }
 
-/// The caller's headers that go on to the storage, and what it takes no upload without.
+/// The caller's headers that are passed on to the storage, and those that it requires.
 ///
 /// # Errors
-/// The names of those that the link signs and that are not there.
+/// The names of the missing headers that the link signs.
 fn storage_headers(terms: &LinkTerms, given: &HeaderMap) -> Result<HeaderMap, Vec<String>> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
@@ -233,8 +241,8 @@ fn is_form(value: &HeaderValue) -> bool {
     kind.is_empty() || kind.eq_ignore_ascii_case(FORM)
 }
 
-/// Hands a file's pieces to the request until it is whole. A request that takes no more has its
-/// answer, or has lost the storage: either will show.
+/// Passes a file's pieces to the request until the file is complete. If the request stops accepting
+/// pieces, it has an answer or has lost the storage; the caller finds out which.
 async fn feed<E>(
     mut pieces: BoxStream<'_, Result<Bytes, E>>,
     request: mpsc::Sender<Bytes>,

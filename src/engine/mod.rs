@@ -1,7 +1,7 @@
-//! The Relu Engine, as its caller sees it.
+//! The client of the Relu Engine.
 //!
-//! Called by the HTTP layer. Errors are named after what the caller can do about them. The
-//! invariant: a submission that may have been taken is never sent a second time.
+//! Called by the HTTP layer. Errors are named after what the caller can do about them. Invariant: a
+//! submission that may have been accepted is never sent a second time.
 
 mod error;
 mod files;
@@ -43,33 +43,33 @@ use crate::{
     outbound::{self, Outbound, Trouble},
 };
 
-/// Results that are looked up and larger than [`SMALL_RESULT_BYTES`]: so many of them are in memory
-/// at a time, until they are on record.
+/// At most this many looked-up results larger than [`SMALL_RESULT_BYTES`] are in memory at a time,
+/// until they are stored.
 const LARGE_RESULTS: usize = 2;
 const SMALL_RESULT_BYTES: u64 = 256 * 1024;
 
-/// Pauses between the attempts of one call: short at first, since most faults are.
+/// Pauses between the attempts of one call: short at first, because most faults are short.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A job the Engine took.
+/// A job that the Engine accepted.
 #[derive(Debug)]
 pub struct Accepted {
     pub engine_status: u16,
-    /// The body of the reply; a JSON string if it is no JSON; `None` if it is empty.
+    /// The body of the reply; as a JSON string if it is not JSON; `None` if it is empty.
     pub response: Option<Box<RawValue>>,
     pub engine_job_id: Option<String>,
     pub uploads: Vec<InputLinks>,
-    /// Entries of the reply that are beyond a bound, and not among the uploads.
+    /// Entries of the reply that exceed a bound and are not among the uploads.
     pub left_out: LeftOut,
-    /// It has more than [`MAX_REPLY_BYTES`], and was not read.
+    /// The reply has more than [`MAX_REPLY_BYTES`] and was not read.
     pub is_too_large: bool,
 }
 
 /// An input by name: its upload address, its notify address.
 pub type InputLinks = (String, Option<String>, Option<String>);
 
-/// A looked-up result with its place, until its last owner drops it.
+/// A looked-up result that keeps its semaphore permit until its last owner drops it.
 struct Placed {
     body: Bytes,
     _place: Option<OwnedSemaphorePermit>,
@@ -81,22 +81,22 @@ impl AsRef<[u8]> for Placed {
     }
 }
 
-/// Cheap to clone.
+/// The client of the Engine. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     config: EngineConfig,
     outbound: Outbound,
     tokens: Tokens,
     clock: Clock,
-    /// A result is as large as a callback may be.
+    /// The limit of a result; the same as for a callback.
     max_result_bytes: usize,
     large_results: Arc<Semaphore>,
-    /// How slow a storage may be that takes an upload.
+    /// The slowest accepted rate of a storage that receives an upload.
     pace: Pace,
 }
 
 impl Engine {
-    /// `max_result_bytes` is the most that is read of a looked-up result.
+    /// `max_result_bytes` is the limit of a looked-up result.
     pub fn new(
         config: EngineConfig,
         outbound: Outbound,
@@ -110,24 +110,30 @@ impl Engine {
         Self { config, outbound, tokens, clock, max_result_bytes, large_results, pace }
     }
 
-    /// The same, with another pace for storages that take an upload.
+    /// The same, with another minimum rate for storages that receive an upload.
     pub fn with_pace(self, pace: Pace) -> Self {
         Self { pace, ..self }
     }
 
-    /// Fetches a token for real, without using it; answers how long it would be good, or why there
-    /// is none. Each fetch counts against the tenant's quota.
+    /// Fetches a token without using it; returns how long it would be valid. Each fetch counts
+    /// against the tenant's quota.
+    ///
+    /// # Errors
+    /// [`TokenFault`]: the reason why there is no token.
     pub async fn prove_token(&self) -> Result<Duration, TokenFault> {
         self.tokens.prove().await
     }
 
-    /// Posts a job body. Repeats only what was certainly not taken, within the retry budget.
+    /// Submits a job. Repeats the call only if it was certainly not taken, within the retry budget.
+    ///
+    /// # Errors
+    /// [`EngineError`]; its [`EngineError::fate`] says whether the job may be submitted again.
     pub async fn submit(&self, body: Vec<u8>) -> Result<Accepted, EngineError> {
         let body = Bytes::from(body);
         self.within_budget(|| self.submit_once(&body)).await
     }
 
-    /// Repeats a call as long as it was certainly not taken and the retry budget allows.
+    /// Repeats a call while it was certainly not taken and the retry budget allows it.
     async fn within_budget<T, F>(&self, call: impl Fn() -> F) -> Result<T, EngineError>
     where
         F: Future<Output = Result<T, EngineError>>,
@@ -165,6 +171,9 @@ impl Engine {
     }
 
     /// Asks for a job's result, once.
+    ///
+    /// # Errors
+    /// [`EngineError`]. Nothing was changed; the caller may ask again later.
     pub async fn fetch_result(&self, engine_job_id: &str) -> Result<Polled, EngineError> {
         let url = self.config.result_url(engine_job_id);
         let response =
@@ -193,7 +202,7 @@ impl Engine {
         Ok(poll::read(body, self.config.running))
     }
 
-    /// Sends a request with a token; one that is not accepted is renewed once.
+    /// Sends a request with a token; a token that is not accepted is renewed once.
     async fn authorized(
         &self,
         request: impl Fn(Option<&str>) -> RequestBuilder,
@@ -211,7 +220,7 @@ impl Engine {
         request.send().await.map_err(|error| self.fault_of(&error))
     }
 
-    /// A connection that never stood carried nothing; its time-out says so too.
+    /// Nothing was sent on a connection that was never established, even if it timed out.
     fn fault_of(&self, error: &reqwest::Error) -> EngineError {
         let trouble = || Trouble::of(error, &self.outbound, self.config.timeout);
         match (error.is_connect() || error.is_builder(), error.is_timeout()) {
@@ -236,7 +245,7 @@ impl Engine {
         let engine_status = response.status().as_u16();
         match outbound::read_capped(response, MAX_REPLY_BYTES).await {
             Ok(body) => Ok(wire::accepted(engine_status, &body, &self.config.job_id_pointers)),
-            // Taken, as the 2xx says; what it says beside that is of no use to us.
+            // Accepted, as the 2xx says; the rest of the reply is not needed.
             Err(outbound::ReadError::TooLarge) => {
                 let accepted = wire::accepted(engine_status, b"", &self.config.job_id_pointers);
                 Ok(Accepted { is_too_large: true, ..accepted })
@@ -249,7 +258,7 @@ impl Engine {
         }
     }
 
-    /// The response if it is a 2xx, else what the contract's table makes of it.
+    /// The response if it is a 2xx, else the error for its status.
     async fn expect_success(&self, response: Response) -> Result<Response, EngineError> {
         let status = response.status();
         let engine_status = status.as_u16();
@@ -275,8 +284,8 @@ impl Engine {
     }
 }
 
-/// The body of a submission that notes when its first byte is asked for: by then the connection
-/// stands, and the head is on its way.
+/// The body of a submission that notes when its first byte is requested: by then the connection is
+/// established and the head is being sent.
 fn noting(body: Bytes, has_begun: Arc<AtomicBool>) -> Body {
     Body::wrap_stream(stream::once(async move {
         has_begun.store(true, Ordering::Release);
@@ -285,7 +294,7 @@ fn noting(body: Bytes, has_begun: Arc<AtomicBool>) -> Body {
 }
 
 impl EngineError {
-    /// The same failure of a request of which nothing had been sent: certainly not taken.
+    /// The same failure for a request of which nothing was sent: certainly not taken.
     fn before_the_first_byte(self, limit: Duration) -> Self {
         match self {
             Self::TimedOut => Self::Unreachable(Trouble::Slow(limit)),

@@ -1,7 +1,7 @@
-//! Reading the answer to a look-up: a result, or a job that still runs.
+//! Reads the answer to a look-up: a result, or a job that is still running.
 //!
-//! How a running job looks is undocumented, so the settings say which signs count. The invariant: a
-//! running job is never taken for a failed one; in doubt it still runs.
+//! How a running job looks is undocumented, so the settings choose the signs. Invariant: a running
+//! job is never mistaken for a failed one; in doubt it is still running.
 
 use bytes::Bytes;
 use reqwest::StatusCode;
@@ -15,15 +15,15 @@ use crate::{
     },
 };
 
-/// What a look-up brought.
+/// The outcome of a look-up.
 #[derive(Debug)]
 pub enum Polled {
     Running,
-    /// The job result, exactly as it came.
+    /// The job result, unchanged.
     Finished(Bytes),
 }
 
-/// Whether the status alone says that the job still runs.
+/// Whether the status alone means that the job is still running.
 pub(super) fn is_running_status(status: StatusCode, running: RunningSetting) -> bool {
     match running {
         RunningSetting::Auto => matches!(status, StatusCode::ACCEPTED | StatusCode::NOT_FOUND),
@@ -33,10 +33,10 @@ pub(super) fn is_running_status(status: StatusCode, running: RunningSetting) -> 
     }
 }
 
-/// What the body of a 2xx says.
+/// Reads the body of a 2xx.
 pub(super) fn read(body: Bytes, running: RunningSetting) -> Polled {
     let Reading::Result(result) = result::read(&body, &[]) else {
-        // A body that is no result settles nothing, in any dialect.
+        // A body that is not a result is no evidence of an end, whatever the settings say.
         return Polled::Running;
     };
     let may_be_running = !result.success
@@ -52,12 +52,12 @@ pub(super) fn read(body: Bytes, running: RunningSetting) -> Polled {
     if may_be_running { Polled::Running } else { Polled::Finished(body) }
 }
 
-/// Whether an error stands beside `success: false`, under any name that says so.
+/// Whether there is an error next to `success: false`, under any name that contains "error".
 fn holds_error(body: &[u8]) -> bool {
     let members = json::parse(body).ok().and_then(Json::members);
     let is_told = |value: Json<'_>| !matches!(value.get(), "null" | "false" | "\"\"" | "[]" | "{}");
     members.into_iter().flatten().any(|(name, value)| {
-        // No longer name is one that an Engine would give an error.
+        // The Engine would not give an error a longer name.
         !name.is_beyond(bounds::MAX_NAME_CHARS)
             && name.text().to_lowercase().contains("error")
             && is_told(value)

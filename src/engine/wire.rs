@@ -1,7 +1,6 @@
-//! The Engine's JSON: what a reply to a submission holds, in every dialect that is plausible.
+//! Parses the Engine's reply to a submission, in every plausible dialect.
 //!
-//! Called by `engine` alone. The invariant: a reply that is not understood is kept, and costs no
-//! more than what it would have told.
+//! Called only by `engine`. A reply that is not understood is kept; only its links and id are lost.
 
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -12,10 +11,10 @@ use crate::domain::{
     result::{LeftOut, engine_job_id},
 };
 
-/// Longest reply that is kept when it is not JSON: an error page, not a document.
+/// The longest reply that is kept if it is not JSON: an error page, not a document.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
 
-/// Reads the reply to a submission that was answered 2xx.
+/// Reads the reply of a submission that was answered with 2xx.
 pub(super) fn accepted(engine_status: u16, body: &[u8], id_pointers: &[String]) -> Accepted {
     let value = json::parse(body).ok();
     let (uploads, left_out) = value.map(uploads).unwrap_or_default();
@@ -29,7 +28,7 @@ pub(super) fn accepted(engine_status: u16, body: &[u8], id_pointers: &[String]) 
     }
 }
 
-/// A body as JSON: itself, or a string of its text; `None` if it is empty.
+/// A body as JSON: unchanged, or its text as a string; `None` if it is empty.
 pub(super) fn response(body: &[u8]) -> Option<Box<RawValue>> {
     if body.is_empty() {
         return None;
@@ -41,7 +40,7 @@ pub(super) fn response(body: &[u8]) -> Option<Box<RawValue>> {
     Some(to_raw_value(&text).expect("a string is JSON"))
 }
 
-/// The addresses for each input; a `notifyUrl` at the top serves all that have none of their own.
+/// The addresses of each input; a top-level `notifyUrl` applies to inputs without their own.
 fn uploads(value: Json<'_>) -> (Vec<InputLinks>, LeftOut) {
     let (mut uploads, mut left_out) = (Vec::new(), LeftOut::default());
     let Some([common, inputs]) = value.find(["notifyUrl", "inputFiles"]) else {
@@ -64,7 +63,7 @@ fn uploads(value: Json<'_>) -> (Vec<InputLinks>, LeftOut) {
     (uploads, left_out)
 }
 
-/// The addresses of one input; `None` if it has none.
+/// The addresses of one input; `None` if it has no upload address.
 fn input_links(name: Name<'_>, entry: Json<'_>) -> Result<Option<InputLinks>, Bound> {
     let [upload_url, notify_url] = entry.find(["uploadUrl", "notifyUrl"]).unwrap_or_default();
     let Some(upload_url) = upload_url.map_or(Ok(None), link)? else { return Ok(None) };

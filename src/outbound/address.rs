@@ -1,18 +1,20 @@
-//! Which hosts a foreign URL may name: the tables of addresses and names that lead into the
-//! operator's own machine or network, in every disguise. Called by the guard in `outbound`, for
-//! literal addresses and for each address a name resolves to. Invariant: an address is public
-//! only when no route this module knows of ends on a machine that the internet cannot reach.
+//! Which hosts a foreign URL may name: the addresses and names that lead into the operator's own
+//! machine or network, in every disguise.
+//!
+//! Called by the guard in `outbound`, for literal addresses and for each address that a name
+//! resolves to. Invariant: an address counts as public only if no route known to this module ends
+//! at a machine that the internet cannot reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A block of IPv4 addresses: its first one and the length of its prefix in bits (1 to 32).
+/// A block of IPv4 addresses: its first address and its prefix length in bits (1 to 32).
 type BlockV4 = (Ipv4Addr, u32);
 
-/// A block of IPv6 addresses: its first one and the length of its prefix in bits (1 to 128).
+/// A block of IPv6 addresses: its first address and its prefix length in bits (1 to 128).
 type BlockV6 = (Ipv6Addr, u32);
 
-/// Everything that the IANA registry of special-purpose addresses keeps off the internet, and
-/// the public addresses that clouds answer on from the inside.
+/// All addresses that the IANA registry of special-purpose addresses keeps off the internet, and
+/// the public addresses that clouds serve internally.
 const FORBIDDEN_V4: [BlockV4; 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8), // this host; Linux connects 0.0.0.0 to loopback
     (Ipv4Addr::new(10, 0, 0, 0), 8), // private
@@ -32,13 +34,13 @@ const FORBIDDEN_V4: [BlockV4; 16] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4), // reserved; broadcast
 ];
 
-/// The only IPv6 block in use for hosts on the internet. Outside it lie loopback, unspecified,
+/// The only IPv6 block in use for hosts on the internet. Outside it are loopback, unspecified,
 /// IPv4-compatible and IPv4-translated addresses, 64:ff9b:1::/48, unique-local, link-local,
 /// site-local and multicast.
 const GLOBAL_UNICAST: BlockV6 = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// What is special inside [`GLOBAL_UNICAST`]. 6to4 and Teredo carry an IPv4 address and are
-/// withdrawn or dying: refused whole, no web server lives there.
+/// The special blocks inside [`GLOBAL_UNICAST`]. 6to4 and Teredo carry an IPv4 address and are
+/// withdrawn or dying: they are refused entirely, because no web server uses them.
 const FORBIDDEN_V6: [BlockV6; 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23), // protocol assignments; Teredo
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32), // documentation
@@ -46,20 +48,20 @@ const FORBIDDEN_V6: [BlockV6; 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
-/// Blocks whose last 32 bits are the IPv4 address that is really reached. They stay usable for
-/// public ones: a host with IPv6 only sees every IPv4 server through NAT64.
+/// Blocks whose last 32 bits are the IPv4 address that is really reached. They are allowed for
+/// public ones: a host with only IPv6 reaches every IPv4 server through NAT64.
 const STANDS_FOR_V4: [BlockV6; 2] = [
     (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), // IPv4-mapped
     (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96), // NAT64
 ];
 
-/// The fifth segment of an ISATAP address (without the bit that marks it as unique or not) and
-/// the sixth; an IPv4 address follows.
+/// The fifth segment of an ISATAP address (without the bit that marks it as unique or not) and the
+/// sixth; an IPv4 address follows.
 const ISATAP_SEGMENTS: (u16, u16) = (0, 0x5efe);
 const ISATAP_UNIQUE_BIT: u16 = 0x0200;
 
-/// Whether `address` belongs to the internet at large, also when unpacked from the forms that
-/// carry an IPv4 address. NAT64 prefixes of a network's own choosing cannot be known here.
+/// Whether `address` is on the public internet, including the IPv4 address that some forms carry.
+/// NAT64 prefixes that a network chose itself cannot be known here.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -67,8 +69,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whether `name` means this very machine without being asked for (RFC 6761). `name` is
-/// lower case and without trailing dots.
+/// Whether `name` always means this machine (RFC 6761). `name` is lower case and without trailing
+/// dots.
 pub(super) fn is_local_name(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }

@@ -1,5 +1,6 @@
-//! What comes back from a request, made safe to pass on: failures in words that give nothing
-//! away, URLs without their secrets, bodies with an upper limit. Called through `outbound`.
+//! Makes the outcome of a request safe to pass on: failures in words that reveal nothing, URLs
+//! without their secrets, bodies with an upper limit. Called through `outbound`.
+//!
 //! Invariant: no credential of a URL and no more than the allowed bytes leave this module.
 
 use std::time::Duration;
@@ -10,7 +11,7 @@ use url::{Position, Url};
 
 use super::{Refused, trouble::is_caused_by};
 
-/// Why a body could not be read.
+/// The reason why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// It has more bytes than allowed; the rest was not read.
@@ -24,9 +25,9 @@ pub enum ReadError {
     TimedOut,
 }
 
-/// What happened to a request, for messages. The same words for a closed port, an unknown name,
-/// a failed handshake and a connection never answered: a caller must not learn what listens in
-/// the network. No part of the URL.
+/// What happened to a request, for messages. A closed port, an unknown name, a failed handshake and
+/// a connection that is never answered get the same words: a caller must not learn what listens in
+/// the network. Contains no part of the URL.
 pub fn describe(error: &reqwest::Error) -> &'static str {
     if is_refused(error) {
         "its address is not allowed"
@@ -45,12 +46,12 @@ pub fn describe(error: &reqwest::Error) -> &'static str {
     }
 }
 
-/// Whether the guard refused the addresses behind the host's name. Nothing was sent then.
+/// Whether the guard refused the addresses of the host. In that case nothing was sent.
 pub fn is_refused(error: &reqwest::Error) -> bool {
     is_caused_by::<Refused>(error)
 }
 
-/// `url` fit for logs: without user name, password, query and fragment.
+/// A URL for logs: without user name, password, query and fragment.
 pub fn redact(url: &str) -> String {
     match Url::parse(url) {
         Ok(url) if url.has_host() => {
@@ -65,7 +66,7 @@ pub fn redact(url: &str) -> String {
     }
 }
 
-/// The body, unless it is longer than `max_bytes`. Holds no more than that and one chunk.
+/// Reads a body of at most `max_bytes`. Uses no more memory than that and one chunk.
 ///
 /// # Errors
 /// [`ReadError`], by what the caller can do.
@@ -83,8 +84,8 @@ pub async fn read_capped(mut response: Response, max_bytes: usize) -> Result<Byt
     Ok(body.freeze())
 }
 
-/// What came of a body within `patience`, and at most `max_bytes` of it: for error pages, which
-/// are worth reading and never worth waiting for.
+/// Reads what arrives of a body within `patience`, up to `max_bytes`: for error pages, which are
+/// worth reading but not worth waiting for.
 pub async fn read_beginning(mut response: Response, max_bytes: usize, patience: Duration) -> Bytes {
     let mut body = BytesMut::new();
     let reading = async {

@@ -1,6 +1,7 @@
-//! Links that leave as a redirect: judged by the guard that our own requests pass. Called by the
-//! handlers through [`Outbound`]. Invariant: what was judged is what leaves, in the spelling that
-//! the judge read.
+//! Links that are given to a caller as a redirect: they pass the same guard as our own requests.
+//! Called by the handlers through [`Outbound`].
+//!
+//! Invariant: a link leaves exactly as it was checked, in the parsed spelling.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,21 +13,20 @@ use url::{Host, Url};
 
 use super::{Lookup, Outbound, Refused, Standing, address};
 
-/// For looking up a name. The caller of a redirect waits for it.
+/// The limit of a name look-up. The caller of a redirect waits for it.
 const LOOKUP_TIME: Duration = Duration::from_secs(2);
 
-/// Names looked up at a time: each takes a thread, which outlives [`LOOKUP_TIME`].
+/// Concurrent look-ups: each takes a thread, which outlives [`LOOKUP_TIME`].
 const LOOKUPS_AT_A_TIME: usize = 16;
 
 impl Outbound {
-    /// The URL of a foreign link that may be given to a caller to follow.
+    /// The URL of a foreign link, if a caller may be redirected to it.
     ///
-    /// The caller looks names up again, so this check of their addresses cannot hold off a name
-    /// server that changes its answers. A name that cannot be looked up here passes: it may be
-    /// known where the caller is.
+    /// The caller resolves the name again, so this check cannot stop a name server that changes its
+    /// answers. A name that cannot be resolved here passes: the caller may be able to resolve it.
     ///
     /// # Errors
-    /// Why the link is refused.
+    /// The reason why the link is refused.
     pub async fn may_leave(&self, link: &str) -> Result<Url, Refused> {
         let url = Url::parse(link).map_err(|_| Refused::Unreadable)?;
         let is_guarded =
@@ -38,7 +38,7 @@ impl Outbound {
     }
 }
 
-/// Looks names up for links that leave.
+/// Resolves names for links that leave.
 pub(super) struct Names {
     lookup: Arc<dyn Lookup>,
     places: Arc<Semaphore>,
@@ -49,12 +49,12 @@ impl Names {
         Self { lookup, places: Arc::new(Semaphore::new(LOOKUPS_AT_A_TIME)) }
     }
 
-    /// Refuses a name with at least one address off the internet.
+    /// Refuses a name with at least one address that is not public.
     async fn check(&self, name: &str) -> Result<(), Refused> {
         let found = timeout(LOOKUP_TIME, async {
             let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
             let (lookup, name) = (Arc::clone(&self.lookup), name.to_owned());
-            // A task of its own: it keeps the place for as long as the thread is taken.
+            // A separate task, which keeps the permit for as long as the thread is in use.
             let looking = tokio::spawn(async move {
                 let _place = place;
                 lookup.addresses(&name).await

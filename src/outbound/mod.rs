@@ -1,7 +1,9 @@
-//! The one place where HTTP clients are built, and where links are judged. `engine` and the workers call it: one client for
-//! hosts that the operator configured, one behind a guard for every URL that came from a
-//! request, a reply or a callback. Invariant: a foreign URL never makes this process connect to
-//! an address it has not checked, no redirect is followed, and nothing is sent twice by itself.
+//! Builds the HTTP clients and checks links; nothing else does. `engine` and the workers use it:
+//! one client for hosts that the operator configured, one behind a guard for every URL that came
+//! from a request, a reply or a callback.
+//!
+//! Invariant: a foreign URL never makes this process connect to an address that was not checked, no
+//! redirect is followed, and the clients never repeat a request on their own.
 
 mod address;
 mod answer;
@@ -22,38 +24,38 @@ pub use answer::{ReadError, describe, is_refused, read_beginning, read_capped, r
 use leaving::Names;
 pub use trouble::Trouble;
 
-/// Name, TCP and TLS together. Long enough for three lost SYN packets (sent again after 1, 3 and
-/// 7 s); shorter than the usual total timeouts, so that "never connected", which is safe to
-/// repeat, stays distinguishable from "no answer".
+/// For name resolution, TCP and TLS together. Long enough for three lost SYN packets (sent again
+/// after 1, 3 and 7 s); shorter than the usual total timeouts, so that "never connected", which is
+/// safe to repeat, can be distinguished from "no answer".
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shorter than the shortest customary keep-alive of servers (5 s in Node.js): a request on a
-/// connection that the other side is just closing is lost without a trace of whether it arrived.
+/// Shorter than the shortest common keep-alive of servers (5 s in Node.js): if a request is sent on
+/// a connection that the other side is just closing, it is unknown whether it arrived.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 const USER_AGENT: &str = concat!("finishline/", env!("CARGO_PKG_VERSION"));
 
-/// What the operator lifted from the guard for foreign URLs.
+/// What the operator exempted from the guard for foreign URLs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Permissions {
-    /// Loopback, private and reserved addresses are let through.
+    /// Whether loopback, private and reserved addresses are allowed.
     pub allow_private: bool,
-    /// Plain http is let through.
+    /// Whether plain http is allowed.
     pub allow_http: bool,
 }
 
-/// Finds the addresses behind a name. The system does it outside tests.
+/// Resolves names. Outside tests this is the system's resolver.
 #[async_trait]
 pub trait Lookup: Send + Sync {
-    /// Every address of `name`, unchecked: the guard stands behind it.
+    /// All addresses of `name`, unchecked: the guard checks them afterwards.
     ///
     /// # Errors
-    /// When the name is unknown or nobody answered.
+    /// The name is unknown or the resolver does not answer.
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// Both clients and the guard. Clones share connections. No total timeout is set here: how long
-/// an answer may take is the caller's to say, per request.
+/// Both clients and the guard. Clones share connections. There is no total timeout: the caller sets
+/// one for each request.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     rules: Arc<Rules>,
@@ -62,7 +64,7 @@ pub struct Outbound {
     has_certificates: bool,
 }
 
-/// What URLs are judged by.
+/// The rules for checking URLs.
 #[derive(Debug)]
 struct Rules {
     permissions: Permissions,
@@ -70,37 +72,37 @@ struct Rules {
     names: Names,
 }
 
-/// Why a foreign URL is not followed. Says nothing of the URL itself, whose query may be a
+/// The reason why a foreign URL is not followed. Contains no part of the URL, whose query may be a
 /// credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// No absolute URL.
+    /// Not an absolute URL.
     #[error("the address cannot be read")]
     Unreadable,
-    /// Neither https nor, where that is allowed, http.
+    /// Neither https nor, if it is allowed, http.
     #[error("only {accepted} addresses are accepted")]
     Scheme {
-        /// The schemes that would do.
+        /// The allowed schemes.
         accepted: &'static str,
     },
     /// A user name or password before the host.
     #[error("a user name or password in the address is not accepted")]
     Userinfo,
-    /// No host, or one of dots only.
+    /// No host, or only dots.
     #[error("the address names no host")]
     Host,
-    /// A literal IP address off the internet.
+    /// A literal IP address that is not public.
     #[error("the address is a private or reserved one")]
     Address,
     /// `localhost` and names below it.
     #[error("the host is this machine itself")]
     LocalName,
-    /// A name with at least one address off the internet.
+    /// A name with at least one address that is not public.
     #[error("the host leads to a private or reserved address")]
     Resolved,
 }
 
-/// Why no clients could be built. A machine without certificates is not a reason.
+/// The reason why no clients could be built. Missing certificates are not an error.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A trusted URL without host or port.
@@ -112,20 +114,20 @@ pub enum BuildError {
 }
 
 impl Outbound {
-    /// Builds both clients. A foreign URL that names the host and the port of one in `trusted`
-    /// is treated as configured.
+    /// Builds both clients. A foreign URL with the host and port of a URL in `trusted` is treated
+    /// as configured.
     ///
     /// # Errors
-    /// When a trusted URL has no host, or the clients cannot be built.
+    /// A trusted URL has no host, or the clients cannot be built.
     pub fn new(permissions: Permissions, trusted: &[Url]) -> Result<Self, BuildError> {
         Self::with_resolver(permissions, trusted, Arc::new(SystemLookup))
     }
 
-    /// As [`Outbound::new`], with names looked up by `lookup`; what it finds is checked all the
-    /// same.
+    /// Like [`Outbound::new`], but resolves names with `lookup`; the addresses that it finds are
+    /// checked too.
     ///
     /// # Errors
-    /// As [`Outbound::new`].
+    /// See [`Outbound::new`].
     pub fn with_resolver(
         permissions: Permissions,
         trusted: &[Url],
@@ -144,8 +146,8 @@ impl Outbound {
         let both = |roots| -> reqwest::Result<(Client, Client)> {
             Ok((client(Reach::Anywhere, roots)?, client(foreign_reach, roots)?))
         };
-        // reqwest reads the system's certificates while it builds and fails when there are none,
-        // even for a service that speaks plain http only (a container without ca-certificates).
+        // reqwest loads the system's certificates while it builds a client and fails if there are
+        // none, even for a service that uses only plain http (a container without ca-certificates).
         let (clients, has_certificates) = match both(Roots::System) {
             Ok(clients) => (clients, true),
             Err(error) => {
@@ -162,7 +164,7 @@ impl Outbound {
         Ok(Self { rules, configured, foreign, has_certificates })
     }
 
-    /// The client for what the operator wrote into the settings. Never for any other URL.
+    /// The client for URLs in the settings. Never use it for other URLs.
     pub fn configured(&self) -> &Client {
         &self.configured
     }
@@ -172,19 +174,19 @@ impl Outbound {
         self.has_certificates
     }
 
-    /// Why a foreign URL is refused, without asking the network.
+    /// Checks a foreign URL without using the network.
     ///
     /// # Errors
-    /// The reason. A name may still be refused later, for the addresses it leads to.
+    /// The reason why it is refused. A name may still be refused later because of its addresses.
     pub fn check(&self, url: &Url) -> Result<(), Refused> {
         self.judge(url).map(|_| ())
     }
 
-    /// A request to a foreign URL. Sending it fails with an error that [`is_refused`] knows when
-    /// the host's name leads to an address that is not allowed.
+    /// A request to a foreign URL. Sending it fails with an error for which [`is_refused`] is true
+    /// if the host's name leads to an address that is not allowed.
     ///
     /// # Errors
-    /// As [`Outbound::check`].
+    /// See [`Outbound::check`].
     pub fn foreign(&self, method: Method, url: &Url) -> Result<RequestBuilder, Refused> {
         let client = match self.judge(url)? {
             Standing::Configured => &self.configured,
@@ -202,7 +204,7 @@ impl Outbound {
             return Err(Refused::Userinfo);
         }
         let destination = Destination::of(url).ok_or(Refused::Host)?;
-        // The guarded client knows a name only, not its port, so the exception cannot live there.
+        // The guarded client knows only a name, not its port, so the exception must be made here.
         if self.rules.trusted.contains(&destination) {
             return Ok(Standing::Configured);
         }
@@ -216,12 +218,12 @@ impl Outbound {
     }
 }
 
-/// What a URL that is not refused counts as.
+/// How an accepted URL is treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It names the host and port of a trusted one.
+    /// It has the host and port of a trusted URL.
     Configured,
-    /// The addresses behind its name are still to be checked.
+    /// The addresses of its name have not been checked yet.
     Foreign,
 }
 
@@ -233,7 +235,7 @@ struct Destination {
 }
 
 impl Destination {
-    /// `None` when the URL has no host (dots alone are none) or no port.
+    /// `None` if the URL has no host (only dots count as none) or no port.
     fn of(url: &Url) -> Option<Self> {
         let host = url.host()?.to_owned();
         let port = url.port_or_known_default()?;
@@ -241,7 +243,7 @@ impl Destination {
         (!dots).then_some(Self { host, port })
     }
 
-    /// A literal address must be judged here: reqwest asks no resolver for it.
+    /// A literal address must be checked here: reqwest does not use the resolver for it.
     fn check_host(&self) -> Result<(), Refused> {
         let address = match &self.host {
             Host::Ipv4(address) => IpAddr::from(*address),
@@ -255,22 +257,22 @@ impl Destination {
     }
 }
 
-/// How far a client may reach.
+/// The addresses that a client may connect to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Anywhere,
     Public,
 }
 
-/// Whose word a client takes for a server's identity.
+/// The certificate authorities that a client trusts.
 #[derive(Clone, Copy)]
 enum Roots {
     System,
     Nobody,
 }
 
-/// The resolver of a client. reqwest connects to what it returns and asks nobody again, so what
-/// was checked is what is connected to.
+/// The resolver of a client. reqwest connects to the addresses that it returns and does not resolve
+/// again, so only checked addresses are connected to.
 struct Guard {
     lookup: Arc<dyn Lookup>,
     reach: Reach,
@@ -285,18 +287,19 @@ impl Resolve for Guard {
             if found.is_empty() {
                 return Err(Unresolved(io::ErrorKind::NotFound.into()).into());
             }
-            // One forbidden address condemns the name: a mix is how a guard is got around.
+            // One forbidden address is enough to refuse the name: a mix of addresses is used to
+            // bypass guards.
             if reach == Reach::Public && !found.iter().copied().all(address::is_public) {
                 return Err(Refused::Resolved.into());
             }
-            // Port 0 is replaced by the URL's.
+            // reqwest replaces port 0 by the URL's port.
             let found = found.into_iter().map(|address| SocketAddr::new(address, 0));
             Ok(Box::new(found) as Addrs)
         })
     }
 }
 
-/// A name that leads to no address.
+/// A name that resolves to no address.
 #[derive(Debug, thiserror::Error)]
 #[error("the name leads to no address")]
 struct Unresolved(#[source] io::Error);
@@ -327,8 +330,8 @@ fn builder(guard: Guard, roots: Roots) -> ClientBuilder {
     }
 }
 
-/// reqwest is compiled without a provider of its own and panics when the process has none.
+/// reqwest is compiled without a TLS provider and panics if the process has none.
 fn install_tls_provider() {
-    // An error means that one is installed already, which is all that is wanted.
+    // An error means that one is already installed, which is enough.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

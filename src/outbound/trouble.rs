@@ -1,37 +1,37 @@
-//! Why a host of the operator's own cannot be reached, named exactly.
+//! The exact reason why a configured host cannot be reached.
 //!
-//! Used for the Engine, its token endpoint and the public URL. The invariant: it is never asked
-//! about a foreign URL, whose sender must not learn what listens in our network (see `describe`).
+//! Used for the Engine, its token endpoint and the public URL. It must never be used for a foreign
+//! URL, whose sender must not learn what listens in our network (see `describe`).
 
 use std::{error::Error, io, time::Duration};
 
 use super::{Outbound, Unresolved};
 
-/// What happened instead of an answer. The sentences go on from a host's name.
+/// The reason why there is no answer. The sentences follow a host's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// The name is unknown to the DNS.
     #[error("its name leads to no address")]
     Name,
-    /// The connection was refused, or there is no way there.
+    /// The connection was refused, or there is no route.
     #[error("nothing answers there")]
     Unreachable,
-    /// No certificate, a wrong one, or no TLS at all; rustls's own words.
+    /// No certificate, a wrong one, or no TLS at all; in rustls's words.
     #[error("TLS fails ({0})")]
     Tls(String),
-    /// The connection ended before the answer did.
+    /// The connection ended before the answer was complete.
     #[error("the connection broke off")]
     Lost,
-    /// Nothing came in the time that was given.
+    /// Nothing arrived within the time limit.
     #[error("there was no answer within {}", humantime::format_duration(*.0))]
     Slow(Duration),
-    /// The request could not be put into HTTP.
+    /// The request could not be built.
     #[error("the request could not be made")]
     Unmade,
 }
 
 impl Trouble {
-    /// What `error` says of a request that was given `limit`.
+    /// Classifies the error of a request with the time limit `limit`.
     pub fn of(error: &reqwest::Error, outbound: &Outbound, limit: Duration) -> Self {
         if let Some(reason) = tls_reason(error) {
             return Self::Tls(match outbound.has_certificates() {
@@ -62,7 +62,7 @@ pub(super) fn is_caused_by<T: Error + 'static>(error: &reqwest::Error) -> bool {
     false
 }
 
-/// rustls's own words, from within the layers that pass its errors on.
+/// rustls's own message, found inside the errors that wrap it.
 fn tls_reason(error: &reqwest::Error) -> Option<String> {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -74,7 +74,7 @@ fn tls_reason(error: &reqwest::Error) -> Option<String> {
     None
 }
 
-/// What an `io::Error` wraps is not among its causes, and may be one itself.
+/// The error inside an `io::Error` is not among its sources and may be a rustls error.
 fn unwrapped<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     match error.downcast_ref::<io::Error>() {
         Some(wrapper) => unwrapped(wrapper.get_ref()?),

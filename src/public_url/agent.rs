@@ -1,6 +1,6 @@
-//! ngrok's agent: what it says of its tunnels, and how it fails to.
+//! The API of ngrok's agent: the tunnels it lists, and how it can fail.
 //!
-//! The invariant: what answers there is never called absent; the reason names what it answered, in
+//! Invariant: an agent that answers is never reported as absent; the reason names its answer, in
 //! our own words.
 
 use std::time::Duration;
@@ -12,12 +12,12 @@ use url::{Host, Url};
 use super::tunnel::Tunnel;
 use crate::outbound::{self, Outbound, Trouble};
 
-/// The agent is on this machine, or beside it.
+/// The agent is on this machine or next to it.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// Why there is no public URL; the text says what to do.
+/// The reason why there is no public URL; the text says what to do.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Unknown {
     #[error(
@@ -36,13 +36,13 @@ pub enum Unknown {
     )]
     NoTunnel {
         port: u16,
-        /// The tunnels that the agent names, and why each does not fit.
+        /// The tunnels that the agent lists, and why each does not fit.
         seen: String,
     },
 }
 
 impl Unknown {
-    /// The port that a tunnel has to lead to.
+    /// The port that a tunnel must lead to.
     pub fn port(&self) -> u16 {
         match self {
             Self::NoAgent { port, .. }
@@ -53,15 +53,15 @@ impl Unknown {
 }
 
 pub(super) struct Agent {
-    /// Its API.
+    /// The URL of its API.
     pub url: Url,
-    /// Where the callbacks are really listened for.
+    /// The actual port of the callbacks listener.
     pub port: u16,
     pub outbound: Outbound,
 }
 
 impl Agent {
-    /// Whether "localhost" in the agent's words is this machine.
+    /// Whether "localhost" means this machine to the agent.
     pub(super) fn is_on_this_machine(&self) -> bool {
         match self.url.host() {
             Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
@@ -71,10 +71,10 @@ impl Agent {
         }
     }
 
-    /// The tunnels that it names.
+    /// The tunnels that it lists.
     ///
     /// # Errors
-    /// There is no agent, or what answers is none.
+    /// There is no agent, or the answer is not an agent's.
     pub(super) async fn tunnels(&self) -> Result<Vec<Tunnel>, Unknown> {
         let agent = || outbound::redact(self.url.as_str());
         let mut url = self.url.clone();
@@ -92,7 +92,7 @@ impl Agent {
     }
 }
 
-/// The tunnels in an answer, or what it is instead.
+/// The tunnels in an answer, or a description of what it is instead.
 async fn read(response: Response) -> Result<Vec<Tunnel>, String> {
     let status = response.status();
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());

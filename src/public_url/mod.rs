@@ -1,9 +1,11 @@
-//! The public URL that the Engine calls back on: fixed by the settings, or asked of ngrok's agent.
+//! The public URL that the Engine calls back: fixed by the settings, or reported by ngrok's agent.
 //!
-//! Asked before every submission, and by readiness. The invariants: an address that the agent no
-//! longer names is never handed out, since a result sent there would be lost; so the agent is asked
-//! each time, once for all who wait. A tunnel that may end at another machine is handed out only
-//! after a nonce that was sent through it has arrived here.
+//! Used before every submission, and by readiness. The agent is asked each time, once for all who
+//! wait.
+//!
+//! Invariant: an address that the agent no longer lists is never returned, because a result sent
+//! there would be lost; and a tunnel that may end at another machine is returned only after a nonce
+//! that was sent through it has arrived here.
 
 mod agent;
 mod tunnel;
@@ -29,29 +31,29 @@ use crate::{
     outbound::Outbound,
 };
 
-/// For one proof; submissions wait for it.
+/// The limit of one proof; submissions wait for it.
 const PROOF_PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a proof holds while the agent still names the tunnel, and how long a failed one keeps
-/// the tunnel from being tried again.
+/// How long a proof is valid while the agent still lists the tunnel, and how long a failed one
+/// prevents another try.
 const PROOF_LIFETIME: Duration = Duration::from_secs(60);
 const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
 
-/// Whether what is sent to an address arrives at this very instance.
+/// Checks whether a request to an address arrives at this instance.
 #[async_trait]
 pub trait Prove: Send + Sync {
     /// # Errors
-    /// Why it is not known to arrive, in words that go on from "the public URL …".
+    /// The reason why it is not known to arrive; the words continue "the public URL …".
     async fn prove(&self, public_url: &str) -> Result<(), String>;
 }
 
-/// Cheap to clone.
+/// The public URL and its source. Cheap to clone.
 #[derive(Clone)]
 pub struct PublicUrl(Arc<Shared>);
 
 struct Shared {
     source: Source,
-    /// The last answer, for those who wait for another one.
+    /// The last answer, for those who wait for a change.
     known: watch::Sender<Option<String>>,
 }
 
@@ -62,9 +64,9 @@ enum Source {
 
 struct Ngrok {
     agent: Agent,
-    /// `None`: a tunnel is taken for ours only if it ends at this machine.
+    /// `None`: a tunnel counts as ours only if it ends at this machine.
     prover: Option<Arc<dyn Prove>>,
-    /// Held while asking, so that many submissions ask once.
+    /// Locked while the agent is asked, so that many submissions ask it once.
     memory: Mutex<Memory>,
 }
 
@@ -87,12 +89,12 @@ impl Proof {
 }
 
 impl PublicUrl {
-    /// `port` is the one that callbacks are really listened for on.
+    /// `port` is the actual port of the callbacks listener.
     pub fn new(config: &CallbacksConfig, port: u16, outbound: Outbound) -> Self {
         Self::of(config, port, outbound, None)
     }
 
-    /// The same, with tunnels that end elsewhere than at this machine proved by `prover`.
+    /// The same, with tunnels that do not end at this machine proved by `prover`.
     pub fn proved_by(
         config: &CallbacksConfig,
         port: u16,
@@ -119,7 +121,10 @@ impl PublicUrl {
         Self(Arc::new(Shared { source, known: watch::Sender::new(known) }))
     }
 
-    /// The public URL without a slash at its end, or why there is none.
+    /// The public URL without a trailing slash.
+    ///
+    /// # Errors
+    /// [`Unknown`]: the reason why there is none, with what to do.
     pub async fn current(&self) -> Result<String, Unknown> {
         let url = match &self.0.source {
             Source::Fixed(url) => Ok(shown(url)),
@@ -134,7 +139,7 @@ impl PublicUrl {
         url
     }
 
-    /// What [`Self::current`] answered last, whoever asked.
+    /// The last result of [`Self::current`], whoever called it.
     pub fn watch(&self) -> watch::Receiver<Option<String>> {
         self.0.known.subscribe()
     }
@@ -149,7 +154,7 @@ impl Ngrok {
         let arrived = Stopwatch::start();
         let mut memory = self.memory.lock().await;
         match &memory.last {
-            // Asked while this caller waited: as good as asking again.
+            // The agent was asked while this caller waited: as good as asking again.
             Some((asked, known)) if asked.elapsed() < arrived.elapsed() => known.clone(),
             _ => {
                 let asked = Stopwatch::start();
@@ -164,7 +169,8 @@ impl Ngrok {
         let seen = self.agent.tunnels().await?;
         let mut seen = Seen::of(&seen, self.agent.port, self.agent.is_on_this_machine());
         proofs.retain(|candidate, _| seen.candidates.contains(candidate));
-        // The only one that ends here can only be meant; whether it works, the doctor finds out.
+        // The only candidate, and it ends here: it must be ours. The doctor checks whether it
+        // works.
         if let [only] = &seen.candidates[..]
             && only.ends_here
         {
@@ -186,7 +192,7 @@ impl Ngrok {
         Err(Unknown::NoTunnel { port: self.agent.port, seen: seen.to_string() })
     }
 
-    /// Sends a nonce through each tunnel of which nothing is known, all at the same time.
+    /// Sends a nonce through each tunnel without a valid proof, all at the same time.
     async fn prove(&self, candidates: &[Candidate], proofs: &mut HashMap<Candidate, Proof>) {
         let Some(prover) = &self.prover else { return };
         let due = candidates.iter().filter(|one| !proofs.get(one).is_some_and(Proof::holds));

@@ -1,6 +1,6 @@
 //! ngrok's tunnels: which may be ours, and why the others are not.
 //!
-//! The invariant: no tunnel is named at length, and none with a character that steers a terminal.
+//! Invariant: the description of a tunnel is short and has no character that controls a terminal.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use url::{Host, Url};
 
 use crate::{outbound, printable};
 
-/// Tunnels that are tried, and that are named when none fits.
+/// The most tunnels that are tried, and that are named if none fits.
 const MAX_CANDIDATES: usize = 8;
 const MAX_NAMED: usize = 5;
 
 /// Characters of an address that are shown.
 const MAX_SHOWN: usize = 80;
 
-/// What the agent says of a tunnel; whatever it leaves out is empty.
+/// A tunnel as the agent lists it; missing texts are empty.
 pub(super) struct Tunnel {
     public_url: String,
-    /// Where it leads to: `http://localhost:8085`, `localhost:8085` or `8085`.
+    /// The end of the tunnel: `http://localhost:8085`, `localhost:8085` or `8085`.
     upstream: String,
 }
 
@@ -34,17 +34,18 @@ impl Tunnel {
     }
 }
 
-/// A tunnel that leads to our port, somewhere.
+/// A tunnel that leads to our port on some machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Candidate {
     pub url: Url,
-    /// Its end as the agent writes it.
+    /// The end as the agent writes it.
     upstream: String,
-    /// At this machine, by its own words.
+    /// Whether the agent says that it ends at this machine.
     pub ends_here: bool,
 }
 
-/// The tunnels that an agent names: those that may be ours, https first, and why others are not.
+/// The tunnels that an agent lists: those that may be ours, https first, and why the others are
+/// not.
 pub(super) struct Seen {
     pub candidates: Vec<Candidate>,
     reasons: Vec<String>,
@@ -67,7 +68,7 @@ impl Seen {
         seen
     }
 
-    /// Counts a candidate among those that do not fit.
+    /// Moves a candidate to those that do not fit.
     pub(super) fn refuse(&mut self, candidate: &Candidate, reason: &str) {
         let (url, end) = (named(candidate.url.as_str()), short(&candidate.upstream));
         let reason = printable::line(reason);
@@ -90,7 +91,7 @@ impl fmt::Display for Seen {
     }
 }
 
-/// The tunnel, if it may be ours, else why it cannot be.
+/// The tunnel if it may be ours, else the reason why it cannot be.
 fn candidate(tunnel: &Tunnel, port: u16, is_agent_here: bool) -> Result<Candidate, String> {
     let url = Url::parse(&tunnel.public_url).map_err(|_| "has no public URL".to_owned())?;
     if !matches!(url.scheme(), "https" | "http") {
@@ -113,21 +114,21 @@ fn candidate(tunnel: &Tunnel, port: u16, is_agent_here: bool) -> Result<Candidat
     })
 }
 
-/// Where a tunnel ends.
+/// The end of a tunnel.
 struct End {
-    /// As [`Url`] writes it: names in lower case, IPv6 in brackets.
+    /// As written by [`Url`]: names in lower case, IPv6 in brackets.
     host: String,
     port: u16,
 }
 
-/// Reads what ngrok takes as a tunnel's end; a port alone is this machine's.
+/// Parses a tunnel's end as ngrok does; a port alone means this machine.
 fn end(upstream: &str) -> Option<End> {
     if let Ok(port) = upstream.parse() {
         return Some(End { host: "localhost".into(), port });
     }
     let url = match upstream.contains("://") {
         true => upstream.to_owned(),
-        // ":8085" is this machine's too.
+        // ":8085" means this machine too.
         false if upstream.starts_with(':') => format!("http://localhost{upstream}"),
         false => format!("http://{upstream}"),
     };
@@ -151,7 +152,7 @@ fn is_this_machine(host: &str) -> bool {
     }
 }
 
-/// A public URL as it may be named: without a path, which may hold a secret.
+/// A public URL for messages: without user, password and query, which may hold a secret.
 fn named(url: &str) -> String {
     match url.is_empty() {
         true => "one without a public URL".to_owned(),

@@ -1,10 +1,10 @@
 //! Counters, gauges and histograms with fixed labels.
 //!
-//! Every figure of the program is one of these, declared in `telemetry`. The invariant: a label's
-//! value is a text of the program's own. Text of a request, a reply or a file cannot become one, so
-//! the number of series has a bound that is known when the program is built.
+//! Every metric of the program is one of these, declared in `telemetry`. Invariant: a label's value
+//! is a text from the program's source. Text of a request, a reply or a file cannot become one, so
+//! the number of series is bounded at build time.
 
-/// The value of a label: one of a closed list of texts that are written in the program.
+/// The value of a label: one of a closed list of texts in the program's source.
 ///
 /// ```compile_fail
 /// let given = String::from("text of a request");
@@ -59,14 +59,14 @@ macro_rules! figure {
 }
 
 figure! {
-    /// What only grows.
+    /// A value that only grows.
     Counter, counter, describe_counter
 }
 figure! {
-    /// What goes up and down.
+    /// A value that goes up and down.
     Gauge, gauge, describe_gauge
 }
 figure! {
-    /// How values are spread.
+    /// A distribution of values.
     Histogram, histogram, describe_histogram
 }

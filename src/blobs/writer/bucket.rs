@@ -1,4 +1,4 @@
-//! A file on its way into a bucket, or into memory.
+//! A file being written to a bucket or to memory.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, pat
 
 use super::{BlobError, Target, Writing};
 
-/// Begun with the first full part. What is smaller is put in one go, at the end.
+/// The multipart upload begins with the first full part. A smaller file is put in one request at
+/// the end.
 pub(super) struct BucketFile {
     store: Arc<dyn ObjectStore>,
     path: Path,

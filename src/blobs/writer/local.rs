@@ -1,8 +1,8 @@
-//! A file on its way into a folder of this machine.
+//! A file being written to a local folder.
 //!
-//! The disk is put to work while the file still comes: one large flush at its end would take about
-//! as long as all that went before. The invariant: no flush's error is passed over, as the system
-//! tells each but once.
+//! Data is flushed to disk while the rest is still arriving: one large flush at the end would take
+//! about as long as everything before it. The error of every flush is checked, because the system
+//! reports each error only once.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,16 +15,16 @@ use super::{
     BlobError, Target, Writing, outcome,
 };
 
-/// Written between two flushes. Smaller ones would wait for the disk's latency each time.
+/// Bytes between two flushes. With smaller steps, each would wait for the disk's latency.
 const FLUSH_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Made on disk with its first part.
+/// Created on disk with the first part.
 pub(super) struct LocalFile {
     root: Arc<PathBuf>,
     target: PathBuf,
     staged: Option<Arc<Staged>>,
     length: u64,
-    /// Of the length, what a flush that was begun takes care of.
+    /// How many bytes are covered by flushes that have begun.
     flushed: u64,
     flushing: Option<Writing>,
 }
@@ -44,7 +44,7 @@ impl LocalFile {
         Ok(self.staged.insert(staged).clone())
     }
 
-    /// Begins the next flush if it is time, and the one before it is done.
+    /// Begins the next flush if it is due and the previous one has finished.
     async fn flush(&mut self, staged: &Arc<Staged>) -> Result<(), BlobError> {
         if let Some(flushing) = self.flushing.take_if(|flushing| flushing.is_finished()) {
             outcome(flushing).await?;

@@ -1,6 +1,6 @@
-//! What is wrong with a body, collected while it is read.
+//! Collects what is wrong with a body while it is read.
 //!
-//! Used by [`super::JobRequest::parse`] alone.
+//! Used only by [`super::JobRequest::parse`].
 
 use url::Url;
 
@@ -11,8 +11,8 @@ use crate::domain::{
     json::{Json, Name, pointer_token},
 };
 
-/// Collects what is wrong with a body, so that the caller hears of it at once: up to
-/// [`MAX_VIOLATIONS`] things.
+/// Collects the violations of a body, up to [`MAX_VIOLATIONS`], so that the caller learns of all of
+/// them at once.
 #[derive(Default)]
 pub(super) struct Check {
     pub(super) violations: Vec<Violation>,
@@ -29,7 +29,7 @@ impl Check {
         self.violations.len() >= MAX_VIOLATIONS
     }
 
-    /// The value, unless it is beyond a bound.
+    /// The value, or a violation if it exceeds a bound.
     pub(super) fn within<T>(&mut self, pointer: &str, read: Result<T, Bound>) -> Option<T> {
         read.map_err(|bound| self.refuse(pointer, format!("at most {}", bound.describe()))).ok()
     }
@@ -93,8 +93,7 @@ impl Check {
         outputs
     }
 
-    /// Kinds we do not know are passed on whatever they hold; only their URLs and the bounds are
-    /// looked at.
+    /// Unknown kinds are passed on unchanged; only their URLs and the bounds are checked.
     fn output(&mut self, pointer: &str, kind: &str, index: u32, value: Json<'_>) -> Option<Output> {
         let [extension, structures, upload_url, download_url] =
             value.find(["extension", "structures", "uploadUrl", "downloadUrl"]).unwrap_or_default();
@@ -118,7 +117,7 @@ impl Check {
         })
     }
 
-    /// The members of an object that has one at least.
+    /// The members of an object, which must have at least one.
     fn filled_object<'a>(
         &mut self,
         pointer: &str,
@@ -131,7 +130,7 @@ impl Check {
         members
     }
 
-    /// A text that is a name.
+    /// Reads an optional text as a name.
     pub(super) fn optional_name(
         &mut self,
         pointer: &str,

@@ -1,8 +1,8 @@
 //! The body of a submission: checked, and rewritten for the Engine.
 //!
-//! Read by the HTTP layer before anything is stored or sent. The invariant: what the caller wrote
-//! reaches the Engine as the same JSON text, save for `finishWebhook`, `finishline` and the
-//! defaults that fill a gap.
+//! Read by the HTTP layer before anything is stored or sent. Invariant: the caller's body reaches
+//! the Engine as the same JSON text, except for `finishWebhook`, `finishline` and the defaults of
+//! missing members.
 
 mod check;
 
@@ -16,22 +16,22 @@ use super::{
     json::{self, Ambiguous, Json},
 };
 
-/// What fills `cloudPackage` and `endUserId` when the caller leaves them out.
+/// The values of `cloudPackage` and `endUserId` if the caller leaves them out.
 #[derive(Clone, Debug, Default)]
 pub struct Defaults {
     pub cloud_package: Option<String>,
     pub end_user_id: Option<String>,
 }
 
-/// Why a body is not a submission.
+/// The reason why a body is not a submission.
 #[derive(Debug)]
 pub enum Refusal {
-    /// Not JSON, or JSON that cannot be read in one way only.
+    /// Not JSON, or JSON that is nested too deep.
     Malformed(String),
     Invalid(Vec<Violation>),
 }
 
-/// One thing wrong with a body.
+/// One fault of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// RFC 6901 pointer into the body; empty for the body itself.
@@ -40,7 +40,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A violation that is fit to be answered: neither text is longer than its bound.
+    /// Builds a violation for an answer: both texts are cut to their bound.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let (mut pointer, mut detail) = (pointer.into(), detail.into());
         for text in [&mut pointer, &mut detail] {
@@ -50,13 +50,13 @@ impl Violation {
     }
 }
 
-/// A body that passed.
+/// A valid body.
 #[derive(Debug)]
 pub struct JobRequest {
-    /// Members for the Engine in the caller's order and words, without `finishWebhook` and
-    /// `finishline`, separated by commas: one text, since there may be very many.
+    /// Members for the Engine in the caller's order and spelling, without `finishWebhook` and
+    /// `finishline`, separated by commas: one text, because there may be very many.
     members: String,
-    /// The caller's own webhook: the job's relay target.
+    /// The caller's own webhook, which becomes the job's relay target.
     pub finish_webhook: Option<Url>,
     pub reference: Option<String>,
     pub end_user_id: Option<String>,
@@ -65,11 +65,11 @@ pub struct JobRequest {
     pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,
     pub warnings: Vec<String>,
-    /// Equal for equal JSON values; what an `Idempotency-Key` is compared by.
+    /// Equal for equal JSON values; used to compare the bodies of an `Idempotency-Key`.
     pub fingerprint: [u8; 32],
 }
 
-/// Members of a body that are read here, beside its files.
+/// The members of a body that are read here.
 const KNOWN: [&str; 7] = [
     "inputFiles",
     "outputFiles",
@@ -81,7 +81,10 @@ const KNOWN: [&str; 7] = [
 ];
 
 impl JobRequest {
-    /// Reads a caller's body. The fingerprint is of the body as given, before defaults.
+    /// Reads a caller's body. The fingerprint covers the body as given, before defaults.
+    ///
+    /// # Errors
+    /// [`Refusal`], with every violation up to the bound.
     pub fn parse(body: &[u8], defaults: &Defaults) -> Result<Self, Refusal> {
         let value = json::parse(body).map_err(Refusal::Malformed)?;
         let Some(known) = value.find(KNOWN) else {
@@ -135,15 +138,15 @@ impl JobRequest {
         Ok(request)
     }
 
-    /// The body for the Engine: the caller's members, and our callback address as `finishWebhook`.
+    /// The body for the Engine: the caller's members, with our callback address as `finishWebhook`.
     pub fn engine_body(&self, callback_url: &str) -> Vec<u8> {
         let mut body = self.members.clone();
         push_member(&mut body, "\"finishWebhook\"", raw(callback_url).get());
         object(body).into_bytes()
     }
 
-    /// The body to keep: as [`Self::engine_body`], but with the caller's own `finishWebhook`. It is
-    /// taken out of the request.
+    /// Moves out the body to store: like [`Self::engine_body`], but with the caller's own
+    /// `finishWebhook`.
     pub fn take_stored_body(&mut self) -> Box<RawValue> {
         let mut body = std::mem::take(&mut self.members);
         if let Some(url) = &self.finish_webhook {
@@ -152,9 +155,9 @@ impl JobRequest {
         RawValue::from_string(object(body)).expect("an object made of JSON members is JSON")
     }
 
-    /// Bytes that it holds, roughly.
+    /// The approximate memory use in bytes.
     pub fn held_bytes(&self) -> usize {
-        // The names in it take a part of its own length once more, and four bytes each.
+        // Names inside it are stored a second time, with four more bytes each.
         self.members.len() * 3
             + (self.inputs.len() + self.outputs.len()) * super::result::OUTPUT_BYTES
     }
@@ -169,7 +172,7 @@ impl JobRequest {
     }
 }
 
-/// The Engine's body for a request that was stored earlier ([`JobRequest::take_stored_body`]).
+/// The body for the Engine, from a stored request ([`JobRequest::take_stored_body`]).
 pub fn engine_body_of_stored(stored: &RawValue, callback_url: &str) -> Vec<u8> {
     let mut body = String::with_capacity(stored.get().len());
     for (name, value) in Json::from(stored).members().into_iter().flatten() {
@@ -181,7 +184,7 @@ pub fn engine_body_of_stored(stored: &RawValue, callback_url: &str) -> Vec<u8> {
     object(body).into_bytes()
 }
 
-/// Adds a member as it is written, name in quotes.
+/// Adds a member; the name is given in quotes.
 fn push_member(members: &mut String, name: &str, value: &str) {
     if !members.is_empty() {
         members.push(',');
@@ -267,7 +270,7 @@ mod tests {
         assert_eq!(violations(&repeated), ["/options/a"]);
     }
 
-    /// What is wrong with [`MINIMAL`] with one part of it replaced.
+    /// The violations of [`MINIMAL`] with one part of it replaced.
     fn violations_with(part: &str, by: &str) -> Vec<String> {
         assert!(MINIMAL.contains(part));
         violations(&MINIMAL.replacen(part, by, 1))

@@ -1,8 +1,8 @@
-//! From bytes to a [`JobResult`], or why not.
+//! Parses bytes into a [`JobResult`], or explains why it cannot.
 //!
-//! Read tolerantly, since most of the document is undocumented. The invariants: any bytes are read
-//! without a panic, and what cannot be read changes nothing; memory is taken for what is read, not
-//! for what came.
+//! The parser is tolerant, because most of the document is undocumented. No input makes it panic,
+//! and a body that cannot be read changes nothing. Memory grows with what is kept, not with what
+//! was received.
 
 use super::{JobResult, LeftOut, OUTPUT_BYTES, ReportedOutput};
 use crate::domain::{
@@ -10,21 +10,21 @@ use crate::domain::{
     json::{self, Json},
 };
 
-/// Where the per-file results may stand; the first one present is taken.
+/// The members that may hold the per-file results; the first one present is used.
 const CONTAINERS: [&str; 4] = ["outputFiles", "outputs", "results", "files"];
 
-/// What a body turned out to be.
+/// The kinds of bodies.
 #[derive(Clone, Debug)]
 pub enum Reading {
     Result(JobResult),
-    /// JSON, but no object with one boolean `success`; the reason is for people.
+    /// JSON, but not an object with one boolean `success`; the reason is for people.
     Unrecognised(&'static str),
     /// Not JSON; the reason is for people.
     Malformed(String),
 }
 
 impl Reading {
-    /// Bytes that it holds beside the body, roughly.
+    /// The approximate memory use in bytes, without the body.
     pub fn held_bytes(&self) -> usize {
         match self {
             Self::Result(result) => result.outputs.len() * OUTPUT_BYTES + result.text_bytes,
@@ -34,7 +34,7 @@ impl Reading {
     }
 }
 
-/// Reads a body. `id_pointers` are the places where the Engine's job id may stand, best first.
+/// Reads a body. `id_pointers` are the possible places of the Engine's job id, best first.
 pub fn read(body: &[u8], id_pointers: &[String]) -> Reading {
     let value = match json::parse(body) {
         Ok(value) => value,
@@ -43,7 +43,7 @@ pub fn read(body: &[u8], id_pointers: &[String]) -> Reading {
     let Some(members) = value.members() else {
         return Reading::Unrecognised("not an object");
     };
-    // In one pass, since a body may be large.
+    // In one pass, because a body may be large.
     let (mut verdict, mut is_agreed) = (None, true);
     let mut containers = [None; CONTAINERS.len()];
     let mut ids: Vec<IdPlace<'_>> = id_pointers.iter().filter_map(|one| IdPlace::of(one)).collect();
@@ -85,7 +85,7 @@ pub fn read(body: &[u8], id_pointers: &[String]) -> Reading {
     })
 }
 
-/// Where an id may stand: a member of the body, and the way on from there.
+/// A possible place of an id: a member of the body, and the pointer from there on.
 struct IdPlace<'a> {
     member: String,
     rest: &'a str,
@@ -106,7 +106,7 @@ impl<'a> IdPlace<'a> {
 }
 
 /// The Engine's id for a job: the first pointer that leads to a text or a number. A text that is
-/// too long for an id is none.
+/// too long is not an id.
 pub fn engine_job_id(value: Json<'_>, id_pointers: &[String]) -> Option<String> {
     job_id_of(id_pointers.iter().filter_map(|pointer| value.at_pointer(pointer)))
 }
@@ -118,7 +118,7 @@ fn job_id_of<'a>(mut found: impl Iterator<Item = Json<'a>>) -> Option<String> {
     })
 }
 
-/// The outputs of a result as they are read.
+/// Collects the outputs of a result.
 #[derive(Default)]
 struct Outputs {
     reported: Vec<ReportedOutput>,
@@ -146,7 +146,7 @@ impl Outputs {
 
     fn take(&mut self, kind: Option<&str>, entry: Json<'_>) {
         if self.reported.len() == MAX_OUTPUTS {
-            // Only counted: what follows is not read.
+            // Only counted: further entries are not read.
             if entry.members().is_some() {
                 self.left_out.add(Bound::Outputs, 1);
             }
@@ -167,9 +167,9 @@ impl Outputs {
     }
 }
 
-/// One output; `None` if it is no object.
+/// Reads one output; `None` if it is not an object.
 fn reported_output(kind: Option<&str>, entry: Json<'_>) -> Result<Option<ReportedOutput>, Bound> {
-    // The documentation uses both names of a link; the first one counts.
+    // The documentation uses both names for a link; `url` comes first.
     const MEMBERS: [&str; 5] = ["extension", "structures", "status", "url", "downloadUrl"];
     let Some([extension, listed, status, url, download_url]) = entry.find(MEMBERS) else {
         return Ok(None);
@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// A result whose one output has these members beside its status.
+    /// A result with one output that has these members in addition to its status.
     fn with(members: &str) -> JobResult {
         result(&format!(
             r#"{{"success":true,"outputFiles":{{"meshes":[{{"status":"Available"{members}}}]}}}}"#

@@ -1,7 +1,7 @@
-//! What a token endpoint answers, in the spelling of any issuer.
+//! Parses the answer of a token endpoint, in the spelling of any issuer.
 //!
-//! Called by `token`. The invariants: any bytes are read without a panic and within bounds; a token
-//! that cannot stand in a header is no token; and no token, nor anything like one, is repeated.
+//! Called by `token`. Any bytes are read without a panic and within limits. Invariant: a token that
+//! no header can carry is not returned, and no error repeats a token or anything similar.
 
 use std::{collections::BTreeMap, io::Read, time::Duration};
 
@@ -15,57 +15,57 @@ use crate::domain::{
     quote::quote,
 };
 
-/// An answer with a token is a few kilobytes; one that is padded is still read.
+/// An answer with a token is a few kilobytes; padded ones are read too.
 pub(super) const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// Longer ones fit into no server's limit for a head.
+/// A longer token exceeds every server's limit for a head.
 const MAX_TOKEN_BYTES: usize = 32 * 1024;
 
-/// What a token is given when the issuer names no life that can be.
+/// The life of a token if the issuer gives none that is plausible.
 const UNNAMED_LIFE: Duration = Duration::from_secs(300);
 
-/// Beyond what an issuer means; far from where adding it to a time overflows.
+/// Longer than any issuer intends, and far below where adding it to a time overflows.
 const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Below it a number is a span of seconds, above it an instant since 1970 (March 1973).
+/// A smaller number is a duration in seconds, a larger one an instant since 1970 (March 1973).
 const FIRST_EPOCH: f64 = 1e8;
 
-/// From it on an instant is in milliseconds.
+/// From this number on an instant is in milliseconds.
 const FIRST_EPOCH_MILLIS: f64 = 1e11;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// Names of the token. Names are compared as [`plain`] writes them, since issuers differ in case
-/// and separators: `access_token`, `accessToken`, `AccessToken`.
+/// Names of the token. Names are compared as normalised by [`plain`], because issuers differ in
+/// case and separators: `access_token`, `accessToken`, `AccessToken`.
 const TOKEN: [&str; 2] = ["accesstoken", "token"];
 
-/// Where a span of seconds stands. `ext_expires_in` is for outages and not looked at.
+/// Names of the life in seconds. `ext_expires_in` is for outages and is ignored.
 const SPANS: [&str; 2] = ["expiresin", "expires"];
 
-/// Where the instant of its end stands.
+/// Names of the instant of expiry.
 const ENDS: [&str; 4] = ["expireson", "expiresat", "expires", "expiresin"];
 
-/// Where an error's code stands, and where its words do.
+/// Names of an error's code, and of its message.
 const CODES: [&str; 3] = ["error", "errorcode", "code"];
 const WORDS: [&str; 5] = ["errordescription", "errorsummary", "errormessage", "message", "detail"];
 
-/// Objects in which some issuers and gateways put the answer.
+/// Objects in which some issuers and gateways wrap the answer.
 const WRAPPERS: [&str; 4] = ["error", "data", "result", "response"];
 
-/// A token and how long it is good.
+/// A token and its life.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Granted {
     pub value: String,
     pub life: Duration,
 }
 
-/// What an answer of any status holds.
+/// The kinds of answers, whatever their status.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Token(Granted),
-    /// An error as RFC 6749 writes it, or nearly so.
+    /// An error in the form of RFC 6749, or similar.
     Error(IssuerError),
-    /// A page for people.
+    /// A web page.
     Page,
     /// A token that no header can carry.
     Unsendable,
@@ -73,7 +73,7 @@ pub(super) enum Answer {
     Nothing,
 }
 
-/// `error` and `error_description` of RFC 6749, fit to be shown. Gateways give words alone.
+/// `error` and `error_description` of RFC 6749, fit to be shown. Gateways give only a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct IssuerError {
     pub code: Option<String>,
@@ -81,7 +81,7 @@ pub(super) struct IssuerError {
 }
 
 impl IssuerError {
-    /// The same without a secret that it may echo.
+    /// Removes a secret that the error may echo.
     pub(super) fn without(self, secret: &str) -> Self {
         let hide = |text: String| text.replace(secret, "[redacted]");
         Self { code: self.code.map(hide), description: self.description.map(hide) }
@@ -96,13 +96,13 @@ impl IssuerError {
     }
 }
 
-/// Reads a body: JSON whatever its content type says, else a form; gzip is unpacked.
+/// Reads a body as JSON, whatever its content type, or else as a form; gzip is unpacked.
 pub(super) fn read(body: &[u8], now: Timestamp) -> Answer {
     let mut unpacked = Vec::new();
     let body = match body.starts_with(&GZIP_MAGIC) {
         true => {
             let limit = MAX_ANSWER_BYTES as u64;
-            // What came before a fault may be whole all the same.
+            // What was unpacked before an error may still be complete.
             let _ = MultiGzDecoder::new(body).take(limit).read_to_end(&mut unpacked);
             unpacked.as_slice()
         }
@@ -139,14 +139,15 @@ fn fields(body: &[u8]) -> BTreeMap<String, String> {
         }
         return fields;
     }
-    // Not of a JSON text that is cut off: without its signs its name would look like one.
+    // A truncated JSON text is not read as a form: its name, without the punctuation, would look
+    // like a field.
     let is_form = !text.trim_start().starts_with(['{', '[', '"', '<']);
     form_urlencoded::parse(if is_form { text.trim().as_bytes() } else { b"" })
         .map(|(name, value)| (plain(&name), value.into_owned()))
         .collect()
 }
 
-/// The texts and numbers of an object, the first of each name.
+/// The texts and numbers of an object; of a repeated name the first counts.
 fn scalars(object: Json<'_>) -> BTreeMap<String, String> {
     let scalar = |value: Json<'_>| {
         value.text().or_else(|| {
@@ -174,7 +175,7 @@ fn text_of(body: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
 }
 
-/// A token without white space around it, nor the word that goes before it in a header.
+/// A token without surrounding white space and without a leading "Bearer".
 fn sendable(token: &str) -> Option<String> {
     const SCHEME: &str = "bearer ";
     let token = token.trim().trim_matches('\u{feff}').trim();
@@ -188,8 +189,8 @@ fn sendable(token: &str) -> Option<String> {
     is_sendable.then(|| token.to_owned())
 }
 
-/// How long the token is good: the issuer's word where it can be, else a short while, since the
-/// Engine says soon enough that it does not take a token any more.
+/// How long the token is valid: as the issuer says, if that is plausible, else a short time; the
+/// Engine refuses an expired token anyway.
 fn life(fields: &BTreeMap<String, String>, now: Timestamp) -> Duration {
     let number = |name: &&str| {
         let number: f64 = fields.get(*name)?.trim().parse().ok()?;
@@ -204,7 +205,7 @@ fn life(fields: &BTreeMap<String, String>, now: Timestamp) -> Duration {
         ends.map(|end| end - since_1970).find(|left| *left > 0.0)
     });
     match seconds.or_else(|| number(&"expiresin")) {
-        // In this order a number that is none falls to the longest.
+        // In this order, NaN falls back to the longest life.
         Some(seconds) => Duration::from_secs_f64(LONGEST_LIFE.as_secs_f64().min(seconds)),
         None => UNNAMED_LIFE,
     }
@@ -214,7 +215,7 @@ fn in_seconds(epoch: f64) -> f64 {
     if epoch >= FIRST_EPOCH_MILLIS { epoch / 1000.0 } else { epoch }
 }
 
-/// An instant as RFC 3339 or RFC 9110 writes it, in seconds since 1970.
+/// An instant in RFC 3339 or RFC 9110 form, in seconds since 1970.
 fn instant(text: &str) -> Option<f64> {
     let text = text.trim();
     let at: Timestamp =

@@ -1,47 +1,47 @@
-//! Why there is no token, in words that blame nothing that is not to blame.
+//! The reasons why there is no token, worded so that they blame only the cause.
 //!
-//! Made by `token`; told by the log, by problems and by `check`. The invariants: each is a sentence
-//! of its own and holds no secret; the settings are suspected only where the issuer's answer does.
+//! Made by `token`; shown by the log, by problems and by `check`. Invariant: each is a complete
+//! clause without a secret, and suspects the settings only if the issuer's answer does.
 
 use std::time::Duration;
 
 use super::answer::IssuerError;
 use crate::outbound::Trouble;
 
-/// See the module.
+/// The reason why there is no token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenFault {
-    /// A setting without which nothing can be asked.
+    /// A required setting is missing.
     #[error("{0} is not set")]
     Unset(&'static str),
     /// There was no answer.
     #[error("the token endpoint cannot be reached: {0}")]
     Unreachable(Trouble),
-    /// 429, or 503 with a time.
+    /// Status 429, or 503 with a time.
     #[error("the token endpoint asks to come back later ({0})")]
     Busy(Answered),
-    /// It does not give this client a token.
+    /// It refuses this client a token.
     #[error("the token endpoint refuses the client id or secret, or the audience ({0})")]
     Refused(Answered),
-    /// It refuses, and not as an issuer of tokens does: a firewall's page, say.
+    /// It refuses, but not as a token issuer does: for example a firewall's page.
     #[error("the token endpoint refuses the request ({0})")]
     Forbidden(Answered),
-    /// Never followed: the secret would go along.
+    /// A redirect is never followed: the secret would be sent along.
     #[error("the token endpoint answers with a redirect ({0}), which is never followed")]
     Redirected(Answered),
-    /// Any other status that is no success.
+    /// Any other unsuccessful status.
     #[error("the token endpoint answers with an error ({0})")]
     Failed(Answered),
-    /// A success that brings no token; what it brings.
+    /// A success without a token, and what it has instead.
     #[error("the token endpoint answers with {0}, and not with a token")]
     Unusable(&'static str),
 }
 
-/// An answer of the token endpoint that brought no token.
+/// An answer of the token endpoint without a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     pub status: u16,
-    /// What its `Retry-After` asks for; bounded.
+    /// The time from `Retry-After`; bounded.
     pub retry_after: Option<Duration>,
     /// `invalid_client: …`, fit to be shown.
     pub said: Option<String>,
@@ -56,7 +56,7 @@ impl std::fmt::Display for Answered {
     }
 }
 
-/// Codes of RFC 6749 and RFC 8707 by which an issuer turns a client away for what it is or asks.
+/// Codes of RFC 6749 and RFC 8707 with which an issuer rejects a client or its request.
 const REFUSALS: [&str; 9] = [
     "access_denied",
     "invalid_client",
@@ -70,7 +70,7 @@ const REFUSALS: [&str; 9] = [
 ];
 
 impl TokenFault {
-    /// What an answer that brought no token means.
+    /// Classifies an answer without a token.
     pub(super) fn of_answer(
         status: u16,
         retry_after: Option<Duration>,
@@ -93,7 +93,7 @@ impl TokenFault {
         }
     }
 
-    /// What to look at, where that is known.
+    /// What to check, if that is known.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Unset(_) | Self::Refused(_) => Some("engine.auth in the settings may be wrong"),
@@ -113,18 +113,19 @@ impl TokenFault {
         matches!(self, Self::Busy(_))
     }
 
-    /// What `Retry-After` asked for.
+    /// The time from `Retry-After`.
     pub fn retry_after(&self) -> Option<Duration> {
         self.answered()?.retry_after
     }
 
-    /// Whether it is to be left alone for a while: it knows who asks, and counts.
+    /// Whether to leave the endpoint alone for a while: it identifies the client and counts its
+    /// requests.
     pub(super) fn is_refusal(&self) -> bool {
         self.answered().is_some_and(|it| matches!(it.status, 400 | 401 | 403 | 429 | 503))
             || matches!(self, Self::Refused(_) | Self::Busy(_))
     }
 
-    /// Whether the same call may well bring a token a little later.
+    /// Whether the same call may well return a token a little later.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable(Trouble::Name | Trouble::Tls(_) | Trouble::Unmade) => false,
@@ -134,7 +135,7 @@ impl TokenFault {
         }
     }
 
-    /// The same fault when `passed` of its time is over.
+    /// The same fault after `passed` of its wait is over.
     pub(super) fn after(mut self, passed: Duration) -> Self {
         if let Some(answered) = self.answered_mut() {
             answered.retry_after = answered.retry_after.map(|wait| wait.saturating_sub(passed));

@@ -1,9 +1,9 @@
-//! The Engine's access token: fetched once for all who wait, kept, renewed early.
+//! The Engine's access token: fetched once for all waiting callers, cached, renewed early.
 //!
-//! Called by `engine` for every request. Each token counts against the tenant's quota, so the
-//! invariants: one fetch at a time, whose outcome serves everyone who waited for it; an endpoint
-//! that refuses is left alone for a while; and a token is given up only when it expires or the
-//! Engine refuses it.
+//! Called by `engine` for every request. Each token counts against the tenant's quota. Invariant:
+//! only one fetch runs at a time, and its outcome serves everyone who waited for it; an endpoint
+//! that refuses is left alone for a while; and a token is replaced only when it is about to expire
+//! or the Engine refuses it.
 
 mod answer;
 mod fault;
@@ -30,21 +30,21 @@ use crate::{
     telemetry,
 };
 
-/// A token endpoint that takes longer is down.
+/// A token endpoint that takes longer is considered down.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Renewal begins this long before expiry, or at a tenth of a shorter life.
+/// Renewal begins this long before expiry, or a tenth of the life before it if that is shorter.
 const EARLIEST: Duration = Duration::from_secs(300);
 
-/// After an early renewal that failed, the next attempt waits this long: the token is still good.
+/// The wait after a failed early renewal: the token is still valid.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long an endpoint that refused is left alone, unless it names a time itself; and the longest
-/// that it may name.
+/// How long an endpoint that refused is left alone, unless it gives a time itself, and the longest
+/// time that it may give.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// Cheap to clone; clones share the token.
+/// Access to the token. Cheap to clone; clones share the token.
 #[derive(Clone)]
 pub(super) struct Tokens(Arc<Shared>);
 
@@ -53,9 +53,9 @@ struct Shared {
     outbound: Outbound,
     clock: Clock,
     current: SyncMutex<Option<Token>>,
-    /// Held by the one that fetches; inside, why the last fetch failed.
+    /// Locked by the caller that fetches; holds the last failure.
     fetching: Mutex<Option<Failure>>,
-    /// Fetches that have ended.
+    /// The number of completed fetches.
     fetches: AtomicU64,
 }
 
@@ -73,7 +73,7 @@ struct Failure {
 }
 
 impl Failure {
-    /// The fault, while its endpoint is to be left alone.
+    /// The fault, while its endpoint is left alone.
     fn in_force(&self, now: Timestamp) -> Option<TokenFault> {
         if !self.fault.is_refusal() {
             return None;
@@ -96,7 +96,7 @@ impl Tokens {
         }))
     }
 
-    /// A token to send; `None` if the settings say that none is sent.
+    /// A token to send; `None` if the settings configure none.
     pub(super) async fn bearer(&self) -> Result<Option<Arc<str>>, TokenFault> {
         if self.0.config.token_url.is_none() {
             return Ok(None);
@@ -109,7 +109,7 @@ impl Tokens {
         }
     }
 
-    /// Another token than `refused`, which the Engine did not accept.
+    /// A token other than `refused`, which the Engine did not accept.
     pub(super) async fn renew(
         &self,
         refused: Option<Arc<str>>,
@@ -117,7 +117,7 @@ impl Tokens {
         self.fetched(refused.as_deref()).await.map(Some)
     }
 
-    /// Fetches a token only to see whether one is to be had; answers how long it would be good.
+    /// Fetches a token only to check that it works; returns how long it would be valid.
     pub(super) async fn prove(&self) -> Result<Duration, TokenFault> {
         Ok(self.request().await?.life)
     }
@@ -126,7 +126,7 @@ impl Tokens {
         self.0.current.lock().expect("no one panics while holding it").clone()
     }
 
-    /// One caller renews; the others go on with the token that is still good.
+    /// One caller renews; the others use the token that is still valid.
     async fn renewed_early(&self, token: Token) -> Arc<str> {
         let Ok(mut last) = self.0.fetching.try_lock() else { return token.value };
         match self.fetch(&mut last).await {
@@ -140,7 +140,7 @@ impl Tokens {
     }
 
     /// The current token unless it is `refused` or has expired, else a fresh one. All who wait
-    /// while another fetches share the outcome.
+    /// while another caller fetches share the outcome.
     async fn fetched(&self, refused: Option<&str>) -> Result<Arc<str>, TokenFault> {
         let seen = self.0.fetches.load(Ordering::Acquire);
         let mut last = self.0.fetching.lock().await;
@@ -213,7 +213,7 @@ impl Tokens {
         let retry_after = retry_after.map(|wait| wait.min(LONGEST_PAUSE));
         let body = match outbound::read_capped(response, MAX_ANSWER_BYTES).await {
             Ok(body) => body,
-            // Its status says enough.
+            // The status is enough.
             Err(_) if !status.is_success() => Default::default(),
             Err(ReadError::TooLarge) => return Err(TokenFault::Unusable("more than 1 MiB")),
             Err(ReadError::Lost) => return Err(TokenFault::Unreachable(Trouble::Lost)),
@@ -225,7 +225,7 @@ impl Tokens {
         match answer {
             Answer::Token(granted) if status.is_success() => Ok(granted),
             Answer::Error(error) if error.code.is_some() || !status.is_success() => {
-                // What it echoes of the request is not passed on.
+                // Parts of the request that it echoes are not passed on.
                 let error = error.without(secret);
                 Err(TokenFault::of_answer(status.as_u16(), retry_after, Some(error)))
             }
