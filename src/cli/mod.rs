@@ -212,7 +212,7 @@ fn explain(mut error: clap::Error) -> ExitCode {
     let is_repeated = typed.any(|word| word.contains('\n') && text.contains(&word));
     let printed = match is_plain && !is_repeated {
         true => error.print(),
-        // The text is in a hint: printed without colours, but harmless.
+        // The text is repeated in a hint: printed escaped, which is less readable but harmless.
         false if error.use_stderr() => {
             say(text.trim_end());
             Ok(())

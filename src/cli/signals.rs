@@ -1,6 +1,7 @@
 //! Signals that end a command: Ctrl-C, a supervisor's request, a closed terminal.
 //!
-//! While a [`Signals`] exists, none of its signals ends the process, so the command can clean up.
+//! Once a [`Signals`] has been created, none of its signals ends the process, so the command can
+//! clean up.
 
 use std::{future::poll_fn, io, task::Poll};
 

@@ -127,7 +127,7 @@ impl Upload<'_> {
                 let is_there = state(&job.value, &self.file.name) != Some("awaiting");
                 Ok(Some(job).filter(|_| is_there))
             }
-            // The next try will tell; a key that may submit but not read gets here too.
+            // The next try decides, also for a key that may submit but not read.
             Err(error) if error.is_passing() || error.is_refusal() => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -25,7 +25,7 @@ struct Told {
 /// The reason on one line; `None` for a status that needs none, or if the key may not read the job.
 ///
 /// # Errors
-/// The service refused the request or could not be reached.
+/// The service cannot be reached, or answers with an error that is not a refusal.
 pub(super) async fn find(client: &Client, job: &api::JobView) -> Result<Option<String>, Failure> {
     let Some(job) = job.full() else { return Ok(None) };
     let outlook = job.status.parse().ok().and_then(JobStatus::outlook);

@@ -2,7 +2,7 @@
 //! downloads its outputs.
 //!
 //! Mistakes that can be found locally are reported before anything is submitted. Once the service
-//! has accepted a job, its id is shown, whatever happens next.
+//! has accepted a job, its id is shown, even if a later step fails.
 
 mod body;
 
