@@ -15,8 +15,8 @@ use super::job::{AcceptedJob, JobState, Output, OutputStatus, Upload};
 use super::{Processing, Simulator, mesh, upload_check};
 
 impl Simulator {
-    /// Finishes a job now, in any state, and sends its callback; false if there is no unfinished
-    /// job with this id.
+    /// Finishes a job now, even if it still waits for inputs, and sends its callback; false if
+    /// there is no unfinished job with this id.
     pub fn finish(&self, engine_job_id: &str) -> bool {
         let finished = self.settle(engine_job_id, None);
         if finished {

@@ -1,7 +1,7 @@
 //! The deliveries of a job, each with its evidence, and the differences between conflicting ones.
 //!
 //! Bodies are read only to compare a conflict with the result, or to show the beginning of an
-//! unreadable delivery; at most MAX_BODIES of them.
+//! unreadable delivery; at most [`MAX_BODIES`] of them.
 
 use std::collections::HashMap;
 
