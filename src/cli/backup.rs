@@ -1,7 +1,7 @@
 //! `finishline backup FILE`: a copy of the database, while the service runs or not.
 //!
-//! The invariant: when it exits with 0, the file is whole and on disk, and holds everything that
-//! was answered 2xx before the command was started.
+//! When it exits with 0, the file is complete and on disk, and holds everything that was answered
+//! 2xx before the command was started.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -57,12 +57,12 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Fail
     Ok(screen.flush()?)
 }
 
-/// Takes the spool's callbacks into the database before it is copied, or its key replaced: they
-/// were answered 2xx too.
-/// A running service does it by itself, within a second of the database's recovery.
+/// Moves the spooled callbacks into the database before it is copied or its key is replaced: they
+/// were answered 2xx too. A running service does this itself, within a second of the database's
+/// recovery.
 pub(super) async fn settle_spool(config: &Config) -> anyhow::Result<()> {
     let clock = Clock::system();
-    // Without a database there is nothing to settle, and the copy says so.
+    // Without a database there is nothing to move, and the copy reports the error.
     if !config.database.path.exists() {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! `finishline check`: a doctor for the settings and everything they name.
 //!
-//! It works beside the running service and without it. The invariants: no job is posted, no token
-//! shown, no schema changed; what fails is told in one line with what to do.
+//! It works with or without a running service. It posts no job, shows no token and changes no
+//! schema; each failure is one line that says what to do.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// The service is on this machine; its answer waits for a write.
+/// The service is on this machine; its answer may wait for a write.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,14 +116,14 @@ async fn check_database(
     Some(checkup)
 }
 
-/// Makes a file where the database will be, and takes it away again.
+/// Creates a file in the database's folder and removes it again.
 fn prove_folder(path: &Path) -> std::io::Result<()> {
     let path = std::path::absolute(path)?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     tempfile::tempfile_in(folder).map(drop)
 }
 
-/// What the running service says of its writes.
+/// Asks the running service whether it can write.
 async fn ask_service(config: &Config, outbound: &Outbound) -> (Mark, String) {
     let address = api_address(config);
     let silent = || {
@@ -145,7 +145,7 @@ async fn ask_service(config: &Config, outbound: &Outbound) -> (Mark, String) {
             let detail = database["detail"].as_str().unwrap_or("no reason given");
             (Mark::Failed, format!("its /readyz says that it takes no writes: {detail}"))
         }
-        // With API keys set, it does not say why; the checks below may.
+        // With API keys set, it gives no reason; the checks below may.
         (None, false, true) => (Mark::Warning, "its /readyz says that it is not ready".to_owned()),
         (None, _, false) => silent(),
     }
@@ -179,7 +179,7 @@ async fn check_engine(report: &mut Report, config: &Config, outbound: &Outbound)
     const NAME: &str = "engine";
     let url = &config.engine.base_url;
     match reach(outbound, url, ENGINE_TIMEOUT).await {
-        // Whatever it says to a plain GET: the base URL itself stands for nothing.
+        // Any status will do for a plain GET: nothing is served at the base URL itself.
         Ok(status) if !status.is_redirection() => {
             let text = format!("{url} answers (status {}); no job was sent", status.as_u16());
             report.add(Mark::Ok, NAME, text);
@@ -209,7 +209,7 @@ async fn check_public_url(
 ) {
     const NAME: &str = "public URL";
     let is_running = checkup.as_ref().is_some_and(|checkup| checkup.is_in_use);
-    // Before the first start there is no key yet; any will do between us two.
+    // Before the first start there is no key yet; any key will do for this check.
     let signing_key = checkup.and_then(|checkup| checkup.signing_key).unwrap_or_else(rand::random);
     let door = match is_running {
         true => None,
@@ -243,7 +243,7 @@ async fn check_public_url(
     }
 }
 
-/// Bytes as the settings write them, where they are a whole number of something.
+/// A size as the settings write it, in whole MiB or KiB where possible.
 fn shown_size(bytes: usize) -> String {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;

@@ -1,7 +1,7 @@
-//! What every client command needs: where the service is, the key, and how its errors end us.
+//! What every client command needs: the service's address, the key, and exit codes for errors.
 //!
-//! The invariants: a key is read and sent, never shown; it leaves this machine encrypted, unless the
-//! caller says otherwise.
+//! Keys are never printed, and are sent encrypted to other machines unless the caller says
+//! otherwise.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
     key_file::{self, KeyFileError},
 };
 
-/// Where the service is unless something else is said.
+/// The service's address by default.
 const DEFAULT_API: &str = "http://127.0.0.1:8086";
 
-/// Waits between two tries: the first, and the longest.
+/// The first and the longest wait between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -53,12 +53,12 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    /// `file` says where a service on this machine keeps the key it made.
+    /// Sets the settings file, which names the key file of a service on this machine.
     pub(super) fn with_settings(self, file: Option<PathBuf>) -> Self {
         Self { settings: file, ..self }
     }
 
-    /// Standard output, for people or for programs.
+    /// Standard output: text, or JSON with `--json`.
     pub(super) fn screen(&self) -> Screen {
         Screen::new(Form::of_flag(self.json))
     }
@@ -93,7 +93,7 @@ impl Arguments {
         })
     }
 
-    /// The key that was given, whatever it was given by.
+    /// The key from `--key`, `--key-file` or the environment.
     fn key(&self) -> Result<Option<String>, Failure> {
         let (text, origin) = match (&self.key, &self.key_file) {
             (Some(key), _) => (Some(key.clone()), "--key".to_owned()),
@@ -104,7 +104,7 @@ impl Arguments {
             }
             (None, None) => (variable(variables::KEY)?, variables::KEY.to_owned()),
         };
-        // As the settings read their secrets, whatever they come from.
+        // Trimmed as the settings trim their secrets.
         let key = text.map(|key| key.trim_start_matches('\u{feff}').trim().to_owned());
         match key {
             Some(key) if key.is_empty() && origin != variables::KEY => {
@@ -128,8 +128,8 @@ impl Arguments {
         Ok(self.insecure_http || of_variable)
     }
 
-    /// The key that a service with these settings made for itself; `None` where it makes none, or
-    /// has not been started yet.
+    /// The key that a service with these settings generated; `None` if it generates none, or has
+    /// not been started yet.
     fn key_of_this_machine(&self) -> Result<Option<String>, Failure> {
         let file = self.settings.clone().or_else(config::default_file);
         let config = match config::load(file.as_deref(), config::process_environment()) {
@@ -151,12 +151,12 @@ impl Arguments {
     }
 }
 
-/// The value of a variable, if it is set.
+/// The value of an environment variable, if it is set.
 fn variable(name: &'static str) -> Result<Option<String>, Failure> {
     variables::of_client(name).map_err(|line| Failure::usage(anyhow!("{line}")))
 }
 
-/// Whether what is sent there stays on this machine.
+/// Whether the address is on this machine.
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -166,7 +166,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// An address without credentials, which would be shown with it.
+/// Parses an http(s) address. One with credentials is refused, since addresses are shown.
 pub(super) fn http_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let url = url.ok_or("expected an address such as http://127.0.0.1:8086")?;
@@ -176,7 +176,8 @@ pub(super) fn http_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The service's address: a path prefix is part of it, its routes, a query and a fragment are not.
+/// Parses the service's address: a path prefix is part of it; routes, a query and a fragment are
+/// not.
 pub(super) fn service_url(text: &str) -> Result<Url, String> {
     let url = http_url(text)?;
     if url.query().is_some() || url.fragment().is_some() {
@@ -190,7 +191,7 @@ pub(super) fn service_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// How a command ends that the service answered with an error.
+/// The exit code for an error of the client.
 pub(super) fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Unreachable(_) | ClientError::Lost(_) | ClientError::Foreign(_) => {
@@ -201,7 +202,7 @@ pub(super) fn exit_of(error: &ClientError) -> Exit {
     }
 }
 
-/// The line that says what the service answered.
+/// The one-line message for an error of the client.
 pub(super) fn line_of(error: &ClientError) -> String {
     let mut line = error.to_string();
     let ClientError::Problem(problem) = error else { return line };
@@ -218,7 +219,7 @@ pub(super) fn line_of(error: &ClientError) -> String {
     line
 }
 
-/// Ever longer waits.
+/// Exponential backoff.
 pub(super) struct Backoff(Duration);
 
 impl Default for Backoff {
@@ -228,8 +229,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait: twice the one before, and up to a tenth more, so that those who were cut off
-    /// together do not come back together.
+    /// The next wait: twice the one before, plus up to a tenth at random, so that clients that were
+    /// cut off together do not reconnect together.
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.0.mul_f64(1.0 + rand::random::<f64>() / 10.0);
         self.0 = (self.0 * 2).min(LONGEST_PAUSE);
@@ -237,7 +238,7 @@ impl Backoff {
     }
 }
 
-/// Asks until there is an answer, or an error that will not pass.
+/// Repeats a request until it is answered or a retry cannot help.
 pub(super) async fn until_answered<T>(
     mut ask: impl AsyncFnMut() -> Result<T, ClientError>,
 ) -> Result<T, Failure> {
@@ -250,7 +251,7 @@ pub(super) async fn until_answered<T>(
     }
 }
 
-/// Says what is wrong, and waits before it is tried again.
+/// Reports the trouble, and waits before the next try.
 pub(super) async fn pause(backoff: &mut Backoff, trouble: &str) {
     let wait = backoff.next();
     say(&format!("{trouble}; again in {:.1} s", wait.as_secs_f64()));

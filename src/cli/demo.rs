@@ -1,8 +1,8 @@
 //! `finishline demo`: the service and an Engine simulator in one process, on a temporary database,
-//! and one sample job on its way through both.
+//! with one sample job sent through both.
 //!
-//! It plays the company's software: everything it does goes through the service's own doors. The
-//! invariant: it needs no network, no account and no settings, and leaves nothing behind.
+//! It acts as the company's software and uses only the service's HTTP API. It needs no network, no
+//! account and no settings, and leaves nothing behind.
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::{
     telemetry,
 };
 
-/// The simulator takes two seconds; much more means that something is wrong.
+/// The simulator takes two seconds; a much longer wait means that something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let level = "warn".parse().expect("a level");
     telemetry::start_logging(&LogConfig { format: LogFormat::Text, level });
-    // Before anything is made: from here on a signal is no reason to leave it behind.
+    // Listen before anything is created: from here on a signal ends the demo with a cleanup.
     let mut signals = Signals::all().context("signals cannot be received")?;
     let folder = temporary_folder()?;
     let mut demo = Demo::start(folder.path()).await?;
@@ -79,7 +79,7 @@ fn temporary_folder() -> Result<TempDir, Failure> {
     })
 }
 
-/// The service and the Engine's double, while they run.
+/// The running service and Engine simulator.
 struct Demo {
     simulator: Simulator,
     callbacks: String,
@@ -102,7 +102,7 @@ impl Demo {
         Ok(Self { simulator, callbacks, api, stop, service })
     }
 
-    /// Ends both; nothing writes into the folder afterwards.
+    /// Stops both; nothing writes into the folder afterwards.
     async fn stop(self) -> anyhow::Result<()> {
         let _ = self.stop.send(());
         let ended = self.service.await.context("the service broke off");
@@ -110,13 +110,13 @@ impl Demo {
         ended?
     }
 
-    /// What this is, the job's way, and how to look at it while the demo runs.
+    /// Prints an introduction, the job's steps, and how to inspect it while the demo runs.
     async fn tell(&mut self, arguments: &Arguments, screen: &mut Screen) -> anyhow::Result<()> {
         screen.line_at_once(
             "Finishline demo. Service and Engine simulator run in this process; nothing leaves this machine.",
         )?;
         screen.line("")?;
-        // Of what ends with the command nobody needs the address.
+        // With --once the addresses are gone when the command ends, so they are not shown.
         if !arguments.once {
             let engine = self.simulator.base_url();
             screen.line(&format!("  callbacks   {}   the door to the internet", self.callbacks))?;
@@ -145,7 +145,7 @@ impl Demo {
     }
 }
 
-/// The defaults, with everything pointing at this process.
+/// The default settings, with every address in this process.
 fn settings(simulator: &Simulator, folder: &Path) -> anyhow::Result<Config> {
     let settings = [
         ("CALLBACKS__LISTEN", "127.0.0.1:0".to_owned()),
@@ -158,15 +158,15 @@ fn settings(simulator: &Simulator, folder: &Path) -> anyhow::Result<Config> {
         ("ENGINE__AUTH__CLIENT_SECRET", "demo-secret".to_owned()),
         ("DATABASE__URL", format!("sqlite://{}", folder.join("demo.db").display())),
         ("MIRROR__STORE", format!("file://{}", folder.join("files").display())),
-        // Whoever ends a demo does not wait for what is under way.
+        // Stopping a demo should not wait for work in progress.
         ("SERVICE__SHUTDOWN_GRACE", "1s".to_owned()),
     ];
     let environment = settings.map(|(key, value)| (format!("FINISHLINE__{key}"), value));
     Ok(config::load(None, environment.into_iter())?)
 }
 
-/// The usual ports where they are free, so that the addresses look as in the documentation; the
-/// public URL is the callbacks' own address.
+/// Uses the usual ports if they are free, so that the addresses match the documentation; the public
+/// URL is the callback listener's own address.
 async fn open_doors(config: &mut Config) -> anyhow::Result<Listeners> {
     let any_port = config.clone();
     config.callbacks.listen = ([127, 0, 0, 1], 8085).into();
@@ -183,7 +183,7 @@ async fn open_doors(config: &mut Config) -> anyhow::Result<Listeners> {
     Ok(listeners)
 }
 
-/// One job from submission to result, told step by step.
+/// Runs one job from submission to result and prints each step.
 async fn tell_job(api: &str, screen: &mut Screen) -> anyhow::Result<api::Job> {
     let client = Client::new(api.parse()?, None)?;
     let (clock, begun) = (Stopwatch::start(), Clock::system().now());
@@ -245,7 +245,7 @@ async fn tell_job(api: &str, screen: &mut Screen) -> anyhow::Result<api::Job> {
     Ok(job)
 }
 
-/// What happened so many seconds after the beginning.
+/// A line with the seconds since the start.
 fn line(seconds: f64, text: &str) -> String {
     format!("{seconds:>6.2} s  {text}")
 }

@@ -1,6 +1,6 @@
-//! `finishline events`: what has happened, and what happens.
+//! `finishline events`: lists past events and follows new ones.
 //!
-//! The invariant: events are shown in the order of their numbers, none left out.
+//! Events are shown in the order of their numbers, without gaps.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{api, client::Followed, domain::ids::JobId};
 
-/// Columns of the longest type there is.
+/// Width of the longest event type.
 const TYPE_WIDTH: usize = 21;
 
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,7 @@ pub(super) async fn run(
 
 struct Form {
     screen: Screen,
-    /// One JSON value per line, at once; otherwise one for all.
+    /// Whether to print one JSON value per line as events arrive, instead of one value for all.
     is_following: bool,
     is_begun: bool,
 }
@@ -80,7 +80,7 @@ impl Form {
     }
 }
 
-/// Prints an event in a line: number, time in UTC, type, job, data.
+/// Prints an event on one line: number, time in UTC, type, job, data.
 pub(super) fn print(screen: &mut Screen, event: &api::Event) -> io::Result<()> {
     let data = event.data.get();
     let data = if data == "{}" { "" } else { data };

@@ -1,14 +1,14 @@
-//! Which of the flags that are accepted everywhere a command uses; the others are no silent slip.
+//! Which of the global flags a command uses; the others are refused instead of ignored.
 //!
-//! Called before a command runs. The invariant: a flag that was typed has an effect, or is refused.
-//! `--config` is accepted by every command, so one that reads no settings says so and goes on.
+//! Called before a command runs. Every flag on the command line has an effect or is refused, except
+//! `--config`: a command that reads no settings reports that it has no effect and continues.
 
 use anyhow::anyhow;
 use clap::{ArgMatches, parser::ValueSource};
 
 use super::{Command, Failure, relays, say};
 
-/// Flags that stand before or after any command: their ids, and how they are typed.
+/// The global flags: their ids, and how they are typed.
 const EVERYWHERE: [(&str, &str); 6] = [
     ("config", "--config"),
     ("api", "--api"),
@@ -18,7 +18,7 @@ const EVERYWHERE: [(&str, &str); 6] = [
     ("json", "--json"),
 ];
 
-/// Refuses what was typed for nothing.
+/// Refuses flags that the command does not use.
 pub(super) fn refuse_unused(command: &Command, typed: &ArgMatches) -> Result<(), Failure> {
     let used = used(command);
     let is_typed = |id: &str| typed.value_source(id) == Some(ValueSource::CommandLine);
@@ -61,7 +61,7 @@ fn used(command: &Command) -> &'static [&'static str] {
         | Command::Relays(relays::Command::Secret { .. }) => &["config", "json"],
         Command::RestoreCheck(_) | Command::Key(_) => &["json"],
         Command::Demo(_) | Command::SimulateEngine(_) | Command::Completions(_) => &[],
-        // The settings say where the service keeps the key that it made.
+        // The settings name the file of the key that the service generated.
         Command::Submit(_)
         | Command::Jobs(_)
         | Command::Relays(_)
@@ -70,7 +70,7 @@ fn used(command: &Command) -> &'static [&'static str] {
     }
 }
 
-/// Whether a command asks a service as its clients do.
+/// Whether a command is a client of the API.
 pub(super) fn is_client(command: &Command) -> bool {
     used(command).contains(&"api")
 }

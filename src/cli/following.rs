@@ -1,7 +1,7 @@
-//! Following events over restarts, sleep and lost connections.
+//! Follows events across restarts, sleep and lost connections.
 //!
-//! Used by `events` and `forward`. The invariant: every event after the last one that was handed
-//! out is handed out, in order, whatever happens to the connection.
+//! Used by `events` and `forward`. Invariant: after the last event that was returned, every later
+//! event is returned, in order, also after reconnects.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
     domain::ids::JobId,
 };
 
-/// The service breaks every silence after 15 s; three times that is no pause any more.
+/// The service sends something at least every 15 s; after three times that the connection is dead.
 pub(super) const SILENCE: Duration = Duration::from_secs(45);
 
 /// What to follow.
@@ -24,9 +24,9 @@ pub(super) struct Follow {
     pub(super) job: Option<JobId>,
     /// The number of the last event that was seen; `None`: from now.
     pub(super) after: Option<i64>,
-    /// How long a silence ends a connection.
+    /// The silence that ends a connection.
     pub(super) silence: Duration,
-    /// Whether a service that has never answered is waited for.
+    /// Whether to wait for a service that has not answered yet.
     pub(super) is_patient: bool,
 }
 
@@ -43,7 +43,7 @@ impl Following {
         Self { client, follow, stream: None, backoff: Backoff::default() }
     }
 
-    /// What comes next; waits as long as it takes.
+    /// The next item; waits without a limit.
     pub(super) async fn next(&mut self) -> Result<Followed, Failure> {
         loop {
             let Some(stream) = &mut self.stream else {

@@ -26,7 +26,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     }
 }
 
-/// Where this machine reaches the API that the settings describe.
+/// The address at which this machine reaches the API.
 pub(super) fn api_address(config: &Config) -> SocketAddr {
     let mut address = match config.api.listen {
         ApiListen::Address(address) => address,

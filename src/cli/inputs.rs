@@ -1,7 +1,7 @@
 //! Files for a job's inputs: `--input cbct=scan.dcm`.
 //!
-//! Used by `submit` and `jobs upload`. The invariant: whatever can be known to be wrong is found
-//! before anything is submitted.
+//! Used by `submit` and `jobs upload`. Every mistake that can be found locally is reported before
+//! anything is submitted.
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +18,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::progress::{shell_os_word, shell_word};
 use crate::{client::Source, domain::link};
 
-/// Characters of an extension at most, without its dot; more is a part of the name.
+/// Longest extension, without its dot; a longer one is part of the name.
 const LONGEST_EXTENSION: usize = 5;
 
-/// The extension that stands behind another one.
+/// The extension that may follow another one.
 const COMPRESSED: &str = "gz";
 
 /// One `NAME=FILE`.
@@ -73,11 +73,11 @@ pub(super) struct InputFile {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) bytes: u64,
-    /// For the storage.
+    /// Headers for the storage.
     headers: HeaderMap,
 }
 
-/// A file's name may be any bytes, an input's is text.
+/// Parses `NAME=FILE`: a file name may be any bytes, an input's name is text.
 fn named_file(text: &OsStr) -> Result<NamedFile, &'static str> {
     let wrong = "expected NAME=FILE, such as cbct=scan.dcm";
     let bytes = text.as_bytes();
@@ -91,7 +91,7 @@ fn named_file(text: &OsStr) -> Result<NamedFile, &'static str> {
 }
 
 impl Arguments {
-    /// Looks at all the files.
+    /// Checks all the files.
     pub(super) fn readable(&self) -> anyhow::Result<Vec<InputFile>> {
         let mut names = BTreeSet::new();
         let headers = self.headers();
@@ -113,7 +113,7 @@ impl Arguments {
     }
 }
 
-/// Compares the files with the inputs of a job, by name and extension; answers warnings.
+/// Compares the files with the inputs of a job, by name and extension; returns warnings.
 pub(super) fn compare(
     files: &[NamedFile],
     announced: &[(&str, &str)],
@@ -157,7 +157,7 @@ impl NamedFile {
         }
     }
 
-    /// A warning, if the file's name speaks against the extension that was announced.
+    /// A warning, if the file's extension differs from the announced one.
     fn mismatch(&self, announced: &str) -> Option<String> {
         let extension = self.extension()?;
         (!extension.eq_ignore_ascii_case(announced)).then(|| {
@@ -168,7 +168,7 @@ impl NamedFile {
 }
 
 impl InputFile {
-    /// Opens the file for an upload; fails if it is not what it was any more.
+    /// Opens the file for an upload; fails if its length has changed.
     pub(super) async fn open(&self) -> anyhow::Result<Source> {
         let open = async {
             let file = tokio::fs::File::open(&self.path).await?;
@@ -181,7 +181,7 @@ impl InputFile {
         open.await.with_context(|| self.path.display().to_string())
     }
 
-    /// As it is typed again.
+    /// The flag that names this file again.
     pub(super) fn flag(&self) -> String {
         let mut word = OsString::from(format!("{}=", self.name));
         word.push(&self.path);
@@ -201,7 +201,7 @@ impl InputFile {
     }
 }
 
-/// `None` where what stands behind the last dot is no extension.
+/// `None` if the text after the last dot is no extension.
 fn split_extension(name: &str) -> Option<(&str, &str)> {
     let (stem, last) = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
     let is_extension = (1..=LONGEST_EXTENSION).contains(&last.len())

@@ -1,6 +1,6 @@
 //! `finishline key`: API keys for the settings.
 //!
-//! The invariant: a new key is printed once and kept nowhere; the settings need its digest only.
+//! A new key is printed once and stored nowhere; the settings hold only its digest.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Subcommand;
@@ -57,7 +57,7 @@ pub(super) fn run(mut screen: Screen, command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// 256 bits that nobody can guess, as one word for a header.
+/// 256 random bits as one word for a header.
 fn new_key() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }

@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Called by `main`. The invariants: a command's exit code says how it ended (see `Exit`), and a
-//! failure is one line on standard error.
+//! Called by `main`. A command's exit code says how it ended (see `Exit`); a failure is one line on
+//! standard error.
 
 mod backup;
 mod check;
@@ -102,19 +102,19 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-/// How a command ended, as scripts can rely on it.
+/// Exit codes; scripts rely on them.
 #[derive(Clone, Copy, Debug)]
 enum Exit {
     Done = 0,
     Failed = 1,
     Usage = 2,
-    /// The service is not reachable, or does not let us in.
+    /// The service cannot be reached, or denies access.
     NotReached = 3,
     TimeIsUp = 4,
     Interrupted = 130,
 }
 
-/// A failure: how to end, and the line that says why; empty if it has been said.
+/// A failure: the exit code and a one-line message; empty if the message has been printed already.
 #[derive(Debug)]
 struct Failure {
     exit: Exit,
@@ -126,7 +126,7 @@ impl Failure {
         Self { exit: Exit::Usage, ..error.into().into() }
     }
 
-    /// Everything has been said.
+    /// A failure whose message has been printed already.
     fn silent(exit: Exit) -> Self {
         Self { exit, line: String::new() }
     }
@@ -138,12 +138,12 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
         if let Some(error) = error.downcast_ref::<ClientError>() {
             return Self { exit: connection::exit_of(error), line: connection::line_of(error) };
         }
-        // Whoever read our output has seen enough.
+        // The reader closed our output (a pipe to `head`): no failure.
         let is_closed = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         if error.downcast_ref::<io::Error>().is_some_and(is_closed) {
             return Self::silent(Exit::Done);
         }
-        // A file store or a key that cannot be used is a wrong setting.
+        // An unusable file store or key is a wrong setting.
         let is_setting = error.downcast_ref::<BlobError>().is_some()
             || matches!(error.downcast_ref::<KeyFileError>(), Some(KeyFileError::Invalid(..)));
         let exit = if is_setting { Exit::Usage } else { Exit::Failed };
@@ -151,9 +151,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// Runs the command that the arguments name. To be called while the process has one thread.
+/// Runs the command that the arguments name. Call it while the process has one thread.
 pub fn run() -> ExitCode {
-    // Whatever a command makes holds results, keys or patients' data.
+    // Files that commands create hold results, keys or patients' data.
     private_files::set_mask();
     let parsed = Arguments::command().try_get_matches().and_then(|typed| {
         let arguments = Arguments::from_arg_matches(&typed)?;
@@ -175,7 +175,7 @@ pub fn run() -> ExitCode {
     ended(done)
 }
 
-/// Says why a command failed; answers its exit code.
+/// Prints why a command failed; returns its exit code.
 fn ended(done: Result<(), Failure>) -> ExitCode {
     let exit = match done {
         Ok(()) => Exit::Done,
@@ -189,8 +189,8 @@ fn ended(done: Result<(), Failure>) -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Ends a command whose arguments are wrong (exit code 2), or that asks for help. What was typed is
-/// repeated there, and may be foreign text that a script passed on.
+/// Prints clap's error (exit code 2) or help. It repeats words of the command line, which may be
+/// untrusted text that a script passed on, so control characters are escaped.
 fn explain(mut error: clap::Error) -> ExitCode {
     let plain = |text: &String| printable::line(text).into_owned();
     let context: Vec<_> = error
@@ -212,7 +212,7 @@ fn explain(mut error: clap::Error) -> ExitCode {
     let is_repeated = typed.any(|word| word.contains('\n') && text.contains(&word));
     let printed = match is_plain && !is_repeated {
         true => error.print(),
-        // It stands in a hint: less beautiful, but harmless.
+        // The text is repeated in a hint: printed escaped, which is less readable but harmless.
         false if error.use_stderr() => {
             say(text.trim_end());
             Ok(())
@@ -220,7 +220,7 @@ fn explain(mut error: clap::Error) -> ExitCode {
         false => Screen::new(Form::People).line_at_once(text.trim_end()),
     };
     match printed {
-        // Help that nobody gets to see.
+        // The help text could not be written.
         Err(failed) if !error.use_stderr() => ended(Err(failed.into())),
         _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8)),
     }
@@ -263,7 +263,7 @@ fn settings(file: Option<PathBuf>) -> Result<Config, Failure> {
         .map_err(|error| Failure { exit: Exit::Usage, line: error.to_string() })
 }
 
-/// The work's end, or the interruption that came before.
+/// Runs the work until it ends or a signal interrupts it.
 async fn or_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
         done = work => done,

@@ -1,7 +1,7 @@
-//! Lists that the service answers page by page: one page, or all of them.
+//! Lists that the service returns in pages: one page, or all of them.
 //!
-//! Used by `jobs` and `relays`. The invariants: memory holds one page, however many there
-//! are; all pages as JSON are one value of the same form as one page.
+//! Used by `jobs` and `relays`. Only one page is held in memory; all pages as JSON are printed as
+//! one value with the form of one page.
 
 use std::collections::BTreeMap;
 
@@ -32,10 +32,10 @@ pub(super) struct Extent {
     all: bool,
 }
 
-/// An empty table, and what fills a row of it.
+/// An empty table, and the function that makes a row of it.
 pub(super) type Form<Row> = (Table, fn(&Row) -> Vec<Cell>);
 
-/// A page of something.
+/// One page of a list.
 pub(super) trait Page: DeserializeOwned {
     type Row;
     /// The member of the page that holds the rows.
@@ -80,7 +80,7 @@ impl Page for api::Events {
     }
 }
 
-/// A list, page after page.
+/// A list, read page by page.
 pub(super) struct Pages<'a> {
     client: &'a Client,
     path: String,
@@ -101,7 +101,7 @@ impl<'a> Pages<'a> {
         Self { client, path, query: Vec::new(), extent, cursor: None }
     }
 
-    /// The list of what the query asks for, as much of it as is wanted.
+    /// The list that matches the query, limited to `extent`.
     pub(super) fn new(
         client: &'a Client,
         path: &str,
@@ -111,7 +111,7 @@ impl<'a> Pages<'a> {
         Self { client, path: path.to_owned(), query, extent, cursor: None }
     }
 
-    /// Prints as much of it as is wanted.
+    /// Prints the list, limited to its extent.
     pub(super) async fn print<P: Page>(
         mut self,
         screen: &mut Screen,
@@ -144,7 +144,7 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    /// Hands every row of it to `print`, in their order.
+    /// Calls `print` with every row, in order.
     pub(super) async fn print_rows<P: Page>(
         mut self,
         screen: &mut Screen,
@@ -162,7 +162,7 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// Prints all pages as the JSON of one.
+    /// Prints all pages as one JSON value with the form of one page.
     async fn print_as_one<P: Page>(&mut self, screen: &mut Screen) -> Result<(), Failure> {
         let mut before = format!("{{\"{}\":[", P::MEMBER);
         loop {

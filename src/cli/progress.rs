@@ -1,7 +1,8 @@
-//! How far a command is: bars and a spinner on a terminal, lines elsewhere, nothing if so asked.
+//! Progress of a command: bars and a spinner on a terminal, lines elsewhere, nothing with
+//! `--quiet`.
 //!
-//! Used by commands that move files or wait. The invariants: progress goes to standard error, and
-//! to a terminal only; an interruption says which command takes up what is left.
+//! Used by commands that transfer files or wait. Bars are drawn on standard error, and only on a
+//! terminal; an interruption prints the command that continues the work.
 
 use std::{borrow::Cow, cell::RefCell, ffi::OsStr, os::unix::ffi::OsStrExt as _, time::Duration};
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{api, clock::Clock, printable};
 
-/// Between two pictures of the spinner: quick enough to look alive.
+/// Time between two frames of the spinner: short enough to look alive.
 const TICK: Duration = Duration::from_millis(120);
 
 const UPLOAD: &str = "{prefix}  [{bar:24}]  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
@@ -41,7 +42,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `resume` is the command that takes up what is left.
+    /// `resume` is the command that continues the work.
     pub(super) fn new(arguments: &Arguments, screen: &Screen, resume: String) -> Self {
         let is_dumb = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
         let is_shown =
@@ -58,19 +59,19 @@ impl Progress {
         self.is_quiet
     }
 
-    /// A message that a quiet command leaves out.
+    /// A message that `--quiet` suppresses.
     pub(super) fn note(&self, line: &str) {
         if !self.is_quiet {
             self.alarm(line);
         }
     }
 
-    /// A message that is always said.
+    /// A message that is always printed.
     pub(super) fn alarm(&self, line: &str) {
         self.bars.suspend(|| say(line));
     }
 
-    /// Says what is wrong, and waits before it is tried again.
+    /// Reports the trouble, and waits before the next try.
     pub(super) async fn pause(&self, backoff: &mut Backoff, trouble: &str) {
         let wait = backoff.next();
         self.note(&format!("{trouble}; again in {:.1} s", wait.as_secs_f64()));
@@ -85,13 +86,13 @@ impl Progress {
         self.alarm(&format!("{why}resume with: {}", self.resume.borrow()));
     }
 
-    /// The work's end, or the interruption that came before.
+    /// Runs the work until it ends or a signal interrupts it.
     pub(super) async fn or_interrupted<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tokio::select! {
-            // Signals are listened for before the work says that it has begun.
+            // Listen for signals before the work starts.
             biased;
             () = stop_signal() => {
                 self.say_resume("");
@@ -101,23 +102,23 @@ impl Progress {
         }
     }
 
-    /// A bar for a file on its way to the service.
+    /// A progress bar for one upload.
     pub(super) fn upload(&self, name: &str, bytes: u64) -> ProgressBar {
         self.bar(ProgressBar::new(bytes).with_prefix(printable::line(name).into_owned()), UPLOAD)
     }
 
-    /// A bar for files on their way from the service; its length grows as theirs become known.
+    /// A progress bar for all downloads; its length grows as the files' lengths become known.
     pub(super) fn downloads(&self) -> ProgressBar {
         self.bar(ProgressBar::new(0), DOWNLOAD)
     }
 
-    /// A spinner while the Engine works; `None` where nobody would see it.
+    /// A spinner while the Engine works; `None` if progress is not shown.
     pub(super) fn work(&self, job: &api::Job) -> Option<ProgressBar> {
         if !self.is_shown {
             return None;
         }
         let since = job.submitted_at.unwrap_or(job.created_at);
-        // The two clocks may differ.
+        // The service's clock may be ahead of ours.
         let elapsed = Duration::try_from(Clock::system().now().duration_since(since));
         let spinner = ProgressBar::new_spinner().with_elapsed(elapsed.unwrap_or_default());
         let spinner = self.bar(spinner, WORK);
@@ -131,7 +132,7 @@ impl Progress {
     }
 }
 
-/// What to expect, for the spinner; nothing while no job has finished.
+/// The usual duration of a job, for the spinner; empty while no job has finished.
 pub(super) fn expected(turnaround: &api::Turnaround) -> String {
     let (Some(half), Some(most)) = (turnaround.p50_seconds, turnaround.p95_seconds) else {
         return String::new();
@@ -140,7 +141,7 @@ pub(super) fn expected(turnaround: &api::Turnaround) -> String {
 }
 
 fn seconds(seconds: f64) -> String {
-    // A saturating cast: what the service sends may be anything.
+    // A saturating cast: the service could send any number.
     let whole = seconds.ceil() as u64;
     match whole {
         0..60 => format!("{whole} s"),
@@ -149,7 +150,7 @@ fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A word as a shell takes it.
+/// A word quoted for a shell.
 pub(super) fn shell_word(word: &str) -> Cow<'_, str> {
     let is_plain = |character: char| {
         character.is_alphanumeric() || matches!(character, '/' | '.' | '-' | '_' | '=' | ',' | ':')
@@ -160,7 +161,7 @@ pub(super) fn shell_word(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same of a word that may be any bytes, such as a file's name.
+/// As [`shell_word`], for a word that may be any bytes, such as a file name.
 pub(super) fn shell_os_word(word: &OsStr) -> String {
     if let Some(text) = word.to_str() {
         return shell_word(text).into_owned();

@@ -1,7 +1,6 @@
-//! `finishline relays`: how results are passed on, and ordering it again.
+//! `finishline relays`: lists deliveries of results to targets, and sends them again.
 //!
-//! The invariants: an order for many says how many before or after, never nothing; a secret is shown
-//! only by the command that asks for it.
+//! A bulk resend reports how many it affects; a secret is shown only by the command for it.
 
 use clap::{
     Subcommand,
@@ -61,7 +60,7 @@ pub(super) enum Command {
     },
 }
 
-/// A host as the relay spells it, from a host, a host and a port, or a whole address.
+/// The host as the relay spells it, from a host, a host and a port, or a full address.
 fn host(text: &str) -> Result<String, &'static str> {
     let address = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let url = Url::parse(&address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
@@ -91,7 +90,7 @@ pub(super) fn show_secret(
     Ok(screen.flush()?)
 }
 
-/// The states by name, for completions too.
+/// Parses a state by name; shell completions list the names too.
 fn state() -> impl TypedValueParser<Value = RelayState> {
     PossibleValuesParser::new(RelayState::ALL.map(RelayState::as_str))
         .map(|text| text.parse().expect("it is one of those that are possible"))
@@ -138,7 +137,7 @@ async fn carry_out(client: &Client, screen: &mut Screen, command: Command) -> Re
             let what = if dry_run { "would be ordered again" } else { "ordered again" };
             Ok(screen.done(&answer.json, &format!("{what}: {}", answer.value.relays))?)
         }
-        // Asks the settings, not the service.
+        // Answered from the settings, without the service.
         Command::Secret { .. } => Ok(()),
     }
 }
@@ -152,7 +151,7 @@ impl Filter {
         query
     }
 
-    /// The same as the body of an order.
+    /// The filter as the body of a bulk resend.
     fn order(&self) -> serde_json::Map<String, Value> {
         let fields = self.query().into_iter();
         fields.map(|(name, value)| (name.to_owned(), value.into())).collect()

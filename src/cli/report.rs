@@ -1,7 +1,7 @@
-//! What a command that checks things has found: a line for each, or one JSON value.
+//! The findings of a command that checks things: a line for each, or one JSON value.
 //!
-//! Used by `check`, `restore-check` and `verify-files`. The invariant: standard output gets either lines as they
-//! are found, or one JSON value at the end and nothing else.
+//! Used by `check`, `restore-check` and `verify-files`. Standard output gets either a line for each
+//! finding at once, or one JSON value at the end and nothing else.
 
 use std::io;
 
@@ -12,14 +12,14 @@ use super::{
     screen::{Form, Screen},
 };
 
-/// Wide enough for the marks and for the longest name.
+/// Column widths for the marks and for the longest name.
 const MARK_WIDTH: usize = 8;
 const NAME_WIDTH: usize = 11;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Ok,
-    /// Works, but someone should know.
+    /// Works, but needs attention.
     Warning,
     Failed,
 }
@@ -37,22 +37,22 @@ impl Mark {
 pub(super) struct Report {
     screen: Screen,
     findings: Vec<(Mark, &'static str, String)>,
-    /// Why nobody gets to read it.
+    /// The first error of writing to standard output.
     unheard: Option<io::Error>,
 }
 
 impl Report {
-    /// One value if `json` is set, else lines.
+    /// Prints one value if `json` is set, else lines.
     pub(super) fn new(json: bool) -> Self {
         Self { screen: Screen::new(Form::of_flag(json)), findings: Vec::new(), unheard: None }
     }
 
-    /// One finding: what it is about, and what was found and is to be done.
+    /// Adds a finding: its subject, what was found, and what to do.
     pub(super) fn add(&mut self, mark: Mark, name: &'static str, detail: impl Into<String>) {
         let detail = detail.into();
         if !self.screen.is_json() {
             let line = format!("{:<MARK_WIDTH$} {name:<NAME_WIDTH$} {detail}", mark.as_str());
-            // What there is to find is looked for to its end.
+            // A closed output does not stop the checks.
             if let Err(error) = self.screen.line_at_once(&line) {
                 self.unheard.get_or_insert(error);
             }
@@ -60,7 +60,7 @@ impl Report {
         self.findings.push((mark, name, detail));
     }
 
-    /// Ends the command; `figures` are the JSON form's further members.
+    /// Ends the command; `figures` are the other members of the JSON form.
     pub(super) fn finish(mut self, figures: Value) -> Result<(), Failure> {
         let failed = self.findings.iter().filter(|(mark, ..)| *mark == Mark::Failed).count();
         if self.screen.is_json() {

@@ -1,7 +1,6 @@
-//! `finishline restore-check FILE`: could this backup be restored?
+//! `finishline restore-check FILE`: checks whether a backup can be restored.
 //!
-//! It needs no settings and no service. The invariant: the file is not changed, and nothing is left
-//! beside it.
+//! It needs no settings and no service. The file is not changed, and nothing is left beside it.
 
 use std::path::PathBuf;
 

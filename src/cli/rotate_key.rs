@@ -1,7 +1,7 @@
-//! `finishline rotate-key`: a new key for callback addresses, made while the service is stopped.
+//! `finishline rotate-key`: a new key for callback addresses, while the service is stopped.
 //!
-//! The invariant: when it exits with 0, the new key is on disk, and callbacks of jobs that were
-//! submitted before are honoured as they were.
+//! When it exits with 0, the new key is on disk, and callbacks of jobs that were submitted before
+//! are still accepted.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments, config: Config) -> Result<(), Failure> {
     let path = &config.database.path;
-    // What waits there is judged under the keys that it was received under.
+    // Spooled callbacks are verified with the keys that they were received under.
     settle_spool(&config).await?;
     let rotated = keys::rotate(path, Clock::system().now()).await?;
     let number = rotated.number.0;

@@ -1,9 +1,9 @@
 //! The sample scan of the demo: a small volume that every viewer of medical images opens.
 
-/// Voxels along each edge: small enough to send in no time, large enough to look at.
+/// Voxels along each edge: quick to send, large enough to look at.
 const EDGE: usize = 48;
 
-/// Edge of a voxel in millimetres, as a dental CBCT has it, coarsened.
+/// Edge of a voxel in millimetres, coarser than a dental CBCT's.
 const SPACING_MM: f32 = 2.0;
 
 /// Grey values on the Hounsfield scale.

@@ -1,8 +1,8 @@
-//! Standard output and error of the commands: the one way to a terminal.
+//! Standard output and error of the commands; all output goes through here.
 //!
-//! The invariants: whatever is written passes `printable`, but for a result's exact bytes on their
-//! way into a file or a pipe, and scripts of ours; whoever reads may stop at any time, which ends
-//! the command quietly; colours are for terminals only.
+//! Invariant: all text is escaped by `printable`, except a result's exact bytes into a file or a
+//! pipe, and our own scripts. A reader may close the output at any time, which ends the command
+//! without an error; colours are for terminals only.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
@@ -17,7 +17,7 @@ pub(super) enum Colour {
     Yellow = 33,
 }
 
-/// What a command prints.
+/// The output format of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Tables and sentences.
@@ -26,13 +26,13 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// As the flag `--json` says.
+    /// The format that the flag `--json` selects.
     pub(super) fn of_flag(json: bool) -> Self {
         if json { Self::Json } else { Self::People }
     }
 }
 
-/// A piece of a line, with the colour it has on a terminal.
+/// A piece of a line, with its colour on a terminal.
 #[derive(Clone, Debug)]
 pub(super) struct Piece<'a> {
     pub(super) text: &'a str,
@@ -40,7 +40,7 @@ pub(super) struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// One without a colour.
+    /// A piece without a colour.
     pub(super) fn plain(text: &'a str) -> Self {
         Self { text, colour: None }
     }
@@ -55,7 +55,7 @@ pub(super) struct Screen {
     has_colours: bool,
 }
 
-/// Standard output, whose errors say what they are about.
+/// Standard output; its errors name it.
 struct Output(Stdout);
 
 impl Write for Output {
@@ -90,7 +90,7 @@ impl Screen {
         self.form == Form::Json
     }
 
-    /// Columns of the terminal; `None` where it is none.
+    /// Columns of the terminal; `None` if the output is no terminal.
     pub(super) fn width(&self) -> Option<usize> {
         self.width
     }
@@ -99,13 +99,13 @@ impl Screen {
         writeln!(self.out, "{}", printable::line(line))
     }
 
-    /// A line that someone waits for.
+    /// Prints a line and flushes it.
     pub(super) fn line_at_once(&mut self, line: &str) -> io::Result<()> {
         self.line(line)?;
         self.flush()
     }
 
-    /// A line of pieces, without blanks at its end.
+    /// Prints a line of pieces, without trailing blanks.
     pub(super) fn pieces(&mut self, pieces: &[Piece<'_>]) -> io::Result<()> {
         let mut line = String::new();
         for piece in pieces {
@@ -118,12 +118,13 @@ impl Screen {
         writeln!(self.out, "{}", line.trim_end())
     }
 
-    /// A script of ours, as it is.
+    /// Prints one of our own scripts unescaped.
     pub(super) fn script(&mut self, script: &[u8]) -> io::Result<()> {
         self.out.write_all(script)
     }
 
-    /// A result: byte for byte, but to a terminal as JSON that cannot steer it.
+    /// Prints a result: byte for byte, but to a terminal as escaped JSON without control
+    /// characters.
     pub(super) fn result(&mut self, body: &[u8]) -> io::Result<()> {
         if !self.is_terminal {
             return self.out.write_all(body);
@@ -134,12 +135,12 @@ impl Screen {
         Ok(())
     }
 
-    /// One JSON value on one line.
+    /// Prints one JSON value on one line.
     pub(super) fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         self.json_text(&serde_json::to_vec(value)?)
     }
 
-    /// Prints what was done: the service's JSON, or a line that says it.
+    /// Prints what was done: the service's JSON, or a sentence.
     pub(super) fn done(&mut self, json: &[u8], line: &str) -> io::Result<()> {
         match self.form {
             Form::Json => self.json_text(json),
@@ -147,30 +148,30 @@ impl Screen {
         }
     }
 
-    /// JSON of the service, on one line.
+    /// Prints the service's JSON on one line.
     pub(super) fn json_text(&mut self, text: &[u8]) -> io::Result<()> {
         self.json_piece(text.trim_ascii())?;
         self.out.write_all(b"\n")
     }
 
-    /// A piece of one JSON value.
+    /// Prints a piece of one JSON value.
     pub(super) fn json_piece(&mut self, text: &[u8]) -> io::Result<()> {
-        // What the service's JSON holds beside what was read of it need not be UTF-8.
+        // Fields of the service's JSON that were not parsed need not be UTF-8.
         self.out.write_all(printable::json(&String::from_utf8_lossy(text)).as_bytes())
     }
 
-    /// Hands over what was written; a command that goes on does so after each piece.
+    /// Flushes the output; a command that runs on does so after each piece.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
 
-/// A message for people, on standard error; if nobody hears it, that is no reason to stop.
+/// Prints a message on standard error; a failure to write it is ignored.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{}", printable::line(line));
 }
 
-/// A question for people, on standard error; the answer follows it in the same line.
+/// Prints a question on standard error; the answer is typed on the same line.
 pub(super) fn ask(question: &str) -> io::Result<()> {
     let mut stderr = io::stderr();
     write!(stderr, "{} ", printable::line(question))?;

@@ -1,7 +1,7 @@
 //! `finishline serve`: the service.
 //!
-//! Standard output gets one line, once the service accepts; logs go to standard error. A first
-//! signal to stop is obeyed in good order, a second one at once.
+//! Standard output gets one line, once the service accepts connections; logs go to standard error.
+//! The first signal to stop shuts down gracefully, a second one ends the process at once.
 
 use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -19,10 +19,10 @@ use crate::{
     telemetry,
 };
 
-/// Files that are open beside connections: the database, the spool, connections to elsewhere.
+/// Open files beside connections: the database, the spool, outbound connections.
 const OTHER_FILES: u64 = 256;
 
-/// What shells make of an end by a signal: this, and the signal's number.
+/// Exit code for an end by a signal, as shells report it: this plus the signal's number.
 const ENDED_BY_SIGNAL: i32 = 128;
 
 pub(super) async fn run(config: Config) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     let signals = Signals::all().context("signals cannot be received")?;
     let listeners = Listeners::inherit_or_bind(&config).await?;
     let (callbacks, api) = (listeners.callbacks()?, listeners.api()?);
-    // A socket that was handed over need not listen where the settings say.
+    // An inherited socket need not listen where the settings say.
     if config.api.listen.is_elsewhere(api)
         && let Some(warning) = config.warning_of_listener(api)
     {
@@ -57,7 +57,7 @@ pub(super) async fn run(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The usual soft limit of open files is 1024, which a few slow senders would use up.
+/// Raises the soft limit of open files: the usual 1024 is used up by a few slow senders.
 fn raise_file_limit(config: &Config) {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -79,8 +79,8 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-/// Ready at the first signal to stop; from then on another one ends the process at once. What was
-/// answered 2xx is on disk even so.
+/// Ready at the first signal to stop; a second one ends the process at once. Everything that was
+/// answered 2xx is on disk even then.
 async fn first(mut signals: Signals) {
     next_stop(&mut signals).await;
     tracing::info!("stopping; a second signal ends the process at once");
@@ -90,7 +90,8 @@ async fn first(mut signals: Signals) {
     });
 }
 
-/// SIGHUP asks a service to read its settings again, so it must not end one that does not.
+/// By convention SIGHUP asks a service to reload its settings. This one does not reload them, but
+/// must not stop either.
 async fn next_stop(signals: &mut Signals) -> SignalKind {
     loop {
         let kind = signals.next().await;

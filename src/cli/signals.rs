@@ -1,7 +1,7 @@
-//! Signals that end a command: Ctrl-C, a supervisor's request, a terminal that was closed.
+//! Signals that end a command: Ctrl-C, a supervisor's request, a closed terminal.
 //!
-//! The invariant: from the moment that they are listened for, none ends the process by itself, so
-//! whatever was begun is cleaned up.
+//! Once a [`Signals`] has been created, none of its signals ends the process, so the command can
+//! clean up.
 
 use std::{future::poll_fn, io, task::Poll};
 
@@ -14,10 +14,11 @@ const HANGUP: u64 = 1;
 pub(super) struct Signals(Vec<(SignalKind, Signal)>);
 
 impl Signals {
-    /// What ends any command. A process that was started by `nohup` stays deaf to SIGHUP.
+    /// The signals that end any command. A process that was started with `nohup` keeps ignoring
+    /// SIGHUP.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses to register a handler.
     pub(super) fn that_stop() -> io::Result<Self> {
         match is_hangup_ignored() {
             true => Self::of(&[SignalKind::terminate(), SignalKind::interrupt()]),
@@ -25,22 +26,22 @@ impl Signals {
         }
     }
 
-    /// SIGTERM, SIGINT and SIGHUP, whoever started the process.
+    /// SIGTERM, SIGINT and SIGHUP, also under `nohup`.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses to register a handler.
     pub(super) fn all() -> io::Result<Self> {
         Self::of(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()])
     }
 
     /// # Errors
-    /// The system refuses.
+    /// The system refuses to register a handler.
     pub(super) fn of(kinds: &[SignalKind]) -> io::Result<Self> {
         let listen = |kind: &SignalKind| Ok((*kind, signal(*kind)?));
         kinds.iter().map(listen).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next one.
+    /// The next signal.
     pub(super) async fn next(&mut self) -> SignalKind {
         poll_fn(|context| {
             for (kind, signal) in &mut self.0 {

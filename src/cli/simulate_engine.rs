@@ -1,4 +1,4 @@
-//! `finishline simulate-engine`: the Engine's double, alone.
+//! `finishline simulate-engine`: the Engine simulator alone.
 
 use std::net::SocketAddr;
 

@@ -1,7 +1,6 @@
 //! Tables for people: aligned, no wider than the terminal, safe to show.
 //!
-//! The invariants: what came from elsewhere cannot steer the terminal; into a pipe or a file
-//! everything is written in full.
+//! Untrusted text cannot control the terminal; into a pipe or a file everything is written in full.
 
 use std::io;
 
@@ -12,7 +11,7 @@ use crate::printable;
 
 const GAP: &str = "  ";
 
-/// Columns of a cut cell at least: a few characters and the ellipsis.
+/// Narrowest width of a cut cell: a few characters and the ellipsis.
 const NARROWEST: usize = 8;
 
 /// How a column behaves.
@@ -26,7 +25,7 @@ pub(super) enum Kind {
     Cut,
 }
 
-/// One cell: its text, and the colour it has on a terminal.
+/// One cell: its text, and its colour on a terminal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cell {
     text: String,
@@ -58,7 +57,7 @@ impl<T: ToString> From<Option<T>> for Cell {
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        // Here already, since columns are as wide as what is shown.
+        // Escaped here, since column widths depend on what is shown.
         Self { text: printable::line(&text).into_owned(), colour: None }
     }
 }
@@ -69,7 +68,7 @@ impl From<&str> for Cell {
     }
 }
 
-/// A table under way: its columns are laid out by the first rows it is given.
+/// A table that is printed row by row; the first rows fix the column widths.
 pub(super) struct Table {
     columns: Vec<(&'static str, Kind)>,
     widths: Option<Vec<usize>>,
@@ -80,7 +79,7 @@ impl Table {
         Self { columns: columns.to_vec(), widths: None }
     }
 
-    /// Prints rows, below the headings if they are the first.
+    /// Prints rows, with the headings above the first ones.
     pub(super) fn print(&mut self, screen: &mut Screen, rows: &[Vec<Cell>]) -> io::Result<()> {
         if self.widths.is_none() {
             self.widths = Some(self.layout(rows, screen.width()));
@@ -90,7 +89,7 @@ impl Table {
         rows.iter().try_for_each(|row| self.row(screen, row))
     }
 
-    /// Each column's width; at the end, columns that do not fit are left out.
+    /// Each column's width; the last columns are left out if they do not fit.
     fn layout(&self, rows: &[Vec<Cell>], limit: Option<usize>) -> Vec<usize> {
         let natural = |(index, (heading, _)): (usize, &(&'static str, Kind))| {
             let cells = rows.iter().map(|row| row[index].text.width());
@@ -140,7 +139,7 @@ impl Table {
     }
 }
 
-/// Prints names and values below each other; values that are not there are left out.
+/// Prints names and values below each other, without those that have no value.
 pub(super) fn facts(screen: &mut Screen, facts: &[(&str, Option<Cell>)]) -> io::Result<()> {
     let there = facts.iter().filter_map(|(name, cell)| Some((name, cell.as_ref()?)));
     let width = there.clone().map(|(name, _)| name.width()).max().unwrap_or_default();
@@ -160,7 +159,7 @@ pub(super) fn link(url: &str) -> String {
     }
 }
 
-/// An instant to the second, for a column that says that it is UTC.
+/// A time to the second, for a column whose heading says UTC.
 pub(super) fn time(at: jiff::Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }

@@ -1,6 +1,6 @@
-//! Files to a job's inputs, one after another, each tried again where that may help.
+//! Uploads files to a job's inputs, one after another, with retries.
 //!
-//! Called by `submit` and `jobs upload`. The invariant: an input that is there is not sent again.
+//! Called by `submit` and `jobs upload`. An input that is uploaded already is not sent again.
 
 use indicatif::{BinaryBytes, ProgressBar};
 
@@ -16,16 +16,16 @@ use crate::{
     domain::{ids::JobId, storage::StorageRefusal},
 };
 
-/// Tries for each file: a restart on the way is over by the last.
+/// Tries for each file: enough to outlast a restart of the service.
 const TRIES: u32 = 5;
 
-/// Problem of a link that only a new job replaces.
+/// Problem code of a link that expired; only a new job gives a new one.
 const LINK_EXPIRED: &str = "link-expired";
 
-/// Status of an upload whose bytes stopped coming for a while.
+/// Status of an upload that stalled.
 const STOPPED_COMING: u16 = 408;
 
-/// Brings the files to the job; answers the job as it is then.
+/// Uploads the files; returns the job in its state afterwards.
 pub(super) async fn upload_all(
     client: &Client,
     mut job: Answer<api::JobView>,
@@ -52,7 +52,7 @@ fn state<'a>(job: &'a api::JobView, name: &str) -> Option<&'a str> {
     Some(job.inputs().iter().find(|input| input.name == name)?.state.as_str())
 }
 
-/// An input of which the Engine was to be told, since all are there, and was not.
+/// An uploaded input of which the Engine was not notified, although all inputs are uploaded.
 fn unannounced(job: &api::JobView) -> Option<&str> {
     let is_complete = job.inputs().iter().all(|input| input.state != "awaiting");
     let uploaded = job.inputs().iter().find(|input| input.state == "uploaded");
@@ -76,7 +76,7 @@ async fn announce(
     }
 }
 
-/// One file on its way.
+/// The upload of one file.
 struct Upload<'a> {
     client: &'a Client,
     id: JobId,
@@ -120,14 +120,14 @@ impl Upload<'_> {
         Ok(self.client.upload(self.id, &self.file.name, source, move |bytes| sent.inc(bytes)).await)
     }
 
-    /// The job, if the file is there although nobody said so.
+    /// The job, if the file arrived although the answer was lost.
     async fn arrived(&self) -> Result<Option<Answer<api::JobView>>, Failure> {
         match self.client.get::<api::JobView>(&format!("/v1/jobs/{}", self.id), &[]).await {
             Ok(job) => {
                 let is_there = state(&job.value, &self.file.name) != Some("awaiting");
                 Ok(Some(job).filter(|_| is_there))
             }
-            // The next try will show, also for a key that may submit and not read.
+            // The next try decides, also for a key that may submit but not read.
             Err(error) if error.is_passing() || error.is_refusal() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -155,8 +155,8 @@ fn is_passing(error: &ClientError) -> bool {
     }
 }
 
-/// Whether the same command may do better: not over a link that is dead, nor at a storage that has
-/// refused the upload as it is.
+/// Whether repeating the command may help: not if the link has expired, nor if the storage refused
+/// the upload for good.
 fn helps_to_repeat(error: &ClientError) -> bool {
     match error {
         ClientError::Problem(problem) if problem.code == LINK_EXPIRED => false,
@@ -167,7 +167,7 @@ fn helps_to_repeat(error: &ClientError) -> bool {
     }
 }
 
-/// What the storage said, if it did.
+/// The storage's refusal, if the problem reports one.
 fn storage_of(problem: &api::Problem) -> Option<StorageRefusal> {
     Some(StorageRefusal {
         status: problem.storage_status?,

@@ -1,7 +1,7 @@
-//! `finishline verify-files`: is every copied file what was stored?
+//! `finishline verify-files`: checks every copied file against its digest.
 //!
-//! It works beside the running service and without it. The invariant: it only reads; what is
-//! damaged is made anew by the service, when somebody asks for it.
+//! It works with or without a running service, and only reads; the service replaces a damaged copy
+//! when it is next requested.
 
 use bytesize::ByteSize;
 use serde_json::json;

@@ -1,6 +1,6 @@
-//! Waiting for a job, as `jobs wait` and `submit --wait` do.
+//! Waits for a job, for `jobs wait` and `submit --wait`.
 //!
-//! The invariant: an end by time says how to go on waiting, as an interruption does.
+//! A timeout prints the command that continues the wait, as an interruption does.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::{
     domain::ids::JobId,
 };
 
-/// What the service lets a caller wait in one call.
+/// The longest wait that the service allows in one call.
 const ONE_CALL: Duration = Duration::from_secs(60);
 
-/// A service that stops answers at once; it is not asked again at once.
+/// A service that is shutting down answers at once; pause so as not to ask in a tight loop.
 const BETWEEN_CALLS: Duration = Duration::from_millis(250);
 
-/// How long a service that did answer may be away: a restart, an update.
+/// How long a service that has answered before may be unreachable: a restart, an update.
 const OUTAGE: Duration = Duration::from_secs(120);
 
 /// How the wait ended.
 pub(super) struct Waited {
-    /// As it was last seen; `None` if the time was up before the service answered.
+    /// The job in its last known state; `None` if the time was up before the service answered.
     pub(super) job: Option<Answer<api::Job>>,
     pub(super) exit: Exit,
 }
@@ -57,11 +57,11 @@ async fn until_over(
     let (mut job, mut backoff, mut spinner) = (None, Backoff::default(), None);
     loop {
         let left = timeout.map(|timeout| timeout.saturating_sub(clock.elapsed()));
-        // The first look is not kept waiting by a job that is over already.
+        // The first call does not wait, so that a job that is over is shown at once.
         let one_call = if job.is_none() { Duration::ZERO } else { ONE_CALL };
         let look = look(client, id, left.unwrap_or(ONE_CALL).min(one_call));
         let seen = match left {
-            // Time enough for an answer, even where there was none for waiting.
+            // `--timeout 0` waits for no result, but does wait for the first answer.
             Some(left) if job.is_some() || !left.is_zero() => {
                 tokio::time::timeout(left, look).await.ok()
             }
@@ -103,23 +103,23 @@ async fn until_over(
     }
 }
 
-/// How long jobs take, as far as the service says.
+/// The usual duration of jobs; empty if the service does not give it.
 async fn outlook(client: &Client) -> String {
     let stats = client.get::<api::Stats>("/v1/stats", &[]).await;
     stats.map(|stats| expected(&stats.value.turnaround)).unwrap_or_default()
 }
 
 async fn look(client: &Client, id: JobId, wait: Duration) -> Result<Answer<api::Job>, ClientError> {
-    // Whole seconds, and none too few.
+    // Whole seconds, rounded up.
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     client.get(&format!("/v1/jobs/{id}"), &[("wait", seconds.to_string())]).await
 }
 
-/// How a command ends over a job with this status; `None` while it may still get a result.
+/// The exit code for a job with this status; `None` while it may still get a result.
 pub(super) fn exit_of(status: &str) -> Option<Exit> {
     match status {
         "succeeded" | "partial" => Some(Exit::Done),
-        // Nothing will come of an unsent one unless a person sends it again.
+        // An unsent job gets no result unless a person resubmits it.
         "failed" | "rejected" | "unsent" => Some(Exit::Failed),
         _ => None,
     }

@@ -1,8 +1,8 @@
-//! Scans on their way to the service and outputs on their way from it, in constant memory.
+//! Uploads of scans to the service and downloads of outputs, in constant memory.
 //!
-//! Used by `submit` and `jobs`. The invariants: the API key goes to the service alone, never to a
-//! storage that it names; a redirect never leads from https to http; no error shows a signed link;
-//! a transfer that stands still ends.
+//! Used by `submit` and `jobs`. The API key goes to the service only, never to a storage that the
+//! service names; a redirect never leads from https to http; no error shows a signed link; a
+//! stalled transfer ends with an error.
 
 use std::{
     sync::{
@@ -35,52 +35,52 @@ use crate::{
     },
 };
 
-/// Bytes read of a file at a time: few enough to hold, enough that reading costs nothing.
+/// Bytes read from a file at a time: few enough to hold in memory, enough for cheap reads.
 const PIECE: usize = 256 * 1024;
 
-/// How long a download may bring nothing; storages throttle, but they do not pause.
+/// Longest time without a byte in a download: storages throttle, but they do not pause.
 const DOWNLOAD_STALL: Duration = Duration::from_secs(60);
 
-/// For the words of a storage that refuses.
+/// Time limit for reading the body of a storage's refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(5);
 
-/// Where Azure's storage puts its code beside the body, or in place of one.
+/// Header in which Azure's storage sends its error code, with or without a body.
 const AZURE_ERROR_CODE: &str = "x-ms-error-code";
 
 /// Hexadecimal digits of a SHA-256.
 const DIGEST_DIGITS: usize = 64;
 
-/// A file to be uploaded, open at its beginning.
+/// A file to upload, open at its start.
 #[derive(Debug)]
 pub struct Source {
     pub file: File,
-    /// Bytes that are sent; a file that grows meanwhile is cut here.
+    /// Bytes to send; if the file grows during the upload, the rest is not sent.
     pub length: u64,
-    /// For the storage: what its link was signed for. None unless its caller names some, since a
-    /// header that a link does not expect makes it void.
+    /// Headers for the storage that the link was signed with. None unless the caller names some: a
+    /// header that was not signed makes a link invalid.
     pub headers: HeaderMap,
 }
 
-/// What is there of a file whose download was cut.
+/// The part of a file that an interrupted download left.
 #[derive(Clone, Debug)]
 pub struct Partial {
     pub length: u64,
-    /// Strong; names the file that the rest must belong to.
+    /// Strong ETag of the file; the rest must come from the same file.
     pub etag: String,
 }
 
-/// What is to be downloaded.
+/// What to download.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
     /// Name of the output.
     pub output: &'a str,
-    /// Of the file it is to become, with its extension.
+    /// Name of the finished file, with its extension.
     pub file_name: &'a str,
-    /// What is there of it.
+    /// The part that is there already.
     pub partial: Option<&'a Partial>,
 }
 
-/// Why an output does not come.
+/// Why an output could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error(transparent)]
@@ -88,29 +88,29 @@ pub enum DownloadError {
     /// The Engine's storage answered, but not with the file.
     #[error("the Engine's storage at {origin} answered {refusal}")]
     Refused { origin: String, refusal: StorageRefusal },
-    /// The service's redirect leads to an address that is not followed.
+    /// The service redirects to an address that the client does not follow.
     #[error(
         "the service leads to an address that is not followed: only https is, or http from a service on http, without a user name"
     )]
     NotFollowed,
-    /// Whoever was to send it cannot be reached, or fell silent midway.
+    /// The sender cannot be reached, or stopped sending midway.
     #[error("{0} does not send it to its end")]
     Broken(String),
-    /// It comes packed in a way that is not unpacked.
+    /// The output has a content coding that the client cannot decode.
     #[error("{origin}: {reason}")]
     Packed { origin: String, reason: String },
-    /// It comes packed, and the bytes are damaged.
+    /// The compressed bytes are damaged.
     #[error("the packed bytes from {0} are damaged")]
     Damaged(String),
 }
 
 impl DownloadError {
-    /// A status that is of no use, whatever follows it.
+    /// A status that the client cannot use; the body is not read.
     fn unread(origin: String, status: u16) -> Self {
         Self::Refused { origin, refusal: StorageRefusal::read(status, None, b"") }
     }
 
-    /// Whether another try may well bring it.
+    /// Whether a retry may succeed.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Service(error) => error.is_passing(),
@@ -122,33 +122,37 @@ impl DownloadError {
         }
     }
 
-    /// Whether the Engine's link has expired, as the storage says, or may have, since it says
-    /// nothing at all.
+    /// Whether the Engine's link has expired: the storage says so, or gives no reason at all, in
+    /// which case it may have.
     pub fn is_dead_link(&self) -> bool {
         matches!(self, Self::Refused { refusal, .. } if refusal.is_expired || refusal.is_bare())
     }
 }
 
-/// An output as it comes.
+/// An output while it is downloaded.
 pub struct Download {
     response: Response,
-    /// Who sends it, for messages.
+    /// The sender, for messages.
     sender: String,
-    /// While it comes packed.
+    /// Set while the body is compressed.
     unpacker: Option<Unpacker>,
-    /// What has come packed and is not unpacked yet.
+    /// Received bytes that are not decompressed yet.
     packed: Bytes,
-    /// The place in the file of the first byte that comes: 0, or what was there already.
+    /// Offset in the file of the first byte that is sent: 0, or the length of the part.
     pub offset: u64,
-    /// Bytes of the whole file, if the sender says.
+    /// Bytes of the whole file, if the sender announces them.
     pub total: Option<u64>,
     pub etag: Option<String>,
-    /// Of the whole file, in lower-case hexadecimal; known of what the service itself keeps.
+    /// SHA-256 of the whole file in lower-case hexadecimal; known for the service's own copies.
     pub sha256: Option<String>,
 }
 
 impl Client {
-    /// Streams a file to a job's input; `sent` hears how many bytes have left each time.
+    /// Streams a file to a job's input; `sent` is called with the number of bytes of each piece.
+    ///
+    /// # Errors
+    /// The service refused the upload, could not be reached, or nothing was sent for 150 s. Retry
+    /// with a new [`Source`] if [`ClientError::is_passing`].
     pub async fn upload(
         &self,
         job: JobId,
@@ -175,7 +179,10 @@ impl Client {
         }
     }
 
-    /// Has the Engine told that an input is uploaded.
+    /// Has the service notify the Engine that an input is uploaded.
+    ///
+    /// # Errors
+    /// The service or the Engine did not accept it; retry if [`ClientError::is_passing`].
     pub async fn notify(
         &self,
         job: JobId,
@@ -185,7 +192,12 @@ impl Client {
         self.answer(self.request_at(Method::POST, &path)).await
     }
 
-    /// Opens an output of this file name, from its beginning or after what is there of it; the sender decides.
+    /// Opens an output at its start or, if the sender agrees, where the part ends; see
+    /// [`Download::offset`].
+    ///
+    /// # Errors
+    /// The service or the Engine's storage did not send it. Retry if [`DownloadError::is_passing`];
+    /// after [`DownloadError::is_dead_link`], refresh the job's links first.
     pub async fn download(
         &self,
         job: JobId,
@@ -207,7 +219,7 @@ impl Client {
         Ok(download)
     }
 
-    /// Follows the service to the Engine's storage, without the key.
+    /// Follows the service's redirect to the Engine's storage, without the key.
     async fn download_from_storage(
         &self,
         redirect: &Response,
@@ -231,15 +243,15 @@ impl Client {
         }
     }
 
-    /// Whether a redirect of the service is followed. The service has judged where it leads; here
-    /// it must not weaken the connection that the caller chose.
+    /// Whether to follow a redirect of the service. The service has checked the target; here it
+    /// must not weaken the connection that the caller chose.
     fn may_follow(&self, link: &Url) -> bool {
         let is_secure = link.scheme() == "https";
         let is_as_secure = is_secure || link.scheme() == "http" && self.base.scheme() == "http";
         is_as_secure && link.username().is_empty() && link.password().is_none()
     }
 
-    /// A request below `/v1`; a segment may hold anything.
+    /// A request below `/v1`; segments are percent-encoded.
     fn request_at(&self, method: Method, segments: &[&str]) -> RequestBuilder {
         let mut url = Url::parse("http://path").expect("an address");
         let mut path = url.path_segments_mut().expect("an http address has a path");
@@ -259,7 +271,7 @@ impl Download {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let etag = header(ETAG).filter(|etag| etag.starts_with('"')).map(str::to_owned);
         let (offset, total) = match (response.status(), wanted.partial) {
-            // Its length, and the name of its bytes, are those of what is packed.
+            // Content length and ETag describe the compressed bytes.
             (StatusCode::OK, _) if unpacker.is_some() => (0, None),
             (status, _) if unpacker.is_some() => {
                 return Err(DownloadError::unread(sender, status.as_u16()));
@@ -280,6 +292,10 @@ impl Download {
     }
 
     /// The next bytes of the file; `None` at the end.
+    ///
+    /// # Errors
+    /// The download broke off or stalled, or the compressed bytes are damaged. Open the download
+    /// again if [`DownloadError::is_passing`]; what was returned before is valid.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, DownloadError> {
         loop {
             if let Some(unpacker) = &mut self.unpacker
@@ -313,7 +329,7 @@ impl Download {
         DownloadError::Damaged(self.sender.clone())
     }
 
-    /// The next bytes as they are sent.
+    /// The next bytes as sent, not decompressed.
     async fn sent_piece(&mut self) -> Result<Option<Bytes>, DownloadError> {
         match tokio::time::timeout(DOWNLOAD_STALL, self.response.chunk()).await {
             Ok(Ok(piece)) => Ok(piece),
@@ -321,18 +337,18 @@ impl Download {
         }
     }
 
-    /// The error of one that ended before its end.
+    /// The error for a download that ended early.
     pub fn broken(&self) -> DownloadError {
         DownloadError::Broken(self.sender.clone())
     }
 }
 
-/// The head of an answer; `None` if there is none.
+/// The status and headers of the answer; `None` without one within [`DOWNLOAD_STALL`].
 async fn begun(request: RequestBuilder) -> Option<Response> {
     tokio::time::timeout(DOWNLOAD_STALL, request.send()).await.ok()?.ok()
 }
 
-/// What a storage says in place of a file, as far as it comes at once.
+/// The refusal that a storage sent in place of a file; reads its body for at most [`REFUSAL_TIME`].
 async fn refusal_of(mut response: Response) -> StorageRefusal {
     let status = response.status().as_u16();
     let code = response.headers().get(AZURE_ERROR_CODE).and_then(|code| code.to_str().ok());
@@ -350,7 +366,7 @@ async fn refusal_of(mut response: Response) -> StorageRefusal {
     StorageRefusal::read(status, code.as_deref(), &body)
 }
 
-/// Asks for the rest of a file, or for all of it should it be another one by now.
+/// Requests the rest of a file, or the whole file if it has changed since (`If-Range`).
 fn ranged(request: RequestBuilder, partial: Option<&Partial>) -> RequestBuilder {
     let request = request.header(ACCEPT_ENCODING, "identity");
     match partial {
@@ -368,7 +384,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     Some((first.parse().ok()?, total.parse().ok()))
 }
 
-/// Returns when nothing has moved for as long as an answer may take.
+/// Returns when no byte was sent for [`ANSWER_TIMEOUT`].
 async fn standstill(moved: &AtomicU64) {
     let mut before = None;
     loop {

@@ -1,7 +1,7 @@
-//! The events of the service, one after another, over one connection.
+//! The service's events, in order, over one connection.
 //!
-//! Opened by [`Client::follow`]. The invariant: a connection that is as good as dead is noticed:
-//! the service breaks every silence, so one that lasts ends the stream.
+//! Opened by [`Client::follow`]. A dead connection is noticed: the service sends something at least
+//! every 15 s, so a longer silence ends the stream.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::{api, domain::ids::JobId};
 
-/// What a stream of events brings.
+/// An item of the event stream.
 #[derive(Debug)]
 pub enum Followed {
-    /// An event, read and as it came.
+    /// An event, parsed and as the original JSON.
     Event { event: Box<api::Event>, json: String },
-    /// All there was has been brought, up to the event with this number.
+    /// All past events have been sent, up to the event with this number.
     CaughtUp(i64),
 }
 
-/// One connection's events.
+/// The events of one connection.
 pub struct EventStream {
     client: Client,
     response: Response,
@@ -32,8 +32,12 @@ pub struct EventStream {
 }
 
 impl Client {
-    /// Follows the events of all jobs, or of one, that come after the event with the number
-    /// `after`, or after now. A silence as long as `silence` ends the stream.
+    /// Follows the events of all jobs, or of one, that come after event number `after`, or after
+    /// now. A silence as long as `silence` ends the stream.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn follow(
         &self,
         job_id: Option<JobId>,
@@ -60,7 +64,11 @@ impl Client {
 }
 
 impl EventStream {
-    /// What comes next; `None` when the connection ended, broke or fell silent.
+    /// The next item; `None` when the connection ended, broke or fell silent: follow again after
+    /// the last number seen.
+    ///
+    /// # Errors
+    /// [`ClientError::Foreign`] if what was sent is not an event of this service, or is too large.
     pub async fn next(&mut self) -> Result<Option<Followed>, ClientError> {
         loop {
             if let Some(followed) = self.ready.pop_front() {

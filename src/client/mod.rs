@@ -1,7 +1,7 @@
 //! A typed client of our own API, for the command line and the tests.
 //!
-//! It talks HTTP only and knows nothing of the service's inside. The invariant: what the service
-//! answers is either what was asked for or a [`ClientError`] that says what to do.
+//! It speaks HTTP only and knows nothing of the service's internals. Every answer is either what
+//! was requested or a [`ClientError`] that says what to do.
 
 mod files;
 mod follow;
@@ -20,20 +20,21 @@ pub use self::{
 };
 use crate::api;
 
-/// How long a connection may take.
+/// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer may take: a wait of 60 s, or a submission with all its tries at the Engine.
+/// Time limit for an answer: long enough for a wait of 60 s, or for a submission with all its tries
+/// at the Engine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Shorter than the shortest customary keep-alive of servers: a request on a connection that the
-/// other side is just closing is lost.
+/// Shorter than the shortest usual keep-alive of servers: a request is lost if the server is just
+/// closing the connection.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The code of a link that the service does not follow or give: no later try changes that.
+/// The code of a link that the service does not follow or give out; a retry does not help.
 const URL_REFUSED: &str = "url-refused";
 
-/// Why there is no answer of use.
+/// Why there is no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The service answered with a problem.
@@ -42,7 +43,7 @@ pub enum ClientError {
     /// The service cannot be reached.
     #[error("{0} does not answer")]
     Unreachable(Url),
-    /// The connection stood, and ended without an answer: what was asked for may have been done.
+    /// The connection was open and ended without an answer: the request may have been carried out.
     #[error("{0} broke off without an answer")]
     Lost(Url),
     /// Something answers, but not this service.
@@ -51,7 +52,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the same request may well be answered a little later.
+    /// Whether the same request may succeed later.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Problem(problem) => problem.status >= 500 && problem.code != URL_REFUSED,
@@ -59,13 +60,13 @@ impl ClientError {
         }
     }
 
-    /// Whether the service does not let the caller in.
+    /// Whether the service denies access: a wrong key, a missing scope, or too many requests.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Problem(problem) if matches!(problem.status, 401 | 403 | 429))
     }
 }
 
-/// What the service answered, as it came and as it reads.
+/// An answer of the service: the original JSON and the parsed value.
 #[derive(Debug)]
 pub struct Answer<T> {
     pub status: u16,
@@ -74,13 +75,13 @@ pub struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// The same answer, read as something else.
+    /// The same answer with its value converted.
     pub fn map<U>(self, read: impl FnOnce(T) -> U) -> Answer<U> {
         Answer { status: self.status, json: self.json, value: read(self.value) }
     }
 }
 
-/// Cheap to clone.
+/// The client; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -90,8 +91,11 @@ pub struct Client {
 
 impl Client {
     /// `base` is the API's address, such as `http://127.0.0.1:8086`.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be set up on this system.
     pub fn new(base: Url, key: Option<String>) -> Result<Self, reqwest::Error> {
-        // Whoever comes first installs it; the others find it there.
+        // Fails if a provider is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -102,12 +106,16 @@ impl Client {
         Ok(Self { http, base, key })
     }
 
-    /// Where the service is asked.
+    /// The API's address.
     pub fn base(&self) -> &Url {
         &self.base
     }
 
     /// Submits a job body.
+    ///
+    /// # Errors
+    /// The job was not accepted, or its fate is unknown ([`ClientError::Lost`]): submit again only
+    /// with an idempotency key, or the job may be paid twice.
     pub async fn submit(
         &self,
         body: impl Into<Bytes>,
@@ -117,6 +125,9 @@ impl Client {
     }
 
     /// As [`Self::submit`]; the status is 200 if the job was on record already.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
     pub async fn submit_in_full(
         &self,
         body: impl Into<Bytes>,
@@ -130,21 +141,39 @@ impl Client {
         self.answer(request).await
     }
 
+    /// A job.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn job(&self, id: &str) -> Result<api::Job, ClientError> {
         Ok(self.get(&format!("/v1/jobs/{id}"), &[]).await?.value)
     }
 
-    /// The job once it has finished, or as it stands after `patience` (at most 60 s).
+    /// The job once it has finished, or in its current state after `patience` (at most 60 s).
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn wait(&self, id: &str, patience: Duration) -> Result<api::Job, ClientError> {
         let seconds = patience.as_secs().to_string();
         Ok(self.get(&format!("/v1/jobs/{id}"), &[("wait", seconds)]).await?.value)
     }
 
+    /// The first page of a job's events.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn events(&self, id: &str) -> Result<api::Events, ClientError> {
         Ok(self.get(&format!("/v1/jobs/{id}/events"), &[]).await?.value)
     }
 
     /// The exact bytes of a job's result; `None` while there is none.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn result(&self, id: &str) -> Result<Option<Bytes>, ClientError> {
         let request = self.request(Method::GET, &format!("/v1/jobs/{id}/result"));
         let response = self.send(request.timeout(ANSWER_TIMEOUT)).await?;
@@ -154,7 +183,11 @@ impl Client {
         response.bytes().await.map(Some).map_err(|_| ClientError::Unreachable(self.base.clone()))
     }
 
-    /// Asks for what stands at a path.
+    /// Sends a GET request.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -163,7 +196,11 @@ impl Client {
         self.answer(self.request(Method::GET, path).query(query)).await
     }
 
-    /// Gives an order.
+    /// Sends a POST request with a JSON body.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached. After [`ClientError::Lost`] it may
+    /// have been carried out; otherwise retry if [`ClientError::is_passing`].
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -172,7 +209,11 @@ impl Client {
         self.answer(self.request(Method::POST, path).json(order)).await
     }
 
-    /// Erases what stands at a path.
+    /// Sends a DELETE request.
+    ///
+    /// # Errors
+    /// The service refused the request or could not be reached; retry if
+    /// [`ClientError::is_passing`].
     pub async fn delete<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -203,7 +244,7 @@ impl Client {
         }
     }
 
-    /// What an answer means that is not what was asked for.
+    /// The error for an answer that is not a success.
     async fn refusal(&self, response: Response) -> ClientError {
         let Ok(body) = response.bytes().await else {
             return ClientError::Unreachable(self.base.clone());

@@ -1,38 +1,39 @@
-//! Reads `text/event-stream` as it comes, cut anywhere.
+//! Parses `text/event-stream` from pieces of any size.
 //!
-//! Called with every piece of a stream of events. Source: the HTML standard, section 9.2. The
-//! invariant: whatever is sent, no more than [`MAX_EVENT`] bytes of an unfinished event are held.
+//! Called with every piece of an event stream. Source: the HTML standard, section 9.2. Memory is
+//! bounded: at most [`MAX_EVENT`] bytes of an unfinished event are held.
 
-/// Bytes of an event, or of a line: an event holds an id, a type and a small object.
+/// Largest event, and longest line, in bytes: an event holds an id, a type and a small object.
 const MAX_EVENT: usize = 1024 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// An event of a stream. Its id stands in its data as well.
+/// An event of a stream. Its id is in its data as well.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event {
-    /// Empty if the stream does not say it.
+    /// Empty if the stream names no type.
     pub(super) kind: String,
     pub(super) data: String,
 }
 
-/// An event is larger than any of ours.
+/// An event is larger than any event of this service.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLarge;
 
-/// What was read and is not whole yet.
+/// The unfinished event.
 #[derive(Default)]
 pub(super) struct Parser {
     line: Vec<u8>,
     kind: String,
     data: Option<String>,
-    /// The last byte was a carriage return: a line feed right after it belongs to it.
+    /// The last byte was a carriage return: a line feed right after it is part of the same line
+    /// end.
     is_after_return: bool,
     is_begun: bool,
 }
 
 impl Parser {
-    /// Takes the next piece; answers what has become whole with it.
+    /// Parses the next piece; returns the events that it completes.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<Vec<Event>, TooLarge> {
         let mut events = Vec::new();
         for &byte in piece {

@@ -1,6 +1,7 @@
 //! The Engine's callback to `finishWebhook`: when, how often and in which shape it is sent.
-//! Called when a job is finished, and by `control` and tests to send one again.
-//! Invariant: every attempt is in the log when it has ended, with exactly the bytes that were sent.
+//!
+//! Called when a job finishes, and by `control` and tests to send a callback again. Invariant:
+//! every attempt that has ended is in the log, with exactly the bytes that were sent.
 
 use std::{convert::Infallible, io::Write};
 
@@ -22,23 +23,23 @@ pub struct SentCallback {
     pub url: String,
     /// The exact body, before gzip if that was asked for.
     pub body: Bytes,
-    /// Of `body`.
+    /// SHA-256 of `body` in lower-case hexadecimal.
     pub sha256: String,
-    /// The receiver's status; none when it did not answer.
+    /// The receiver's status; `None` if it did not answer.
     pub status: Option<u16>,
     pub sent_at: Timestamp,
 }
 
 impl SentCallback {
-    /// Whether the receiver took it.
+    /// Whether the receiver answered 2xx.
     pub fn answered(&self) -> bool {
         self.status.is_some_and(|status| (200..300).contains(&status))
     }
 }
 
 impl Simulator {
-    /// Sends the callback of a finished job now (re-signed under `resign_repeats` if it was sent before),
-    /// and returns the receiver's status, if there was one.
+    /// Sends the callback of a finished job now, re-signed under `resign_repeats` if it was sent
+    /// before. Returns the receiver's status, if it answered.
     pub async fn send_callback(&self, engine_job_id: &str) -> Option<u16> {
         let options = self.options();
         let job = self.job(engine_job_id)?;
@@ -50,7 +51,7 @@ impl Simulator {
         self.send(engine_job_id, &job.callback_url?, body).await
     }
 
-    /// Delivers a finished job's callback, with all the faults that the options ask for.
+    /// Delivers a finished job's callback, with all the faults that the options set.
     pub(super) async fn deliver(&self, engine_job_id: &str) {
         let job = self.job(engine_job_id).filter(|job| job.callback_url.is_some());
         if job.is_none() || self.strikes(|options| &mut options.drop_callbacks) {
@@ -68,7 +69,7 @@ impl Simulator {
         }
     }
 
-    /// The callback and its repeats.
+    /// Sends the callback and its repeats.
     async fn send_all(&self, engine_job_id: &str) {
         let options = self.options();
         let Some(bodies) = self.bodies(engine_job_id, &options) else {
@@ -161,7 +162,7 @@ impl Simulator {
         }
     }
 
-    /// The body as the receiver gets it: the result, or what a fault makes of it.
+    /// The body to send: the result, or the result after a fault.
     fn spoil(&self, body: Bytes) -> Bytes {
         if self.strikes(|options| &mut options.empty_callbacks) {
             return Bytes::new();

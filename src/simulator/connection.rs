@@ -1,6 +1,7 @@
 //! Connections that a handler can close without a byte of answer.
-//! `Simulator::start` serves through `SeverableListener`; handlers get their `Connection` by `ConnectInfo`.
-//! Invariant: after `sever` nothing more is read from or written to that socket.
+//!
+//! `Simulator::start` serves through `SeverableListener`; handlers get their `Connection` from
+//! `ConnectInfo`. Invariant: after `sever` nothing more is read from or written to that socket.
 
 use std::{
     io,
@@ -24,12 +25,12 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Large enough to be fast, small enough to stop midway.
+/// Bytes of a piece: large enough to be fast, small enough to stop midway.
 const PIECE_BYTES: usize = 256 * 1024;
-/// A throttled body still moves visibly.
+/// Pieces per second of a throttled body, so that it moves steadily.
 const PIECES_PER_SECOND: u64 = 20;
 
-/// Accepts connections until `stop`, and severs all of them then.
+/// Accepts connections until `stop`, then severs all of them.
 pub(super) struct SeverableListener {
     pub(super) listener: TcpListener,
     pub(super) stop: CancellationToken,
@@ -53,7 +54,7 @@ impl Listener for SeverableListener {
     }
 }
 
-/// The handler's hold on the connection its request came by.
+/// The handler's handle to the connection of its request.
 #[derive(Clone)]
 pub(super) struct Connection(CancellationToken);
 
@@ -124,11 +125,11 @@ impl AsyncWrite for SeverableStream {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     Complete,
-    /// The connection breaks; the caller announces a greater length.
+    /// The connection breaks; the caller announces a larger length.
     Broken,
 }
 
-/// How large the pieces of a body are at so many bytes per second (0: as fast as it goes).
+/// The size of a body's pieces at `throttle` bytes per second (0: unlimited).
 pub(super) fn piece_bytes(throttle: u64) -> usize {
     match throttle {
         0 => PIECE_BYTES,
@@ -136,7 +137,7 @@ pub(super) fn piece_bytes(throttle: u64) -> usize {
     }
 }
 
-/// A body sent piece by piece, at so many bytes per second (0: as fast as it goes).
+/// A body sent piece by piece, at `throttle` bytes per second (0: unlimited).
 pub(super) fn paced_body(
     pieces: impl Iterator<Item = Bytes> + Send + 'static,
     throttle: u64,
@@ -148,7 +149,7 @@ pub(super) fn paced_body(
             if ending == Ending::Complete {
                 return None;
             }
-            // One turn of the connection, so that what was sent is flushed before the break.
+            // Yield to the connection once, so that what was sent is flushed before the break.
             tokio::task::yield_now().await;
             return Some((Err(io::Error::other("broken on purpose")), None));
         };

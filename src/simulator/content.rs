@@ -1,6 +1,7 @@
-//! The bytes of an output, of any size in constant memory: a beginning, and a cycle repeated to the end.
-//! Made by `mesh`; sent by `download` and `processing`; tests compare with it what they received.
-//! Invariant: a piece is a view of the beginning or of the cycle, nothing is copied.
+//! The bytes of an output, of any size in constant memory: a head, and a cycle repeated to the end.
+//!
+//! Made by `mesh`; sent by `download` and `processing`; tests compare what they received with it. A
+//! piece is a view of the head or of the cycle; nothing is copied.
 
 use std::ops::Range;
 
@@ -10,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use super::hex;
 
-/// A piece as large as this costs no more to send than to copy.
+/// Bytes of a cycle: in pieces of this size, the overhead of sending is negligible.
 const CYCLE_BYTES: usize = 256 * 1024;
 
-/// What an output's file holds.
+/// The content of an output's file.
 #[derive(Clone, Debug)]
 pub struct FileContent {
     head: Bytes,
@@ -22,7 +23,7 @@ pub struct FileContent {
 }
 
 impl FileContent {
-    /// A beginning, then a unit so many times.
+    /// A head, then a unit repeated `times` times.
     pub(super) fn repeating(head: impl Into<Bytes>, unit: &[u8], times: u64) -> Self {
         let (head, unit_bytes) = (head.into(), unit.len() as u64);
         let in_cycle = times.min(CYCLE_BYTES as u64 / unit_bytes.max(1) + 1);
@@ -34,12 +35,12 @@ impl FileContent {
         self.size_bytes
     }
 
-    /// All of it in memory.
+    /// The whole content in memory.
     pub fn bytes(&self) -> Bytes {
         self.pieces(0..self.size_bytes, CYCLE_BYTES).collect::<Vec<_>>().concat().into()
     }
 
-    /// Lower-case hexadecimal.
+    /// SHA-256 of the content in lower-case hexadecimal.
     pub fn sha256(&self) -> String {
         hex(&self.digest::<Sha256>())
     }
@@ -54,7 +55,7 @@ impl FileContent {
         digest.finalize().to_vec()
     }
 
-    /// Names the content; its size and its parts make it.
+    /// Strong ETag, computed from the size, the head and the cycle.
     pub(super) fn etag(&self) -> String {
         let mut digest = Sha256::new_with_prefix(self.size_bytes.to_le_bytes());
         digest.update(&self.head);
@@ -62,7 +63,7 @@ impl FileContent {
         format!("\"{}\"", &hex(&digest.finalize())[..32])
     }
 
-    /// A range of it, in pieces of at most so many bytes.
+    /// A range of the content, in pieces of at most `piece_bytes` bytes.
     pub(super) fn pieces(
         &self,
         range: Range<u64>,
@@ -78,7 +79,7 @@ impl FileContent {
         })
     }
 
-    /// What stands at a position, up to the end of its part.
+    /// The bytes at a position, up to the end of the head or the cycle.
     fn piece(&self, at: u64, max_bytes: usize) -> Bytes {
         let (part, at) = match at.checked_sub(self.head.len() as u64) {
             None => (&self.head, at as usize),

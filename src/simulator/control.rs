@@ -1,6 +1,8 @@
 //! The routes under `/_simulator/`, for tests in another process, and the log file.
-//! Called by the router; the log is written when a job is accepted and when a callback is answered 2xx.
-//! Invariant: a log line is in the file before the fact can be seen anywhere else, and tokens are never shown.
+//!
+//! Called by the router; the log is written when a job is accepted and when a callback is answered
+//! 2xx. Invariants: a log line is in the file before the fact is visible anywhere else; tokens are
+//! never shown.
 
 use std::io::Write;
 
@@ -84,7 +86,7 @@ impl Log {
     /// Appends a line to the log file, if there is one.
     pub(super) fn write_log(&mut self, line: Value) {
         let Some(log) = &mut self.log else { return };
-        // One write call: another process never reads half a line.
+        // A single write call, so that another process never reads half a line.
         if let Err(error) = log.write_all(format!("{line}\n").as_bytes()) {
             tracing::error!(%error, "the simulator's log cannot be written");
         }

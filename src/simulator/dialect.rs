@@ -1,6 +1,7 @@
-//! The choices where the Engine's documentation is silent, one type per open question.
-//! Held by the options, read by whoever renders a reply or a result.
-//! Invariant: every choice is one plausible Engine; none of them is a fault.
+//! Choices where the Engine's documentation is silent: one type per open question.
+//!
+//! Held by the options, read by the code that renders a reply or a result. Every choice is a
+//! plausible Engine; none is a fault.
 
 use std::{fmt, str::FromStr, time::Duration};
 

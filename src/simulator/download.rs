@@ -1,6 +1,7 @@
-//! Downloads of outputs from the Engine's object store, whole or in ranges, true or not.
-//! Called by the router; tests ask `output_content` what they should have received.
-//! Invariant: `ETag`, `Content-MD5` and the total of `Content-Range` tell the truth, whatever else is a lie.
+//! Downloads of outputs from the Engine's object store, whole or in ranges, correct or faulty.
+//!
+//! Called by the router; tests get the expected content from `output_content`. Invariant: `ETag`,
+//! `Content-MD5` and the total of `Content-Range` are correct, also when another fault strikes.
 
 use std::ops::Range;
 
@@ -21,15 +22,15 @@ use super::job::{AcceptedJob, Output, OutputStatus};
 use super::link::{Grant, StoredFile};
 use super::{Options, Refusal, Simulator, mesh};
 
-/// Azure keeps no digest of what was written in blocks, as large files are.
+/// Azure has no digest of blobs that were written in blocks, as large files are.
 const MAX_DIGESTED_BYTES: u64 = 32 * 1024 * 1024;
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
-/// Where Azure puts the digest of the whole when it sends a part.
+/// The header in which Azure sends the digest of the whole file with a part.
 const BLOB_CONTENT_MD5: HeaderName = HeaderName::from_static("x-ms-blob-content-md5");
 
 impl Simulator {
-    /// What a true download of an available output holds.
+    /// The content of a correct download of an available output.
     pub fn output_content(
         &self,
         engine_job_id: &str,
@@ -76,7 +77,7 @@ pub(super) async fn download(
     Ok((known.headers(), part.into_response(&options, &faults)).into_response())
 }
 
-/// What `If-Range` may name.
+/// The validators that `If-Range` may name.
 struct Validators {
     etag: String,
     modified: String,
@@ -93,7 +94,8 @@ fn http_date(time: Option<Timestamp>) -> String {
     text.expect("no job finishes before the year 0")
 }
 
-/// The range that a request asks for, first byte and end; a beginning past the end comes out empty.
+/// The range that a request asks for: first byte and end (exclusive). One that starts past the end
+/// comes out empty.
 fn wanted(headers: &HeaderMap, known: &Validators, content: &FileContent) -> Option<Range<u64>> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let is_fresh = |named: &str| named == known.etag || named == known.modified;
@@ -112,10 +114,10 @@ fn wanted(headers: &HeaderMap, known: &Validators, content: &FileContent) -> Opt
     Some(first..end.min(size_bytes))
 }
 
-/// How one download goes wrong.
+/// The faults of one download.
 struct Faults {
     ending: Ending,
-    /// Added to the length that is announced; below 0 as much is neither sent nor announced.
+    /// Added to the announced length; if negative, that many bytes fewer are sent and announced.
     lie: i64,
     corrupted: bool,
 }
@@ -132,7 +134,7 @@ impl Faults {
     }
 }
 
-/// The bytes that a download asks for.
+/// The bytes of one download.
 struct Part {
     content: FileContent,
     range: Range<u64>,

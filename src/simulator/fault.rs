@@ -1,6 +1,7 @@
-//! How often a fault strikes, and the faults that strike files.
-//! The options hold one `FaultRate` per fault; every handler asks it before it misbehaves.
-//! Invariant: with one seed and one order of requests the same faults strike.
+//! How often a fault strikes, and the faults of file transfers.
+//!
+//! The options hold one `FaultRate` per fault; a handler checks it before each fault. Invariant:
+//! the same seed and the same order of requests give the same faults.
 
 use std::{fmt, str::FromStr};
 
@@ -10,23 +11,23 @@ use serde_json::Value;
 
 use super::Options;
 
-/// `never`, `always`, `first:2` (the next two chances), `first-of-each:2` (the first two transfers of every file)
-/// or a probability such as `0.3`.
+/// `never`, `always`, `first:2` (the next two chances), `first-of-each:2` (the first two transfers
+/// of every file) or a probability such as `0.3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum FaultRate {
     #[default]
     Never,
     Always,
-    /// The next so many chances; counts down as it strikes.
+    /// The next chances, this many; counts down as the fault strikes.
     First(u32),
-    /// The first so many transfers of every file; of what is no file, as `First`.
+    /// The first transfers of every file, this many; for faults not about files, like `First`.
     FirstOfEach(u32),
     /// Between 0 and 1.
     Probability(f64),
 }
 
 impl FaultRate {
-    /// Whether the fault strikes this time; uses up one of `First`.
+    /// Whether the fault strikes this time; counts `First` down.
     pub(super) fn strikes(&mut self, random: &mut StdRng) -> bool {
         match self {
             Self::Never | Self::First(0) | Self::FirstOfEach(0) => false,
@@ -87,7 +88,7 @@ impl Serialize for FaultRate {
     }
 }
 
-/// Takes the text of the command line, and also a bare JSON number or boolean.
+/// Accepts the text of the command line, and also a bare JSON number or boolean.
 impl<'de> Deserialize<'de> for FaultRate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = match Value::deserialize(deserializer)? {
@@ -98,7 +99,7 @@ impl<'de> Deserialize<'de> for FaultRate {
     }
 }
 
-/// A fault of uploads or downloads, counted for every file by itself.
+/// A fault of uploads or downloads, counted for each file separately.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum FileFault {
     ExpireUpload,

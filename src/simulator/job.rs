@@ -1,6 +1,7 @@
-//! A job as the Engine accepted it: what was asked for, what was uploaded, how it ended.
-//! Made by `submission` from the body of `POST /job`, changed by every later call.
-//! Invariant: `result` is set exactly when the state is `Finished`, and never changes.
+//! A job as the Engine accepted it: its request, its uploads, its result.
+//!
+//! Created by `submission` from the body of `POST /job`, changed by later calls. Invariant:
+//! `result` is set exactly when the state is `Finished`, and never changes.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug)]
 pub struct AcceptedJob {
     pub engine_job_id: String,
-    /// The version segment it was submitted to.
+    /// The version segment of the path that it was submitted to.
     pub version: String,
     /// The exact body as received.
     pub body: Bytes,
@@ -24,7 +25,7 @@ pub struct AcceptedJob {
     pub state: JobState,
     pub inputs: Vec<Input>,
     pub outputs: Vec<Output>,
-    /// Calls to its notify URLs that were answered 2xx.
+    /// Calls of its notify URLs that were answered 2xx.
     pub notified: usize,
     pub polls: usize,
     /// `success` of its result.
@@ -32,7 +33,7 @@ pub struct AcceptedJob {
     pub finished_at: Option<Timestamp>,
     /// The body of its callback, and of a poll.
     pub result: Option<Bytes>,
-    /// Scheme, host and port under which its submitter reached the simulator.
+    /// Scheme, host and port by which the submitter reached the simulator.
     pub(super) origin: String,
     /// Why it failed, with `success: false`.
     pub(super) error: Option<String>,
@@ -40,11 +41,11 @@ pub struct AcceptedJob {
     pub(super) output_size: u64,
 }
 
-/// How far a job is.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// Inputs are not uploaded or not notified.
+    /// An input is not uploaded or not notified yet.
     Waiting,
     Processing,
     Finished,
@@ -69,11 +70,11 @@ pub struct Upload {
     pub sha256: String,
     /// Headers of the upload.
     pub headers: HeaderMap,
-    /// The bytes themselves, up to the first 8 MiB; length and digest are of the whole.
+    /// The first 8 MiB of the bytes; length and digest are of the whole.
     pub content: Bytes,
 }
 
-/// A file that a job makes.
+/// An output file of a job.
 #[derive(Clone, Debug)]
 pub struct Output {
     pub kind: String,
@@ -86,7 +87,7 @@ pub struct Output {
     pub status: Option<OutputStatus>,
 }
 
-/// What became of an output, as results spell it.
+/// The status of an output, as results spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputStatus {
     Available,
@@ -95,12 +96,12 @@ pub enum OutputStatus {
 }
 
 impl AcceptedJob {
-    /// Whether its result stands.
+    /// Whether it has its result.
     pub fn is_finished(&self) -> bool {
         self.state == JobState::Finished
     }
 
-    /// Whether every input is there, so that the work can start.
+    /// Whether every input is available, so that the work can start.
     pub(super) fn has_its_inputs(&self) -> bool {
         self.inputs
             .iter()
@@ -124,7 +125,7 @@ impl Output {
     }
 }
 
-/// What the body of `POST /job` asks for.
+/// The parsed body of `POST /job`.
 pub(super) struct Order {
     pub(super) callback_url: Option<String>,
     pub(super) inputs: Vec<Input>,
@@ -164,7 +165,7 @@ struct OutputFile {
 }
 
 impl Order {
-    /// Reads and validates a body; the error is a sentence for the caller.
+    /// Parses and validates a body; the error is a sentence for the caller.
     pub(super) fn read(body: &[u8]) -> Result<Self, String> {
         let body: JobBody = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let order = Self {

@@ -1,6 +1,7 @@
 //! Pre-signed links to the Engine's object store.
-//! Made by `submission` and `result`, checked by `upload` and `download`.
-//! Invariant: a link opens one file for one method until it expires, and nothing else.
+//!
+//! Made by `submission` and `result`, checked by `upload` and `download`. Invariant: a link gives
+//! access to one file with one method, until it expires.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::fault::FileFault;
 use super::job::AcceptedJob;
 use super::{Refusal, Simulator, hex};
 
-/// A file of a job: inputs can be put, outputs can be got.
+/// A file of a job: inputs are uploaded with PUT, outputs downloaded with GET.
 #[derive(Clone, Copy)]
 pub(super) enum StoredFile<'a> {
     Input(&'a str),
@@ -50,7 +51,7 @@ impl StoredFile<'_> {
 pub(super) struct Grant {
     /// Milliseconds since 1970.
     expires: i64,
-    /// Makes every signing differ from the one before.
+    /// Makes every signed link different.
     serial: u64,
     signature: String,
 }
@@ -95,14 +96,14 @@ impl Simulator {
         if !expired && !self.strikes_file(file.expiry(), &name) {
             return Ok(());
         }
-        // What has expired stays so: only a fresh link helps.
+        // An expired link stays expired: only a fresh link helps.
         self.state().expired_links.insert(grant.serial);
         refused("the link has expired")
     }
 }
 
 impl AcceptedJob {
-    /// An address under which the submitter reaches the simulator.
+    /// A URL by which the submitter reaches the simulator.
     pub(super) fn address(&self, segments: &[&str]) -> Url {
         let mut address =
             Url::parse(&self.origin).expect("an origin is checked when a job is accepted");

@@ -1,9 +1,12 @@
-//! Real output files: one closed ellipsoid for each structure, in the format that was asked for, and of differing sizes.
-//! A file that must be larger repeats its triangles. Called when an output is downloaded or written away.
-//! Invariant: the same job and output always give the same bytes.
+//! Output files: one closed ellipsoid for each structure, in the requested format, with sizes that
+//! vary by output.
 //!
-//! `.stl` (binary), `.obj` and `.ply` (ASCII) are valid meshes. `.drc` is the magic `DRACO` followed by zeros,
-//! any other extension the line `engine-simulator <structures>` followed by zeros: these only have a length.
+//! A file that must be larger repeats its triangles. Called when an output is downloaded or written
+//! to its `uploadUrl`. Invariant: the same job and output always give the same bytes.
+//!
+//! `.stl` (binary), `.obj` and `.ply` (ASCII) are valid meshes. `.drc` is the magic `DRACO`
+//! followed by zeros, any other extension the line `engine-simulator <structures>` followed by
+//! zeros: these only have the right length.
 
 use std::{f32::consts::PI, fmt::Write};
 
@@ -12,11 +15,11 @@ use super::job::{AcceptedJob, Output};
 
 /// Rings and segments of the smallest mesh: 112 triangles, 6 kB as STL.
 const MIN_STEPS: u32 = 8;
-/// So many sizes there are above it; the largest has 1984 triangles, 99 kB as STL.
+/// Number of sizes; the largest has 1984 triangles, 99 kB as STL.
 const SIZES: u32 = 25;
-/// A step in size of a file that is no mesh.
+/// Step in size of a file that is not a mesh.
 const PADDING: [u8; 1024] = [0; 1024];
-/// Gap between the middles of two structures in one file, in millimetres.
+/// Distance between the centres of two structures in one file, in millimetres.
 const SPACING: f32 = 40.0;
 /// The bytes of an available output.
 pub(super) fn content(job: &AcceptedJob, output: &Output) -> FileContent {
@@ -35,12 +38,12 @@ fn padded(text: String, output: &Output, size: u64) -> FileContent {
     FileContent::repeating(text, &PADDING, times)
 }
 
-/// How often a unit is needed for a file of at least so many bytes.
+/// How often to repeat a unit for a file of at least `size` bytes.
 fn times(unit: &[u8], size: u64) -> u64 {
     size.div_ceil(unit.len() as u64).max(1)
 }
 
-/// What makes the sizes of outputs differ.
+/// Makes the sizes of outputs differ.
 fn variation(output: &Output) -> u32 {
     let names = output.structures.iter().chain([&output.kind]);
     let sum: u32 = names.flat_map(|name| name.bytes()).map(u32::from).sum();
@@ -67,7 +70,7 @@ impl Mesh {
         mesh
     }
 
-    /// Two poles, and rings of vertices between them.
+    /// Adds two poles, and rings of vertices between them.
     fn add_ellipsoid(&mut self, name: &str, middle: f32, steps: u32) {
         let sum: u32 = name.bytes().map(u32::from).sum();
         let radii = [5 + sum % 11, 5 + sum % 7, 5 + sum % 13].map(|radius| radius as f32);

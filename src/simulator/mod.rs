@@ -1,7 +1,9 @@
-//! The Engine's double: everything `engine-api.md` states, every plausible dialect, and faults on demand.
-//! Tests start it on a listener of their own; `simulate-engine` and `demo` do the same.
-//! Invariant: it shares no code with the rest of the crate, so that a wrong reading cannot agree with itself,
-//! and it sends to no address but those that jobs name.
+//! A simulator of the Engine: everything that `engine-api.md` states, every plausible dialect, and
+//! faults on demand.
+//!
+//! Tests start it on their own listener; so do `simulate-engine` and `demo`. Invariants: it shares
+//! no code with the rest of the crate, so that a misreading of the documentation cannot agree with
+//! itself; it sends only to addresses that jobs name.
 //!
 //! - `options`, `fault`, `dialect`: how it behaves
 //! - `submission`, `notify`, `poll`, `token`, `upload`, `download`: its HTTP calls
@@ -70,7 +72,7 @@ use fault::FileFault;
 use refusal::Refusal;
 use state::State;
 
-/// Long enough for a slow receiver, short enough to notice a dead one.
+/// Time limit for a request: long enough for a slow receiver, short enough to notice a dead one.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Handle to a running simulator; clones share it.
@@ -92,6 +94,10 @@ struct Shared {
 
 impl Simulator {
     /// Serves on the listener until `stop`, or until the runtime ends.
+    ///
+    /// # Errors
+    /// The listener has no address, the log file cannot be opened, or the HTTP client cannot be set
+    /// up.
     pub async fn start(listener: TcpListener, options: Options) -> io::Result<Self> {
         let mut address = listener.local_addr()?;
         if address.ip().is_unspecified() {
@@ -117,7 +123,7 @@ impl Simulator {
         Ok(simulator)
     }
 
-    /// Base URL of Engine version 24.06; any other version is served beside it.
+    /// Base URL of Engine version 24.06; other versions are served as well.
     pub fn base_url(&self) -> String {
         self.base_url_of("24.06")
     }
@@ -127,7 +133,7 @@ impl Simulator {
         format!("{}/{version}", self.origin())
     }
 
-    /// Where tokens are issued.
+    /// URL of the token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}/oauth/token", self.origin())
     }
@@ -137,12 +143,12 @@ impl Simulator {
         format!("http://{}", self.shared.address)
     }
 
-    /// How it behaves now.
+    /// The current options.
     pub fn options(&self) -> Options {
         self.state().options.clone()
     }
 
-    /// Changes the behaviour from now on.
+    /// Changes the options from now on.
     pub fn set(&self, change: impl FnOnce(&mut Options)) {
         change(&mut self.state().options);
     }
@@ -162,7 +168,7 @@ impl Simulator {
         self.state().callbacks.clone()
     }
 
-    /// Those that were answered 2xx.
+    /// The callback attempts that were answered 2xx.
     pub fn answered_callbacks(&self) -> Vec<SentCallback> {
         let mut callbacks = self.callbacks();
         callbacks.retain(SentCallback::answered);
@@ -179,12 +185,12 @@ impl Simulator {
         self.state().requests
     }
 
-    /// Returns once the condition holds; it is looked at after every request and callback.
+    /// Returns once the condition holds; it is checked after every request and callback.
     pub async fn wait_until(&self, condition: impl Fn(&Self) -> bool) {
         loop {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
-            // Listening first: a change between the look and the wait must not be missed.
+            // Register first: a change between the check and the wait must not be missed.
             changed.as_mut().enable();
             if condition(self) {
                 return;
@@ -204,7 +210,7 @@ impl Simulator {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes those who wait for a condition.
+    /// Changes the state and wakes the tasks that wait for a condition.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut self.state());
         self.shared.changed.notify_waiters();
@@ -216,7 +222,7 @@ impl Simulator {
         fault(options).strikes(random)
     }
 
-    /// Whether a fault strikes a transfer of this file.
+    /// Whether a fault strikes this transfer of a file.
     fn strikes_file(&self, fault: FileFault, file: &str) -> bool {
         let State { options, random, struck, .. } = &mut *self.state();
         match fault.rate(options) {
@@ -230,7 +236,7 @@ impl Simulator {
         }
     }
 
-    /// Runs work that ends with the simulator.
+    /// Spawns work that ends with the simulator.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let stop = self.shared.stop.clone();
         self.shared.tasks.spawn(async move {
@@ -261,9 +267,9 @@ fn routes(simulator: Simulator) -> Router {
         .with_state(simulator)
 }
 
-/// No proxy and no redirects: it reaches the address a job names, or nothing.
+/// No proxy and no redirects: it reaches only the address that a job names.
 fn sending_client() -> io::Result<reqwest::Client> {
-    // An error only says that the process has a provider already.
+    // Fails if a provider is installed already, which is fine.
     rustls::crypto::ring::default_provider().install_default().ok();
     reqwest::Client::builder()
         .user_agent("engine-simulator")

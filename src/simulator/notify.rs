@@ -1,6 +1,7 @@
 //! The notify URLs: "the upload is complete".
-//! Called by the router; the URLs are made here for the reply of `submission`.
-//! Invariant: a job starts when every input without a download URL is uploaded and notified, and only once.
+//!
+//! Called by the router; the URLs for the reply of `submission` are made here. Invariant: a job
+//! starts when every input without a download URL is uploaded and notified, and only once.
 
 use axum::{
     Json,
@@ -23,7 +24,7 @@ impl AcceptedJob {
     }
 }
 
-/// `POST …/{job}/notify`: every input that is uploaded by now.
+/// `POST …/{job}/notify`: notifies every input that is uploaded.
 pub(super) async fn notify_job(
     State(simulator): State<Simulator>,
     Path((version, route, engine_job_id)): Path<(String, String, String)>,

@@ -1,6 +1,8 @@
-//! Every behaviour of the simulator, as flags of `simulate-engine` and as JSON under `/_simulator/options`.
-//! Set by tests and operators, read by every handler at the moment it needs it.
-//! Invariant: `Options::default()` equals the command line without flags, an Engine that behaves.
+//! Every behaviour of the simulator, as flags of `simulate-engine` and as JSON under
+//! `/_simulator/options`.
+//!
+//! Set by tests and operators; handlers read the options at the moment of use. Invariant:
+//! `Options::default()` equals the command line without flags, an Engine without faults.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -291,7 +293,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// These options with the fields of a JSON object replaced; the error names the wrong one.
+    /// These options with the fields of a JSON object replaced; an error names the wrong field.
     pub(super) fn merged(&self, patch: Value) -> Result<Self, String> {
         let Value::Object(patch) = patch else {
             return Err("the options are a JSON object".into());

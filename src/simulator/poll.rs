@@ -1,6 +1,7 @@
-//! `GET /{version}/job/{id}`: how a job stands.
-//! Called by the router.
-//! Invariant: a finished job answers the body of its callback, byte for byte, unless told to re-sign links.
+//! `GET /{version}/job/{id}`: the state of a job.
+//!
+//! Called by the router. Invariant: for a finished job it returns the body of its callback, byte
+//! for byte, unless `resign_polls` is set.
 
 use axum::{
     Json,

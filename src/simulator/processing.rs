@@ -1,6 +1,8 @@
-//! A job's way from its last input to its result, and the transfers to and from the addresses it names.
-//! Started by `submission`, `notify` and `finish`.
-//! Invariant: a job finishes once; its outputs are written away before its callback is sent.
+//! A job from its last input to its result, and the transfers to and from the addresses that it
+//! names.
+//!
+//! Started by `submission`, `notify` and `finish`. Invariant: a job finishes once; its outputs are
+//! written to their `uploadUrl` before its callback is sent.
 
 use std::convert::Infallible;
 
@@ -13,7 +15,8 @@ use super::job::{AcceptedJob, JobState, Output, OutputStatus, Upload};
 use super::{Processing, Simulator, mesh, upload_check};
 
 impl Simulator {
-    /// Finishes a job now, whatever it waits for, and sends its callback; false if there is none to finish.
+    /// Finishes a job now, even if it still waits for inputs, and sends its callback; false if
+    /// there is no unfinished job with this id.
     pub fn finish(&self, engine_job_id: &str) -> bool {
         let finished = self.settle(engine_job_id, None);
         if finished {
@@ -22,10 +25,10 @@ impl Simulator {
         finished
     }
 
-    /// As `finish`, and waits for the callback's end; a caller that goes away does not stop it.
+    /// As `finish`, and waits until the callback has ended; dropping the future does not stop it.
     pub(super) async fn finish_and_wait(&self, engine_job_id: &str) {
         if self.settle(engine_job_id, None) {
-            // An error only says that the simulator is stopping.
+            // Fails only while the simulator is stopping.
             self.spawn_conclude(engine_job_id).await.ok();
         }
     }
@@ -61,7 +64,7 @@ impl Simulator {
         }
     }
 
-    /// Writes the outputs of a finished job away and sends its callback.
+    /// Writes the outputs of a finished job to their `uploadUrl` and sends its callback.
     async fn conclude(&self, engine_job_id: &str) {
         if let Some(job) = self.job(engine_job_id)
             && self.options().write_uploads
@@ -73,7 +76,8 @@ impl Simulator {
         self.deliver(engine_job_id).await;
     }
 
-    /// Writes an output to its `uploadUrl`; failures are only logged, as nobody knows what the Engine does then.
+    /// Writes an output to its `uploadUrl`; failures are only logged, since the Engine's behaviour
+    /// in that case is not documented.
     async fn write_output(&self, job: &AcceptedJob, output: &Output) {
         let (Some(upload_url), Some(OutputStatus::Available)) = (&output.upload_url, output.status)
         else {
@@ -95,7 +99,7 @@ impl Simulator {
         }
     }
 
-    /// Fetches what the job's download URLs name, if the options ask for it.
+    /// Fetches the inputs that have a download URL, if the options say so.
     async fn fetch_inputs(&self, engine_job_id: &str) -> Result<(), String> {
         let options = self.options();
         let Some(job) = self.job(engine_job_id).filter(|_| options.fetch_downloads) else {

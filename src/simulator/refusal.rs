@@ -1,6 +1,6 @@
 //! Refusals: every 4xx and 5xx of the simulator.
-//! Returned by all handlers.
-//! Invariant: the body is `{"error": "…"}`.
+//!
+//! Returned by all handlers. The body is always `{"error": "…"}`.
 
 use axum::{
     Json,
@@ -33,7 +33,7 @@ impl Refusal {
         }
     }
 
-    /// A status that an option asked for.
+    /// A status that an option sets.
     pub(super) fn by_option(status: u16) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::new(status, format!("the simulator was told to answer {status}"))

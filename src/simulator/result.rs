@@ -1,6 +1,7 @@
-//! The result of a job: what it says is decided once, how it is written follows the dialect.
+//! The result of a job: its content is decided once, its form follows the dialect.
+//!
 //! `settle` is called when a job finishes; callbacks and polls render again only to re-sign links.
-//! Invariant: rendering never changes what the result says, only its links.
+//! Invariant: rendering again changes only the links.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,7 +12,8 @@ use super::link::StoredFile;
 use super::{Conflict, Echo, Options, ResultShape, Simulator, State};
 
 impl Simulator {
-    /// Finishes a job with its result, failed if there is an error; false if there is none to finish.
+    /// Finishes a job with its result, a failure if there is an error; false if there is no
+    /// unfinished job with this id.
     pub(super) fn settle(&self, engine_job_id: &str, error: Option<String>) -> bool {
         let settled = self.change(|state| {
             let State { options, random, jobs, job_positions, .. } = state;
@@ -89,7 +91,7 @@ impl Simulator {
         rendered
     }
 
-    /// The result of a job, contradicting what it said before.
+    /// The result of a job, contradicting the first one.
     pub(super) fn render_conflict(&self, job: &AcceptedJob, options: &Options) -> Bytes {
         let mut job = job.clone();
         if options.conflicting_repeat == Conflict::Success {
@@ -128,7 +130,8 @@ fn status_word(output: &Output, options: &Options) -> &'static str {
     }
 }
 
-/// Appends a field to a JSON object that is not empty, as text: no nesting is too deep for it.
+/// Appends a field to the text of a JSON object that is not empty. Works on text, so nesting of any
+/// depth is fine.
 pub(super) fn add_field(body: &mut String, name: &str, value: &str) {
     body.pop();
     body.push_str(&format!(",\"{name}\":{value}}}"));

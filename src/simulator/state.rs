@@ -1,6 +1,7 @@
-//! What the simulator remembers: its options, tokens, jobs, callbacks and counters.
-//! Locked by `Simulator::state` and `Simulator::change` only.
-//! Invariant: jobs and callbacks are only ever added.
+//! The simulator's state: its options, tokens, jobs, callbacks and counters.
+//!
+//! Locked only by `Simulator::state` and `Simulator::change`. Invariant: jobs and callbacks are
+//! only ever added.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +31,7 @@ pub(super) struct State {
     pub(super) log: Option<File>,
 }
 
-/// How many requests came in, refused ones included.
+/// Numbers of requests, including refused ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Requests {
     pub tokens: usize,

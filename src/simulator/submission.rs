@@ -1,6 +1,8 @@
-//! `POST /{version}/job` (`/generic-job` on v2 and older): accepts a job, or misbehaves as told.
-//! Called by the router.
-//! Invariant: a job is in the log before a byte of its reply is sent, and a refused one never is.
+//! `POST /{version}/job` (`/generic-job` on v2 and older): accepts a job, or fails as the options
+//! say.
+//!
+//! Called by the router. Invariant: a job is in the log before a byte of its reply is sent, and a
+//! refused one never is.
 
 use axum::{
     body::{Body, to_bytes},
@@ -19,7 +21,7 @@ use super::job::{AcceptedJob, JobState, Order};
 use super::link::StoredFile;
 use super::{NotifyPlace, Options, Refusal, Simulator};
 
-/// Far above any real job body.
+/// Far larger than any real job body.
 const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) async fn submit(
@@ -53,7 +55,7 @@ pub(super) async fn submit(
     Ok(reply(&simulator, &job, &options))
 }
 
-/// On `v2` and older the route has another name, and only that one.
+/// On `v2` and older only `generic-job` is valid, on later versions only `job`.
 pub(super) fn check_route(version: &str, route: &str) -> Result<(), Refusal> {
     match route == route_of(version) {
         true => Ok(()),
@@ -126,7 +128,7 @@ async fn accept(
     Ok(job)
 }
 
-/// How the caller reached us, so that links lead back the same way from another container too.
+/// The origin by which the caller reached us, so that links also work from another container.
 fn origin(headers: &HeaderMap) -> Option<String> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
     let origin = format!("http://{host}");

@@ -1,6 +1,7 @@
 //! The token endpoint (OAuth 2.0 client credentials) and the check of bearer tokens.
-//! Called by the router, and by every handler of the Engine's calls.
-//! Invariant: a token is good from its issue until it expires, is forgotten or is revoked, and never again.
+//!
+//! Called by the router, and by every handler of the Engine's calls. Invariant: a token is valid
+//! from its issue until it expires, is forgotten or is revoked, and never again.
 
 use axum::{
     Json,
@@ -43,7 +44,7 @@ pub(super) async fn issue(
         early if early.is_zero() => options.token_life,
         early => early,
     };
-    // A life too long to add is no end at all.
+    // A life that overflows the clock means no expiry.
     let good_until = Instant::now().checked_add(life);
     simulator.change(|state| {
         state.tokens.insert(token.clone(), Token { good_until });
@@ -74,12 +75,12 @@ fn check_credentials(body: &[u8], options: &Options) -> Result<(), Refusal> {
 }
 
 impl Simulator {
-    /// Makes every token issued so far worthless.
+    /// Invalidates every token issued so far.
     pub fn forget_tokens(&self) {
         self.change(|state| state.tokens.clear());
     }
 
-    /// Refuses a request without a good bearer token, unless the options let everyone in.
+    /// Refuses a request without a valid bearer token, unless `require_token` is off.
     pub(super) fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if !self.state().options.require_token || self.good_token(headers) {
             return Ok(());

@@ -1,6 +1,7 @@
 //! Uploads of inputs to the Engine's object store.
-//! Called by the router; `processing` collects here what it fetches.
-//! Invariant: an upload of any size is taken in constant memory, and one that breaks leaves nothing.
+//!
+//! Called by the router; `processing` collects fetched inputs here. Uploads of any size need
+//! constant memory, and one that breaks off leaves nothing.
 
 use std::{pin::pin, time::Duration};
 
@@ -20,7 +21,7 @@ use super::job::Upload;
 use super::link::{Grant, StoredFile};
 use super::{Refusal, Simulator, hex, upload_check};
 
-/// What is kept of an input; a full CBCT would fill the memory after a few jobs.
+/// Bytes kept of an input; full CBCTs would fill the memory after a few jobs.
 const MAX_KEPT_BYTES: usize = 8 * 1024 * 1024;
 
 /// `PUT /storage/{job}/inputs/{name}`
@@ -60,7 +61,7 @@ fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The stream at so many bytes per second (0: as fast as it comes).
+/// The stream at `throttle` bytes per second (0: unlimited).
 fn throttled<E>(
     pieces: impl Stream<Item = Result<Bytes, E>>,
     throttle: u64,
@@ -73,7 +74,8 @@ fn throttled<E>(
     })
 }
 
-/// Reads so many bytes, or one piece, for a sender that believes they were taken.
+/// Reads `size_bytes` bytes, or one piece, and drops them, so that the sender believes they were
+/// accepted.
 async fn read_away<E>(pieces: impl Stream<Item = Result<Bytes, E>>, size_bytes: Option<u64>) {
     let (mut pieces, mut read) = (pin!(pieces), 0);
     while let Ok(Some(piece)) = pieces.try_next().await {
@@ -103,7 +105,7 @@ fn store(
 }
 
 impl Upload {
-    /// Takes a body of any size in constant memory.
+    /// Reads a body of any size in constant memory.
     pub(super) async fn collect<E>(
         headers: HeaderMap,
         pieces: impl Stream<Item = Result<Bytes, E>>,

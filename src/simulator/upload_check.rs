@@ -1,6 +1,7 @@
-//! Whether bytes look like the extension they were announced with.
-//! Called for uploads and fetched inputs under `check_uploads`.
-//! Invariant: it refuses only what is certainly wrong; unknown extensions pass.
+//! Checks whether bytes match their announced extension.
+//!
+//! Called for uploads and fetched inputs under `check_uploads`. It refuses only what is certainly
+//! wrong; unknown extensions pass.
 
 use super::Upload;
 
@@ -10,7 +11,7 @@ const DICOM_MAGIC_AT: usize = 128;
 /// Every NIfTI-1 file begins with the size of its header.
 const NIFTI_HEADER_BYTES: u32 = 348;
 
-/// Looks at the beginning of a file and at its length; the error is a sentence.
+/// Checks the beginning and the length of a file; the error is a sentence.
 pub(super) fn check(extension: &str, upload: &Upload) -> Result<(), String> {
     let content = upload.content.as_ref();
     let extension = extension.to_ascii_lowercase();
@@ -41,7 +42,7 @@ fn is_nifti(content: &[u8]) -> bool {
     })
 }
 
-/// A header of 80 bytes, the number of triangles, 50 bytes for each.
+/// Binary STL: a header of 80 bytes, the number of triangles, 50 bytes per triangle.
 fn is_binary_stl(content: &[u8], size_bytes: u64) -> bool {
     let count = content.get(80..).and_then(|rest| rest.first_chunk().copied());
     count.is_some_and(|count| 84 + 50 * u64::from(u32::from_le_bytes(count)) == size_bytes)

@@ -1,6 +1,6 @@
-//! One output on its way into the folder: opened, cut, resumed, verified, put in its place.
+//! The download of one output: open, resume, verify, move into place.
 //!
-//! The invariant: what is put in its place has the length and the digest that were announced.
+//! Invariant: a file in its final place has the length and the digest that were announced.
 
 use std::{io, path::PathBuf};
 
@@ -22,10 +22,10 @@ use crate::{
     domain::ids::JobId,
 };
 
-/// Tries in a row that get no further before it is given up.
+/// Give up after this many tries in a row without progress.
 const TRIES: u32 = 5;
 
-/// One output's way.
+/// The download of one output.
 pub(super) struct Fetch<'a> {
     pub(super) client: &'a Client,
     pub(super) id: JobId,
@@ -35,7 +35,7 @@ pub(super) struct Fetch<'a> {
     pub(super) bar: &'a ProgressBar,
 }
 
-/// Why a try did not bring it.
+/// Why a try failed.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
     #[error("{}", match .0 {
@@ -66,8 +66,8 @@ impl Trouble {
 }
 
 impl Fetch<'_> {
-    /// Brings the output to its place; `refreshed` is shared, so that the Engine is asked for
-    /// fresh links once for all.
+    /// Downloads the output to `place`; `refreshed` is shared, so that the Engine is asked for
+    /// fresh links only once for all outputs.
     pub(super) async fn run(&self, place: PathBuf, refreshed: &OnceCell<bool>) -> Outcome {
         match self.fetch(&place, refreshed).await {
             Ok(Placed::Written(copy)) => Outcome::Written(copy),
@@ -87,7 +87,7 @@ impl Fetch<'_> {
         if let Some(file) = &self.output.file
             && let Some(found) = digest_of(place).await?
         {
-            // The copy's digest is known: nothing need come to see that it is here.
+            // The copy's digest is known: no download is needed to see that the file is here.
             match (found.sha256 == file.sha256, self.folder.existing) {
                 (true, _) => return Ok(Placed::Unchanged(found)),
                 (false, Existing::Keep) => return Err(Trouble::Differs(place.clone())),
@@ -123,7 +123,7 @@ impl Fetch<'_> {
         placed.ok_or_else(|| Trouble::Differs(place.clone()))
     }
 
-    /// Goes on where the part ends; what has come is in the part, however it ends.
+    /// Continues at the end of the part; bytes that arrive before an error stay in the part.
     async fn attempt(&self, place: &PathBuf, part: &mut Part) -> Result<(), Trouble> {
         let partial = part.partial();
         let wanted = Wanted {
@@ -154,7 +154,7 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// A file that is there and has another length differs: known before the rest comes.
+    /// Refuses before the download if the existing file has another length and is to be kept.
     fn refuse_early(&self, place: &PathBuf, total: u64) -> Result<(), Trouble> {
         let found = std::fs::metadata(place).ok();
         match found {
@@ -170,7 +170,7 @@ impl Fetch<'_> {
         part.restart().await
     }
 
-    /// Has the Engine asked for fresh links; whether that went well.
+    /// Has the service ask the Engine for fresh links; returns whether that worked.
     async fn refresh(&self) -> bool {
         self.progress.note("a link has expired, asking the Engine for fresh ones");
         let path = format!("/v1/jobs/{}/refresh", self.id);

@@ -1,7 +1,7 @@
-//! A job's outputs into a folder: `--download DIR`, `jobs download ID DIR`.
+//! Downloads a job's outputs into a folder: `--download DIR`, `jobs download ID DIR`.
 //!
-//! The invariants: a file stands under its name whole or not at all; one that is there and differs
-//! is left alone unless `--force` says otherwise; nothing is written outside the folder.
+//! Invariants: a file has its final name only when it is complete; an existing file that differs is
+//! kept unless `--force` is given; nothing is written outside the folder.
 
 mod fetch;
 mod part;
@@ -30,7 +30,7 @@ use crate::{
     private_files,
 };
 
-/// Files that come at a time: meshes are small, so most of the time goes into asking.
+/// Parallel downloads: meshes are small, so most of the time goes into requests.
 const AT_A_TIME: usize = 4;
 
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     force: bool,
 }
 
-/// What happens to a file that is there already and differs.
+/// What to do with an existing file that differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Existing {
     Keep,
@@ -64,14 +64,14 @@ impl Arguments {
     }
 }
 
-/// Where outputs go.
+/// The folder for outputs.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     existing: Existing,
 }
 
-/// One output, and what came of it.
+/// One output and the outcome of its download.
 #[derive(Debug)]
 pub(super) struct Downloaded {
     output: String,
@@ -85,15 +85,15 @@ enum Outcome {
     Written(Copy),
     /// The same bytes were there already.
     Unchanged(Copy),
-    /// There is no such file: `Missing`, `Failed`, or the Engine wrote it elsewhere.
+    /// There is no file: the output is `Missing` or `Failed`, or the Engine wrote it elsewhere.
     Absent,
-    /// Another file has its name and was left as it is, so this output did not come.
+    /// Another file has its name and was kept, so this output was not downloaded.
     Kept(String),
-    /// Why it did not come.
+    /// The reason for the failure.
     Failed(String),
 }
 
-/// A whole file in the folder.
+/// A complete file in the folder.
 #[derive(Debug)]
 struct Copy {
     path: PathBuf,
@@ -102,13 +102,13 @@ struct Copy {
 }
 
 impl Folder {
-    /// The folder, made if need be.
+    /// The folder, created if missing.
     pub(super) fn new(path: PathBuf, existing: Existing) -> anyhow::Result<Self> {
         private_files::create_folder(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path, existing })
     }
 
-    /// The folder as it is typed again, with its flag.
+    /// The command-line flags that name this folder again.
     pub(super) fn flags(&self) -> String {
         format!("--download {}", self.words())
     }
@@ -121,7 +121,7 @@ impl Folder {
         }
     }
 
-    /// Takes home all outputs of a finished job that are to be had.
+    /// Downloads all outputs of a finished job that have a link or a copy.
     pub(super) async fn fetch_all(
         &self,
         client: &Client,
@@ -168,8 +168,8 @@ impl Downloaded {
     }
 }
 
-/// A name for each output, as the service names its file; two that are there never share one, on
-/// file systems that do not tell `A` from `a` either.
+/// A file name for each output, the same as the service uses; names of outputs that exist are
+/// distinct, also on file systems that ignore case.
 fn file_names(id: JobId, job: &api::Job) -> Vec<String> {
     let owner = Owner { job_id: id, reference: job.reference.as_deref() };
     let name = |output: &api::Output| {
@@ -185,7 +185,7 @@ fn file_names(id: JobId, job: &api::Job) -> Vec<String> {
     names.collect()
 }
 
-/// Whether there is something to fetch: the Engine gave a link, or a copy is kept.
+/// Whether the output can be fetched: the Engine gave a link, or the service has a copy.
 fn is_there(output: &api::Output) -> bool {
     output.url.is_some() || output.file.is_some()
 }

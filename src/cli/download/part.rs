@@ -1,6 +1,6 @@
-//! A file that is still coming, under a name of its own, and its way to its place.
+//! A file during its download, under a temporary name, until it is moved into place.
 //!
-//! The invariant: it disappears if it is not put in its place, and gets there in one step.
+//! Invariant: it is removed unless it is moved into place, and that move is atomic.
 
 use std::{
     fs::Permissions,
@@ -20,7 +20,7 @@ use tokio::{
 use super::{Copy, Existing};
 use crate::{client::Partial, domain::digest::hex, private_files};
 
-/// Bytes of a file that are read at a time.
+/// Bytes read from a file at a time.
 const PIECE: usize = 256 * 1024;
 
 /// See the module.
@@ -29,9 +29,9 @@ pub(super) struct Part {
     path: TempPath,
     digest: Sha256,
     length: u64,
-    /// What the bar has been told to expect.
+    /// The length that was added to the progress bar.
     expected: u64,
-    /// Of what has come so far.
+    /// ETag of the bytes received so far.
     pub(super) etag: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl Part {
         let file: NamedTempFile = tempfile::Builder::new()
             .prefix(".finishline-")
             .suffix(".part")
-            // A patient's: who is to read it beside its owner, the owner decides.
+            // It holds a patient's data: only its owner decides who else may read it.
             .permissions(Permissions::from_mode(private_files::FILE_MODE))
             .tempfile_in(folder)?;
         let (file, path) = file.into_parts();
@@ -59,13 +59,13 @@ impl Part {
         self.length
     }
 
-    /// What may be gone on with; `None` where the sender did not name the file.
+    /// The part to resume from; `None` where the sender gave no ETag.
     pub(super) fn partial(&self) -> Option<Partial> {
         let etag = self.etag.clone().filter(|_| self.length > 0)?;
         Some(Partial { length: self.length, etag })
     }
 
-    /// Tells the bar how long the file will be.
+    /// Sets the file's length on the progress bar.
     pub(super) fn expect(&mut self, total: u64, bar: &ProgressBar) {
         bar.dec_length(self.expected);
         bar.inc_length(total);
@@ -91,7 +91,7 @@ impl Part {
         hex(&self.digest.clone().finalize())
     }
 
-    /// Puts the whole file in its place; `None` if one that differs is there and is to be kept.
+    /// Moves the complete file into place; `None` if a different file is there and is to be kept.
     pub(super) async fn put(
         mut self,
         place: &Path,
@@ -118,7 +118,7 @@ impl Part {
     }
 }
 
-/// Reads a file that is there; `None` where none is, or something that is no file.
+/// Hashes an existing file; `None` if there is none, or it is not a regular file.
 pub(super) async fn digest_of(path: &Path) -> io::Result<Option<Copy>> {
     let path = path.to_owned();
     let digest = tokio::task::spawn_blocking(move || digest_of_file(path));

@@ -1,7 +1,8 @@
-//! What came of a download: a table for people, members for programs, an exit code for scripts.
+//! The outcome of a download: a table for people, JSON members for programs, an exit code for
+//! scripts.
 //!
-//! The invariant: an output that does not exist is shown and is no failure; one that exists and
-//! did not come ends the command with 1, also where a file of its name was kept.
+//! An output that does not exist is listed and is no failure; one that exists and was not
+//! downloaded makes the command exit with 1, also if a file of its name was kept.
 
 use serde::Serialize;
 
@@ -77,7 +78,7 @@ impl Downloaded {
     }
 }
 
-/// How a command ends over what was downloaded, if it would else end with `exit`.
+/// The exit code after the downloads, if it would otherwise be `exit`.
 pub(in crate::cli) fn exit_of(downloaded: &[Downloaded], exit: Exit) -> Exit {
     let is_missing =
         |one: &Downloaded| matches!(one.outcome, Outcome::Kept(_) | Outcome::Failed(_));
@@ -110,10 +111,10 @@ pub(in crate::cli) fn print(
     Ok(table.print(screen, &downloaded.iter().map(Downloaded::row).collect::<Vec<_>>())?)
 }
 
-/// The job as the service sent it, and one member more.
+/// The job as the service sent it, with a member `downloads` added.
 fn with_member(job: &[u8], downloads: &[u8]) -> Vec<u8> {
     let job = job.trim_ascii();
-    // What was read as a job is an object, and has members.
+    // It parsed as a job, so it is an object with members.
     let open = job.strip_suffix(b"}").unwrap_or(job);
     [open, b",\"downloads\":", downloads, b"}"].concat()
 }

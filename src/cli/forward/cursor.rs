@@ -1,7 +1,7 @@
-//! The cursor: a small file with the number of the last event that was dealt with.
+//! The cursor: a small file with the number of the last event that was processed.
 //!
-//! The invariants: it is replaced whole and flushed to the disk, so a crash leaves the old one or
-//! the new one; one process at a time has it; it is never mistaken for another service's.
+//! Invariants: it is replaced atomically and flushed to disk, so a crash leaves the old or the new
+//! cursor; only one process uses it at a time; a cursor of another service is refused.
 
 use std::{
     fs::{File, TryLockError},
@@ -15,10 +15,10 @@ use url::Url;
 
 use crate::{cli::Failure, private_files};
 
-/// Far more than a cursor has.
+/// Far larger than any cursor file.
 const MAX_BYTES: u64 = 4096;
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     /// The service whose events are counted.
@@ -32,7 +32,8 @@ pub(super) struct Cursor {
     /// What the file holds.
     record: Option<Record>,
     api: String,
-    /// Held as long as the cursor is used. Beside the file, which is replaced with every write.
+    /// Lock held while the cursor is in use. A file of its own, since the cursor file is replaced
+    /// with every write.
     _lock: File,
 }
 
@@ -44,7 +45,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Where the earlier run was; `None` without one. A cursor of another service is refused.
+    /// The last event of the earlier run; `None` if there was no run. A cursor of another service
+    /// is refused.
     pub(super) fn after(&self) -> Result<Option<i64>, Failure> {
         let Some(record) = &self.record else { return Ok(None) };
         if record.api != self.api {
@@ -61,7 +63,7 @@ impl Found {
 }
 
 impl Cursor {
-    /// Takes the cursor for this process, and reads what an earlier one left.
+    /// Locks the cursor for this process, and reads what an earlier run left.
     pub(super) fn open(path: PathBuf, api: &Url) -> Result<(Self, Found), Failure> {
         let lock = lock(&path)?;
         let record = read(&path).map_err(Failure::usage)?;
@@ -70,7 +72,7 @@ impl Cursor {
         Ok((Self { path, record, api, _lock: lock }, found))
     }
 
-    /// Puts the number on disk, unless it stands there already.
+    /// Writes the number to disk, unless it is there already.
     pub(super) fn write(&mut self, after: i64) -> Result<(), Failure> {
         let record = Record { api: self.api.clone(), after };
         if self.record.as_ref() == Some(&record) {
@@ -129,7 +131,7 @@ fn replace(path: &Path, record: &Record) -> anyhow::Result<()> {
     file.write_all(b"\n")?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    // The new name, too, must outlive a power cut.
+    // The rename must survive a power cut too.
     File::open(folder)?.sync_all()?;
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! `finishline forward`: results passed on to an address that only this machine can reach.
+//! `finishline forward`: forwards results to an address that only this machine can reach.
 //!
-//! It follows the service's events, so it needs no door to the internet. The invariants: a result
-//! counts as passed on only when the cursor that says so is on disk; results leave one at a time,
-//! in the order in which their jobs finished.
+//! It follows the service's events, so it needs no port open to the internet. Invariants: a result
+//! counts as delivered only once the cursor with its number is on disk; results are sent one at a
+//! time, in the order in which their jobs finished.
 
 mod cursor;
 mod start;
@@ -77,7 +77,7 @@ pub(super) async fn run(
             Some(after) => after,
             None => start::find(&client, start.unwrap_or(Start::Now), silence).await?,
         };
-        // On disk before anything is waited for: from here on nothing is missed.
+        // Write the cursor before waiting: from here on no event is missed.
         cursor.write(after)?;
         say(&format!("forwarding to {}, from event {after} on", target.shown()));
         let follow = Follow { job: None, after: Some(after), silence, is_patient: true };
@@ -88,7 +88,7 @@ pub(super) async fn run(
     .await
 }
 
-/// What signs, if a flag or a variable names a secret.
+/// The signer, if a flag or a variable gives a secret.
 fn signer(secret: Option<String>) -> Result<Option<Webhook>, Failure> {
     if let Some(secret) = secret {
         return webhook(&secret, "--secret").map(Some);
@@ -99,7 +99,7 @@ fn signer(secret: Option<String>) -> Result<Option<Webhook>, Failure> {
 }
 
 fn webhook(secret: &str, origin: &str) -> Result<Webhook, Failure> {
-    // The error would show what it could not read.
+    // The library's error would show the secret.
     let wrong = || Failure::usage(anyhow!("{origin}: expected whsec_ and base64 after it"));
     let key = secret.strip_prefix("whsec_").filter(|key| !key.is_empty()).ok_or_else(wrong)?;
     Webhook::new(key).map_err(|_| wrong())
@@ -112,7 +112,7 @@ struct Forwarder {
     screen: Screen,
 }
 
-/// What became of one result.
+/// The outcome for one result.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
@@ -136,7 +136,7 @@ impl Forwarder {
                     self.pass_on(&event).await?;
                 }
                 Followed::Event { .. } => {}
-                // What is no result need not be passed over again.
+                // Other events need not be read again.
                 Followed::CaughtUp(seq) => self.cursor.write(seq)?,
             }
         }
@@ -155,7 +155,7 @@ impl Forwarder {
         self.report(event, &webhook_id, &outcome)
     }
 
-    /// The result's bytes, or why there are none to pass on.
+    /// The result's bytes, or why there are none to forward.
     async fn result(&self, job_id: &str) -> Result<Result<bytes::Bytes, &'static str>, Failure> {
         let fetched = until_answered(async || match self.client.result(job_id).await {
             Err(ClientError::Problem(problem)) if problem.status == 410 => {
@@ -203,8 +203,8 @@ impl Forwarder {
     }
 }
 
-/// The same however often a result is passed on, by whichever process; begins as the relay's id
-/// does, so that a receiver reads the job from either in the same way.
+/// The same for every delivery of a result, by any process. It begins as the relay's id does, so
+/// that a receiver reads the job from both in the same way.
 fn webhook_id(event: &api::Event) -> String {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -213,7 +213,7 @@ fn webhook_id(event: &api::Event) -> String {
     }
     let data = serde_json::from_str(event.data.get());
     let delivery = data.map_or_else(|_| event.seq.to_string(), |data: Data| data.delivery_id);
-    // It goes into a header, and what the service sends may be anything.
+    // It becomes a header value, and the service could send any text.
     let is_plain = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
     let plain = |id: &str| -> String { id.chars().filter(is_plain).collect() };
     format!("msg_{}_{}", plain(&event.job_id), plain(&delivery))

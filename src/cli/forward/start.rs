@@ -1,7 +1,8 @@
-//! Where forwarding begins: now, after an event, at a time, or some finished jobs ago.
+//! Finds the event that forwarding begins after: now, an event, a time, or a number of finished
+//! jobs ago.
 //!
-//! The invariant: only the youngest part of the events is read that is needed, so it takes as
-//! little on a database of years as on a new one.
+//! Only as many of the newest events are read as needed, so it is as fast on a database of years as
+//! on a new one.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,7 +14,7 @@ use crate::{
     domain::time,
 };
 
-/// How many of the youngest events are looked through first, and how many times more next.
+/// The number of newest events that are searched first, and the factor for each further search.
 const FIRST_WINDOW: i64 = 1_000;
 const WIDER: i64 = 10;
 
@@ -22,9 +23,9 @@ pub(super) enum Start {
     Now,
     /// After the event with this number.
     After(i64),
-    /// With what happened then.
+    /// With the first event at this time or later.
     At(Timestamp),
-    /// With the last so many jobs that finished.
+    /// With the last jobs that finished, this many.
     Last(u32),
 }
 
@@ -65,15 +66,15 @@ impl Search<'_> {
             let (found, end) = self.read(Some(from)).await?;
             match found {
                 Some(after) => return Ok(after),
-                // There was nothing of the kind: what comes is the first.
+                // There is no match: begin with the next event.
                 None if from == 0 => return Ok(end),
                 None => window = window.saturating_mul(WIDER),
             }
         }
     }
 
-    /// Reads the events after a number, or none; answers where to begin, if it is among them, and
-    /// the last number there is.
+    /// Reads the events after a number, or none; returns where to begin, if that is among them, and
+    /// the number of the last event.
     async fn read(&self, from: Option<i64>) -> Result<(Option<i64>, i64), ClientError> {
         let mut stream = self.client.follow(None, from, self.silence).await?;
         let mut seen = Seen { is_all: from == Some(0), ..Seen::default() };
@@ -93,12 +94,12 @@ async fn next(client: &Client, stream: &mut EventStream) -> Result<Followed, Cli
     stream.next().await?.ok_or_else(broken_off)
 }
 
-/// What was seen of the events of a window.
+/// What was found in a window of events.
 #[derive(Default)]
 struct Seen {
     /// The window holds every event there is.
     is_all: bool,
-    /// Something happened before the time that is looked for.
+    /// An event before the wanted time was seen.
     has_earlier: bool,
     /// The first event of that time or later.
     first: Option<i64>,
@@ -121,7 +122,7 @@ impl Seen {
         }
     }
 
-    /// The number to begin after; `None` if it is not in the window, or there is nothing.
+    /// The number to begin after; `None` if it is not in the window, or nothing matches.
     fn begin(&self, start: Start) -> Option<i64> {
         let first = match start {
             Start::At(_) if self.has_earlier || self.is_all => self.first,

@@ -1,7 +1,7 @@
-//! The address that results are posted to, until it takes them.
+//! Posts results to the target address until it accepts them.
 //!
-//! The invariants: the bytes are the Engine's, under the relay's own headers; a result that is not
-//! passed on is named.
+//! The bytes are the Engine's, with the same headers as a relay; a result that is skipped is
+//! reported.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::{
     outbound::{self, Outbound, Permissions},
 };
 
-/// How long one delivery may take.
+/// Time limit for one delivery.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The status by which a target says that it wants no more of this.
+/// The status of a target that does not want a result again.
 const GONE: u16 = 410;
 
 /// See the module.
@@ -30,7 +30,7 @@ pub(super) struct Target {
     url: Url,
     outbound: Outbound,
     webhook: Option<Webhook>,
-    /// Tries until a result is skipped; `None`: never.
+    /// Tries before a result is skipped; `None`: never skip.
     give_up: Option<u32>,
     clock: Clock,
 }
@@ -42,18 +42,18 @@ pub(super) struct Message<'a> {
     pub(super) body: Bytes,
 }
 
-/// What became of it.
+/// The outcome of a delivery.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) attempts: u32,
-    /// Of the last answer.
+    /// Status of the last answer.
     pub(super) status: Option<u16>,
     /// Why it was not delivered; `None` if it was.
     pub(super) skipped: Option<String>,
 }
 
 impl Outcome {
-    /// It was never tried.
+    /// A result that was never sent.
     pub(super) fn skipped(reason: &str) -> Self {
         Self { attempts: 0, status: None, skipped: Some(reason.to_owned()) }
     }
@@ -74,7 +74,7 @@ impl Target {
         crate::cli::table::link(self.url.as_str())
     }
 
-    /// Posts until it is taken, or not wanted, or the tries are used up.
+    /// Posts until the target accepts or refuses it for good, or the tries are used up.
     pub(super) async fn deliver(&self, message: &Message<'_>) -> Outcome {
         let mut backoff = Backoff::default();
         let mut attempts = 0;

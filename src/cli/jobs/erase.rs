@@ -1,6 +1,6 @@
-//! `finishline jobs erase`: jobs, or all jobs of an end user, gone for good.
+//! `finishline jobs erase`: erases jobs, or all jobs of an end user.
 //!
-//! The invariant: nothing is erased that a person or `--yes` did not agree to.
+//! Nothing is erased without consent: an answer at the terminal, or `--yes`.
 
 use std::io::{self, IsTerminal};
 
@@ -53,7 +53,7 @@ pub(super) async fn run(
     .await
 }
 
-/// Asks on the terminal; without one, only `--yes` will do.
+/// Asks on the terminal; without a terminal `--yes` is needed.
 fn agree(what: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         let line = format!("{what} would be erased for good: say --yes");
@@ -73,7 +73,7 @@ async fn erase_of(client: &Client, end_user: &str) -> Result<u64, Failure> {
     Ok(client.delete::<api::Erased>("/v1/jobs", &query).await?.value.erased)
 }
 
-/// One after another; one that is not there does not keep the others.
+/// Erases one after another; a job that does not exist does not stop the others.
 async fn erase_each(client: &Client, ids: &[JobId]) -> Result<(u64, Option<Failure>), ClientError> {
     let (mut erased, mut failed) = (0, None);
     for id in ids {

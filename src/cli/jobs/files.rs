@@ -1,6 +1,6 @@
-//! `finishline jobs wait`, `upload` and `download`: a job's way after its submission.
+//! `finishline jobs wait`, `upload` and `download`: the steps after a job's submission.
 //!
-//! The invariant: each of them takes up what an interrupted `submit` has left.
+//! Each of them can continue an interrupted `submit`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -60,7 +60,7 @@ pub(in crate::cli) struct Download {
     progress: progress::Arguments,
 }
 
-/// The command that takes up a wait.
+/// The command that continues a wait.
 pub(in crate::cli) fn wait_command(id: JobId, folder: Option<&Folder>) -> String {
     match folder {
         Some(folder) => format!("finishline jobs wait {id} {}", folder.flags()),
@@ -150,7 +150,7 @@ pub(super) async fn download(
     ended(download::exit_of(&downloaded, exit))
 }
 
-/// Whether nothing is to be printed; JSON that was asked for is.
+/// Whether to print nothing: with `--quiet`, unless JSON was requested.
 fn is_silent(screen: &Screen, progress: &Progress) -> bool {
     progress.is_quiet() && !screen.is_json()
 }

@@ -1,6 +1,6 @@
-//! `finishline jobs list`: jobs by what is known of them, newest first.
+//! `finishline jobs list`: jobs by filter, newest first.
 //!
-//! The invariant: a filter is checked here, so a slip ends as wrong usage.
+//! Filters are checked here, so a mistake ends with the exit code for wrong usage.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -49,7 +49,7 @@ pub(in crate::cli) struct Arguments {
     extent: Extent,
 }
 
-/// The statuses by name, for completions too.
+/// Parses a status by name; shell completions list the names too.
 fn status() -> impl TypedValueParser<Value = JobStatus> {
     PossibleValuesParser::new(JobStatus::ALL.map(JobStatus::as_str))
         .map(|text| text.parse().expect("it is one of those that are possible"))
@@ -115,7 +115,7 @@ fn row(job: &api::Job) -> Vec<Cell> {
     ]
 }
 
-/// From the submission to the result.
+/// The time from the submission to the result.
 pub(super) fn took(job: &api::Job) -> Option<String> {
     let seconds = job.finished_at?.duration_since(job.submitted_at?).as_secs().max(0);
     Some(match seconds {

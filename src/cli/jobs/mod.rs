@@ -1,7 +1,7 @@
-//! `finishline jobs`: look at jobs, wait for them, look them up, send them again, erase them.
+//! `finishline jobs`: list, show, wait for, upload to, download, resubmit and erase jobs.
 //!
-//! One function per command; lists, one job's page, files and erasing have files of their own. The
-//! invariant: a result leaves as the very bytes that the Engine sent (a terminal is shown its value).
+//! One function per command; lists, one job's page, files and erasing have files of their own. A
+//! result is written byte for byte as the Engine sent it (on a terminal, its JSON is shown).
 
 mod erase;
 mod files;
@@ -87,7 +87,7 @@ pub(super) async fn run(
         Command::Wait(arguments) => files::wait(&client, &mut screen, arguments).await,
         Command::Upload(arguments) => files::upload(&client, &mut screen, arguments).await,
         Command::Download(arguments) => files::download(&client, &mut screen, arguments).await,
-        // Asks on the terminal, where Ctrl-C ends a program by itself.
+        // Erase asks on the terminal, where Ctrl-C must end the process as usual.
         Command::Erase(arguments) => erase::run(&client, &mut screen, arguments).await,
         other => or_interrupted(at_once(&client, &mut screen, other)).await,
     };
@@ -125,7 +125,7 @@ async fn at_once(client: &Client, screen: &mut Screen, command: Command) -> Resu
     }
 }
 
-/// The end of a command that has said all it has to say.
+/// Ends a command that has printed everything; no further message.
 pub(super) fn ended(exit: Exit) -> Result<(), Failure> {
     match exit {
         Exit::Done => Ok(()),
@@ -141,7 +141,7 @@ async fn result(client: &Client, id: JobId) -> Result<Bytes, Failure> {
     })
 }
 
-/// Replaces a file in one step; what is no file (a pipe, a terminal) is written to.
+/// Replaces a file atomically; anything else (a pipe, a terminal) is written to.
 fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);

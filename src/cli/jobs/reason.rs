@@ -1,5 +1,5 @@
-//! Why a job is `rejected`, `unsent` or `unconfirmed`: what its timeline says, and what the Engine
-//! answered.
+//! Why a job is `rejected`, `unsent` or `unconfirmed`: the reason in its timeline, and the Engine's
+//! answer.
 
 use serde::Deserialize;
 
@@ -10,10 +10,10 @@ use crate::{
     domain::{bounds::MAX_LIMIT, job::JobStatus},
 };
 
-/// Of the Engine's words; the whole is in the job's `engineResponse`.
+/// Most characters of the Engine's answer to show; all of it is in the job's `engineResponse`.
 const MAX_WORDS: usize = 500;
 
-/// What an event of these statuses says.
+/// The data of an event of these statuses.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Told {
@@ -22,10 +22,10 @@ struct Told {
     detail: Option<String>,
 }
 
-/// The reason in a line; `None` for a status that needs none, or where it is not shown.
+/// The reason on one line; `None` for a status that needs none, or if the key may not read the job.
 ///
 /// # Errors
-/// The service does not answer.
+/// The service cannot be reached, or answers with an error that is not a refusal.
 pub(super) async fn find(client: &Client, job: &api::JobView) -> Result<Option<String>, Failure> {
     let Some(job) = job.full() else { return Ok(None) };
     let outlook = job.status.parse().ok().and_then(JobStatus::outlook);
@@ -56,7 +56,7 @@ fn line(job: &api::Job, told: Told, outlook: &str) -> String {
     line
 }
 
-/// What the last event of the job's status says.
+/// The data of the last event of the job's status.
 async fn last_told(client: &Client, job: &api::Job) -> Result<Told, ClientError> {
     let (path, kind) = (format!("/v1/jobs/{}/events", job.id), format!("job.{}", job.status));
     let (mut told, mut cursor) = (Told::default(), None::<String>);

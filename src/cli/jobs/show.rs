@@ -1,7 +1,6 @@
-//! One job on a page, or in a line.
+//! Prints one job in full, or on one line.
 //!
-//! The invariant: links are shown without their query, which is a credential; `--json` has them
-//! whole.
+//! Links are shown without their query, which is a credential; `--json` prints them in full.
 
 use super::list::took;
 use crate::{
@@ -21,7 +20,7 @@ pub(in crate::cli) fn print_job(
     print_job_with(screen, job, None)
 }
 
-/// The same with the reason of its status.
+/// As [`print_job`], with the reason for the job's status.
 pub(super) fn print_job_with(
     screen: &mut Screen,
     job: &Answer<api::JobView>,
@@ -36,7 +35,7 @@ pub(super) fn print_job_with(
     }
 }
 
-/// What a key without the scope `read` is told of a job.
+/// Prints what a key without the scope `read` may see of a job.
 fn print_brief_job(screen: &mut Screen, job: &api::JobView) -> Result<(), Failure> {
     let status = Some(Cell::status(job.status()));
     facts(screen, &[("job", Some(job.id().into())), ("status", status)])?;
@@ -130,7 +129,7 @@ fn print_outputs(screen: &mut Screen, outputs: &[api::Output]) -> Result<(), Fai
     Ok(Table::new(&columns).print(screen, &rows.collect::<Vec<_>>())?)
 }
 
-/// Prints how far a job is.
+/// Prints a job's id and status.
 pub(in crate::cli) fn print_status(
     screen: &mut Screen,
     job: &Answer<api::JobView>,

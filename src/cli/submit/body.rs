@@ -1,6 +1,6 @@
-//! The body of a job: from a file, from standard input, or made from flags.
+//! The body of a job: from a file, from standard input, or built from flags.
 //!
-//! The invariant: a body that was written somewhere is passed on byte for byte.
+//! A body from a file or from standard input is passed on byte for byte.
 
 use std::{
     io::{self, Read as _},
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::inputs::NamedFile;
 
-/// Extension of a mesh unless one is given: what every program reads.
+/// Default extension of a mesh: every program reads it.
 const MESH_EXTENSION: &str = ".stl";
 
 /// A body without a file.

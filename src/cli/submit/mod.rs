@@ -1,8 +1,8 @@
-//! `finishline submit`: a job submitted to a running service, with its scans brought there and its
-//! outputs taken home if so asked.
+//! `finishline submit`: submits a job to a running service, and on request uploads its scans and
+//! downloads its outputs.
 //!
-//! The invariants: what can be known to be wrong is found before anything is submitted; once the
-//! service has a job, its id is shown, however the rest goes.
+//! Mistakes that can be found locally are reported before anything is submitted. Once the service
+//! has accepted a job, its id is shown, even if a later step fails.
 
 mod body;
 
@@ -67,7 +67,8 @@ pub(super) async fn run(
     arguments: Arguments,
 ) -> Result<(), Failure> {
     let (client, mut screen) = (connection.client()?, connection.screen());
-    // Read before signals are listened for: until then Ctrl-C ends a program that reads.
+    // Read before the signal handlers are installed: until then Ctrl-C ends the process while it
+    // reads.
     let Prepared { body, files, warnings } = prepared(&arguments).map_err(Failure::usage)?;
     let folder = arguments.download.folder().map_err(Failure::usage)?;
     let progress = Progress::new(&arguments.progress, &screen, String::new());
@@ -97,7 +98,7 @@ pub(super) async fn run(
         client: &client,
         id,
         files,
-        // A download needs an end.
+        // A download needs a finished job.
         is_waiting: arguments.wait || folder.is_some(),
         timeout: arguments.timeout,
         folder,
@@ -109,14 +110,14 @@ pub(super) async fn run(
     jobs::ended(end.exit)
 }
 
-/// What is to be submitted and uploaded.
+/// What to submit and upload.
 struct Prepared {
     body: Vec<u8>,
     files: Vec<InputFile>,
     warnings: Vec<String>,
 }
 
-/// The body and the files, after all that can be checked here has been.
+/// The body and the files, after all local checks.
 fn prepared(arguments: &Arguments) -> anyhow::Result<Prepared> {
     let named = &arguments.inputs.files;
     let files = arguments.inputs.readable()?;
@@ -124,7 +125,7 @@ fn prepared(arguments: &Arguments) -> anyhow::Result<Prepared> {
         Some(path) => body::read(path)?,
         None => arguments.flags.body(named)?,
     };
-    // What is no job body is refused by the service, which says more about it.
+    // An invalid job body is refused by the service, which gives better errors.
     let warnings = match JobRequest::parse(&body, &Defaults::default()) {
         Ok(request) => fit(named, &request)?,
         Err(_) => Vec::new(),
@@ -147,7 +148,7 @@ fn fit(files: &[NamedFile], request: &JobRequest) -> anyhow::Result<Vec<String>>
     Ok(warnings)
 }
 
-/// What is to be done with a job once it is on record.
+/// The steps after the job is on record.
 struct Course<'a> {
     client: &'a Client,
     id: JobId,
@@ -158,7 +159,7 @@ struct Course<'a> {
     progress: &'a Progress,
 }
 
-/// Where the course has led.
+/// The outcome of a [`Course`].
 struct End {
     job: Answer<api::JobView>,
     downloaded: Option<Vec<Downloaded>>,

@@ -1,6 +1,6 @@
-//! Styles and scripts: ours, compiled in, under an address that changes with their bytes.
+//! Styles and scripts, compiled in and served under an address that changes with their bytes.
 //!
-//! The invariant: an address stands for the same bytes forever, so browsers may keep them.
+//! Invariant: an address always serves the same bytes, so browsers may cache it forever.
 
 use std::sync::LazyLock;
 
@@ -38,7 +38,7 @@ const FILES: &[(&str, &str, &str)] = &[
 /// Hexadecimal digits of the version in an address.
 const VERSION_DIGITS: usize = 12;
 
-/// Of all files together, since scripts import each other by relative addresses.
+/// One version for all files, since scripts import each other by relative addresses.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let mut hasher = Sha256::new();
     for (name, _, content) in FILES {
@@ -49,7 +49,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     hex(&digest)[..VERSION_DIGITS].to_owned()
 });
 
-/// Where a browser finds one of [`FILES`].
+/// The address of one of [`FILES`].
 pub(super) fn address(name: &str) -> String {
     format!("/assets/{}/{name}", *VERSION)
 }

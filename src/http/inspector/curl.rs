@@ -1,7 +1,7 @@
 //! Commands that a reader can copy into a shell.
 //!
-//! The invariants: a command runs as it stands against the address the reader came by, a key is
-//! named by a variable and never shown, and neither is a callback's signature.
+//! A command runs unchanged against the address by which the reader reached the page. Invariant: no
+//! command shows a key or a callback's signature; variables take their place.
 
 use axum::http::{HeaderMap, header::HOST};
 use maud::{Markup, html};
@@ -12,11 +12,11 @@ use crate::domain::{
     ids::{DeliveryId, JobId},
 };
 
-/// Our API as the reader's browser reaches it.
+/// The API's address as the reader's browser reaches it.
 pub(super) struct Api {
     origin: String,
     has_keys: bool,
-    /// The callbacks' door on this machine.
+    /// The address of the callback listener on this machine.
     callbacks: String,
 }
 
@@ -34,17 +34,17 @@ impl Api {
         }
     }
 
-    /// The port that a tunnel for callbacks leads to.
+    /// The port to which a tunnel for callbacks must lead.
     pub(super) fn callbacks_port(&self) -> &str {
         self.callbacks.rsplit(':').next().unwrap_or_default()
     }
 
-    /// Reads something.
+    /// The command for a GET request.
     pub(super) fn get(&self, path: &str) -> String {
         format!("curl {}{}", self.key(), quoted(&format!("{}{path}", self.origin)))
     }
 
-    /// Submits a job body.
+    /// The command that submits a job body.
     pub(super) fn submit(&self, body: &str) -> String {
         format!(
             "curl {}{} \\\n  -H 'Content-Type: application/json' \\\n  -d {}",
@@ -54,7 +54,7 @@ impl Api {
         )
     }
 
-    /// Sends a delivery's exact bytes to the callbacks' door once more.
+    /// The command that sends a delivery's exact bytes to the callback listener again.
     pub(super) fn replay(&self, delivery: &Delivery) -> String {
         format!(
             "{} |\n  curl -H 'Content-Type: application/json' --data-binary @- \\\n  \
@@ -92,7 +92,7 @@ pub(super) fn command(text: &str) -> Markup {
     }
 }
 
-/// One word of a shell's command.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
     match word.bytes().all(is_plain) {

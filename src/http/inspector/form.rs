@@ -1,8 +1,8 @@
-//! Forms that change something: read only if they come from a page of ours.
+//! Forms that change something: accepted only from our own pages (CSRF protection).
 //!
-//! The extractor of every POST of the inspector. The invariant: no other site can make a browser
-//! send one: it would have to know the token of this very session, or of this very browser where
-//! there is no session yet, and its browser must not say that another site sent it.
+//! The extractor of every POST of the inspector. Invariant: another site cannot make a browser send
+//! a form. The form must contain the token of this session (of this browser, before sign-in), and
+//! the browser must not report another site as its origin.
 
 use axum::{
     extract::{FromRequest, Request},
@@ -23,14 +23,15 @@ use super::{
     visitor::Visitor,
 };
 
-/// A form says little.
+/// Limit for a form's body; forms are small.
 const MAX_FORM_BYTES: usize = 64 * 1024;
 
-/// The hidden field that proves the form to be ours.
+/// The hidden field with the form token.
 const TOKEN: &str = "formToken";
 
-/// Its form belongs to the browser, not to a session: it may have been shown to a browser that kept
-/// one to itself, because a link on another site led there, and sends it with the form.
+/// The sign-in page. Its form token belongs to the browser, not to a session: a browser that
+/// followed a link on another site withholds its session cookie when it loads the page, but sends
+/// it with the form.
 pub(super) const SIGN_IN: &str = "/sign-in";
 
 const NOT_OF_SESSION: &str = "the form is not of this session: go back, load the page again";
@@ -38,14 +39,14 @@ const NOT_OF_BROWSER: &str = "the form was not shown to this browser, or its coo
     back: load the sign-in page again. Where it is plain http and not localhost, browsers keep the \
     cookie only if api.public_url in the settings says so";
 
-/// The fields of a form of ours.
+/// The fields of one of our forms.
 pub struct Form {
     fields: Vec<(String, String)>,
     pub parts: Parts,
 }
 
 impl Form {
-    /// The values of a field that may stand there more than once.
+    /// The values of a field that may occur more than once.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.fields.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_str())
     }
@@ -82,7 +83,7 @@ impl FromRequest<Context> for Form {
     }
 }
 
-/// What the form must hold, or why no form is one of ours here.
+/// The token that the form must contain, or why no form is valid here.
 fn expected_token(parts: &Parts, context: &Context) -> Result<String, &'static str> {
     let sessions = &context.sessions;
     if context.config.api.is_open() {
@@ -101,7 +102,7 @@ fn is_sign_in(parts: &Parts) -> bool {
     parts.uri.path() == SIGN_IN
 }
 
-/// The hidden field for a form on a page for this visitor.
+/// The hidden field of a form for this visitor.
 pub(super) fn token(visitor: &Visitor) -> Markup {
     hidden(&visitor.form_token)
 }

@@ -1,7 +1,7 @@
-//! What every page has: its head, the bar with the navigation and the search, its foot.
+//! What every page has: the head, the bar with navigation and search, the foot.
 //!
-//! Called by each page with its content. The invariant: styles and scripts come from files of ours
-//! alone, so the content policy needs no exception.
+//! Called by each page with its content. Invariant: styles and scripts come only from our own
+//! files, so the content security policy needs no exception.
 
 use axum::response::Html;
 use maud::{DOCTYPE, Markup, html};
@@ -24,7 +24,7 @@ impl Place {
         (Self::Submit, "/submit", "Submit"),
     ];
 
-    /// What a visitor's key must allow for it to be offered.
+    /// The scope that a visitor's key needs to see the entry.
     fn scope(self) -> Scope {
         match self {
             Self::Jobs | Self::Overview => Scope::Read,
@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// A script of one page's own, to stand in its content.
+/// A script of a single page, for its content.
 pub(super) fn script(name: &str) -> Markup {
     html! { script type="module" src=(assets::address(name)) {} }
 }
@@ -41,16 +41,15 @@ pub(super) fn script(name: &str) -> Markup {
 /// A page without its content.
 pub(super) struct Page<'a> {
     pub title: &'a str,
-    /// Its entry in the navigation; `None` if it belongs to none.
+    /// Its entry in the navigation, if any.
     pub place: Option<Place>,
-    /// Where its events come from, if it is to keep itself fresh: its parts that are marked
-    /// `data-live` are then replaced as things happen.
+    /// The event stream of a live page: parts marked `data-live` are replaced when events arrive.
     pub live: Option<&'a str>,
-    /// `None`: nobody has signed in.
+    /// `None` if nobody has signed in.
     pub visitor: Option<&'a Visitor>,
 }
 
-/// A whole page.
+/// Renders a complete page.
 pub(super) fn render(page: &Page<'_>, content: Markup) -> Html<String> {
     let markup = html! {
         (DOCTYPE)

@@ -1,7 +1,7 @@
 //! `/sign-in/{secret}`: the page behind the link that `serve` prints.
 //!
-//! The invariants: looking at the page uses nothing up, since programs that preview links do that;
-//! the button does, once. What it opens is a session of the service's own key.
+//! Opening the page does not use up the link, since programs that preview links open it; pressing
+//! the button does. The session is one of the service's own key.
 
 use axum::{
     extract::{Path, State},

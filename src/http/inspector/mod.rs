@@ -1,8 +1,8 @@
-//! The inspector: pages that show every job, every callback and what was done with it.
+//! The inspector: web pages that show every job, every callback and what was done with it.
 //!
-//! One file per page, rendered here on the server; the scripts only keep a page fresh and times in
-//! the reader's zone. The invariants: nothing is loaded from anywhere else, no script or style
-//! stands in a page, what came from outside is text, and a GET changes nothing.
+//! One file per page, rendered on the server; scripts only update pages and show times in the
+//! reader's zone. Invariants: nothing is loaded from another host, pages contain no inline script
+//! or style, received data is escaped as text, and a GET changes nothing.
 
 mod assets;
 mod curl;
@@ -32,12 +32,12 @@ use axum::{
 use self::refusal::Refusal;
 use super::{Context, access, answers, error::Problem, routes::Routes};
 
-/// Every page does with its own files; whatever a payload smuggles in is not run.
+/// Pages load only our own files; a script that a payload injects is not run.
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
-/// What every page says to its browser, beside what `headers` adds to all answers.
+/// Security headers of every page, beside those that `headers` adds to all answers.
 const HEADERS: [(HeaderName, &str); 2] = [
     (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
@@ -67,7 +67,7 @@ pub(super) fn routes(context: &Context) -> Routes {
         .layer(from_fn_with_state(context.clone(), access::only_this_host))
 }
 
-/// Counts what a page holds until it is sent.
+/// Counts a page's bytes against the memory limit until they are sent.
 async fn count(
     State(context): State<Context>,
     request: Request,
@@ -76,7 +76,7 @@ async fn count(
     Ok(answers::counted(&context, next.run(request).await).map_err(Problem::from)?)
 }
 
-/// Adds [`HEADERS`] to pages; styles, scripts and redirects are none.
+/// Adds [`HEADERS`] to pages, not to styles, scripts and redirects.
 async fn guard_browser(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let kind = headers.get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);

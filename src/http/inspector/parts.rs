@@ -1,7 +1,7 @@
-//! Small pieces that pages share: how a status, a time, a duration, a size or an id is shown.
+//! Small pieces that pages share: statuses, times, durations, sizes and ids.
 //!
-//! The invariant: a time is UTC as the server writes it, with the exact instant beside it; scripts
-//! show it in the reader's zone.
+//! The server writes times in UTC, with the exact instant in an attribute; scripts show them in the
+//! reader's zone.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -13,7 +13,7 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// How much a mark wants to be noticed.
+/// How prominent a mark is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Quiet,
@@ -23,7 +23,7 @@ pub(super) enum Tone {
 }
 
 impl Tone {
-    /// Its class in the style sheet.
+    /// The CSS class.
     pub(super) fn class(self) -> &'static str {
         match self {
             Self::Quiet => "is-quiet",
@@ -34,17 +34,17 @@ impl Tone {
     }
 }
 
-/// Where a job stands.
+/// A job's status.
 pub(super) fn status(status: JobStatus) -> Markup {
     html! { span class={ "status is-" (status.as_str()) } { (status.as_str()) } }
 }
 
-/// A word that marks something out, and why it is there.
+/// A tag, with its reason as a tooltip.
 pub(super) fn tag(tone: Tone, word: &str, why: &str) -> Markup {
     html! { span class={ "tag " (tone.class()) } title=(why) { (word) } }
 }
 
-/// An instant; scripts put it into the reader's zone.
+/// An instant; scripts show it in the reader's zone.
 pub(super) fn moment(at: Timestamp) -> Markup {
     let exact = time::render(at);
     html! {
@@ -68,17 +68,17 @@ pub(super) fn millis_between(from: Timestamp, to: Timestamp) -> u64 {
     u64::try_from(to.duration_since(from).as_millis()).unwrap_or(0)
 }
 
-/// A size in bytes and its like: `312 B`, `1.2 KiB`.
+/// A size in binary units: `312 B`, `1.2 KiB`.
 pub(super) fn size(bytes: u64) -> String {
     bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
-/// The part of an id that tells it from its neighbours: a UUIDv7 begins with the time.
+/// The end of an id, which differs from similar ids: a UUIDv7 begins with the time.
 pub(super) fn short_id(id: &str) -> &str {
     id.rsplit('-').next().unwrap_or(id)
 }
 
-/// Text to be copied, with a button for it where scripts run.
+/// Text with a copy button, which needs scripts.
 pub(super) fn copyable(text: &str) -> Markup {
     html! {
         span.copyable { code { (text) } button.copy type="button" data-copy=(text) hidden { "Copy" } }

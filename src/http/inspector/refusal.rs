@@ -1,7 +1,7 @@
 //! Problems as pages.
 //!
-//! Whatever a page's handler returns as an error is rendered here. The invariant: it says the same
-//! as the API's problem, with the same status, and where to go from there.
+//! Renders the errors of page handlers. A page has the same status and text as the API's problem,
+//! and a link to continue.
 
 use std::sync::Arc;
 
@@ -22,9 +22,9 @@ use crate::{config::Scope, domain::page::BadCursor, store::StoreError};
 
 /// Why a page is not shown.
 pub enum Refusal {
-    /// Nobody has signed in; they are led back to `next` afterwards.
+    /// Nobody has signed in; the sign-in leads back to `next`.
     SignInFirst { next: String },
-    /// As the API says it.
+    /// The API's problem.
     Problem(Problem),
 }
 
@@ -46,7 +46,7 @@ impl From<BadCursor> for Refusal {
     }
 }
 
-/// A problem on its way to [`show`], which knows the visitor.
+/// A problem that [`show`] will render, which knows the visitor.
 #[derive(Clone)]
 struct Unshown(Arc<Problem>);
 
@@ -68,7 +68,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Middleware of all pages: shows what was refused.
+/// Middleware of all pages: renders refusals.
 pub(super) async fn show(State(context): State<Context>, request: Request, next: Next) -> Response {
     let visitor = Visitor::of(request.headers(), &context);
     let mut response = next.run(request).await;

@@ -1,7 +1,7 @@
-//! `/sign-in` and `/sign-out`: from an API key to a session and back.
+//! `/sign-in` and `/sign-out`: opens a session with an API key, and ends it.
 //!
-//! The invariants: the key itself is neither kept nor shown again, and a sign-in leads nowhere but
-//! to a page of ours.
+//! Invariants: the key itself is neither stored nor shown again; a sign-in redirects only to our
+//! own pages.
 
 use axum::{
     extract::{RawQuery, Request, State},
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::config::Scope;
 
-/// Where a sign-in leads if it was not on the way to another page.
+/// The page after a sign-in, unless another one was requested.
 pub(super) const START: &str = "/jobs";
 
 const WRONG: &str = "This is not one of the service's keys. They are under api.keys in its \
@@ -36,7 +36,7 @@ const WRONG: &str = "This is not one of the service's keys. They are under api.k
 const TOO_MANY: &str = "Too many wrong keys came from your address. A right key is let in at any \
     time.";
 
-/// Shows the form, or leads on whoever needs none.
+/// Shows the form, or redirects visitors who are signed in already.
 pub(super) async fn show(
     State(context): State<Context>,
     RawQuery(query): RawQuery,
@@ -47,8 +47,8 @@ pub(super) async fn show(
         return Redirect::to(&next).into_response();
     }
     match Visitor::of(&headers, &context) {
-        // A link on another site led here: browsers keep the session's cookie to themselves until
-        // a page of ours asks again, as the form's script does.
+        // After a link on another site, browsers withhold the session cookie until one of our pages
+        // makes a request, as the form's script does.
         Some(visitor) if visitor.may(Scope::Read) => Redirect::to(&next).into_response(),
         visitor => page(&context, &headers, Sheet { next, visitor, wrong: None }),
     }
@@ -68,7 +68,7 @@ pub(super) async fn sign_in(
     let Some(key) = access::find_key(given, keys) else {
         return Ok(refused(&context, &form, given.is_empty(), next).await);
     };
-    // Whoever signs in again leaves what was open before.
+    // A new sign-in ends the previous session.
     leave(&context, &form.parts.headers).await?;
     let transport = Transport::of(&form.parts.headers, &context.config.api);
     let cookie = context.sessions.open(key, context.clock.now(), transport);
@@ -101,8 +101,8 @@ pub(super) async fn sign_out(
     Ok((AppendHeaders(cookies), Redirect::to("/sign-in")).into_response())
 }
 
-/// Ends a request's session, if there is one. It is over for this process whatever the database
-/// says; an error means that a restart would not know of it.
+/// Ends a request's session, if there is one. It ends in this process even if the database fails;
+/// an error means that after a restart it would be valid again.
 pub(super) async fn leave(context: &Context, headers: &HeaderMap) -> Result<(), Refusal> {
     let now = context.clock.now();
     let Some(signed_out) = context.sessions.end(headers, &context.config.api, now) else {
@@ -111,7 +111,7 @@ pub(super) async fn leave(context: &Context, headers: &HeaderMap) -> Result<(), 
     Ok(context.store.sign_out(signed_out, now).await?)
 }
 
-/// Middleware of all pages: a browser whose cookie tells of a use long ago gets a fresh one.
+/// Middleware of all pages: renews a session cookie whose recorded last use is long ago.
 pub(super) async fn renew(
     State(context): State<Context>,
     request: Request,
@@ -136,15 +136,15 @@ fn next_of(query: &[u8]) -> String {
     local(&next.unwrap_or_default())
 }
 
-/// `next` if it is a path on this host, else the start: `//host` and `/\host` are other hosts to a
-/// browser.
+/// `next` if it is a path on this host, else the start page: browsers read `//host` and `/\host` as
+/// other hosts.
 fn local(next: &str) -> String {
     let is_plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     let is_local = next.starts_with('/') && !next.starts_with("//") && is_plain;
     if is_local { next.to_owned() } else { START.to_owned() }
 }
 
-/// What the page says.
+/// The content of the sign-in page.
 struct Sheet {
     next: String,
     visitor: Option<Visitor>,

@@ -1,7 +1,7 @@
-//! Whoever looks at a page, and what they may do.
+//! The reader of a page, and what they may do.
 //!
-//! The extractor of every page. The invariant: a page is never rendered for someone who may not
-//! read; they are led to the sign-in instead, and back.
+//! The extractor of every page. Invariant: no page is rendered for someone who may not read;
+//! without a session they are sent to the sign-in, which leads back.
 
 use axum::{
     extract::FromRequestParts,
@@ -21,9 +21,9 @@ use crate::config::Scope;
 /// A reader of pages.
 pub struct Visitor {
     caller: Caller,
-    /// What the forms of the page hold, see `form`.
+    /// The token for the page's forms, see `form`.
     pub form_token: String,
-    /// Whether they came in by a key, and so can leave.
+    /// Whether they signed in with a key, and so can sign out.
     pub is_signed_in: bool,
 }
 
@@ -33,17 +33,20 @@ impl Visitor {
         &self.caller.name
     }
 
-    /// Whether the actions of this scope are offered to them.
+    /// Whether to offer them the actions of this scope.
     pub fn may(&self, scope: Scope) -> bool {
         self.caller.may(scope)
     }
 
-    /// Refuses what their key does not allow.
+    /// Refuses an action that their key does not allow.
+    ///
+    /// # Errors
+    /// The key lacks the scope.
     pub(super) fn require(&self, scope: Scope) -> Result<(), Refusal> {
         Ok(self.caller.require(scope)?)
     }
 
-    /// Whoever a request's session belongs to; `None` if they have to sign in first.
+    /// The visitor of a request's session; `None` if they must sign in first.
     pub(super) fn of(headers: &HeaderMap, context: &Context) -> Option<Self> {
         let is_signed_in = !context.config.api.is_open();
         let caller = match is_signed_in {
@@ -67,13 +70,14 @@ impl FromRequestParts<Context> for Visitor {
         access::use_session(&visitor.caller, parts, context);
         match visitor.require(Scope::Read) {
             Ok(()) => Ok(visitor),
-            // Not as a page of theirs: they may read none. The sign-in says what is missing.
+            // Shown without them as visitor: they may read no page. The problem names the missing
+            // scope.
             Err(_) => Err(Problem::ForbiddenScope(Scope::Read).into()),
         }
     }
 }
 
-/// The address as a place to come back to.
+/// The path and query to return to.
 fn local_path(uri: &Uri) -> String {
     uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string)
 }

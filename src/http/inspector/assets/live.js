@@ -1,5 +1,5 @@
-// Keeps a page fresh: follows the events that its body names, and after each burst of them fetches
-// the page again and replaces the parts marked data-live. It stops while nobody looks, since a
+// Updates a page live: follows the events that its body names, and after each burst fetches the
+// page again and replaces the parts marked data-live. It stops while the page is hidden, since a
 // browser opens few connections to one host.
 
 import { settle } from "./page.js";
@@ -38,7 +38,8 @@ async function refresh() {
   waitingSince = 0;
   let answer;
   try {
-    // The header says that nobody asked: a page that is left open does not keep its session alive.
+    // The header marks an automatic request: a page that is left open does not keep its session
+    // alive.
     const headers = { accept: "text/html", "finishline-by-itself": "1" };
     answer = await fetch(location.href, { redirect: "manual", headers });
   } catch {
@@ -60,8 +61,7 @@ async function refresh() {
   }
 }
 
-// Swaps a part for its successor, and keeps what the reader did to it: what is open, what is
-// ticked, where the focus is.
+// Replaces a part, and keeps the reader's state: open details, ticked boxes, the focus.
 function replace(part, next) {
   next.dataset.last = next.innerHTML;
   const selected = document.getSelection();
@@ -94,7 +94,7 @@ function replace(part, next) {
   }
 }
 
-// An element by its address or key, which outlive the markup.
+// Identifies an element by its address or key, which are the same in the new markup.
 function pathTo(element) {
   const link = element.closest("[href], details[data-key], [data-copy]");
   return link && { href: link.getAttribute("href"), key: link.dataset.key, copy: link.dataset.copy };
@@ -109,8 +109,8 @@ function follow(focused, part) {
   return found?.querySelector(":scope > summary") ?? found;
 }
 
-// Reads the stream line by line. EventSource would have to be told every type of event there will
-// ever be; any event is reason enough to look.
+// Reads the stream line by line. EventSource needs every event type listed in advance; here any
+// event is a reason to fetch the page again.
 async function read() {
   reading = new AbortController();
   const { signal } = reading;

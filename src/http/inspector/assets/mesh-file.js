@@ -1,6 +1,7 @@
-// Reads mesh files: STL (binary and ASCII), PLY (ASCII and binary), OBJ. A worker of mesh.js: it is
-// ended from outside when it takes too long. A file is not trusted: nothing is read beyond its end,
-// no more is made room for than its bytes can hold, and what is not a number is no place.
+// Reads mesh files: STL (binary and ASCII), PLY (ASCII and binary), OBJ. A worker of mesh.js, which
+// terminates it when it takes too long. Files are not trusted: nothing is read beyond the end, no
+// more memory is allocated than the bytes can fill, and triangles whose positions are not numbers
+// are dropped.
 
 const MAX_TRIANGLES = 6_000_000; // 72 MB of indices; more than any scan
 const MAX_HEAD_BYTES = 64 * 1024;
@@ -14,7 +15,7 @@ const refuse = (why) => {
   throw new Unreadable(why);
 };
 
-// A list of numbers that grows, so that no count in a file is believed.
+// A growing list of numbers, so that no count in a file is trusted.
 class Growing {
   constructor(type) {
     this.items = new type(1024);
@@ -61,11 +62,11 @@ class Words {
     if (from === this.at) {
       return null;
     }
-    // No number is longer, and no keyword.
+    // Numbers and keywords are never longer.
     return String.fromCharCode.apply(null, bytes.subarray(from, Math.min(this.at, from + 64)));
   }
 
-  // The next word, on whatever line.
+  // The next word, on this line or a later one.
   any() {
     for (;;) {
       const word = this.next();
@@ -82,7 +83,7 @@ class Words {
   }
 }
 
-// Corners by number, with every corner checked.
+// An indexed mesh; triangles with an invalid corner are dropped.
 function mesh(positions, corners) {
   const places = positions.length / 3;
   const kept = new Uint32Array(corners.length);
@@ -105,7 +106,7 @@ function mesh(positions, corners) {
   return { positions, corners: kept.slice(0, length) };
 }
 
-// Triangles that share no corners.
+// A mesh of triangles without shared corners.
 function soup(positions) {
   const corners = new Uint32Array(positions.length / 3);
   for (let at = 0; at < corners.length; at++) {
@@ -134,7 +135,7 @@ function stl(bytes) {
     const told = view.getUint32(80, true);
     const held = Math.floor((bytes.length - HEAD) / TRIANGLE);
     const isText = String.fromCharCode(...bytes.subarray(0, 5)) === "solid";
-    // Binary files may begin with "solid" too; then their length tells.
+    // Binary files may begin with "solid" too; then the length decides.
     if (!isText || HEAD + told * TRIANGLE === bytes.length) {
       const count = Math.min(told, held);
       if (count > MAX_TRIANGLES) {
@@ -236,7 +237,7 @@ function plyHead(bytes) {
   return refuse("its head has no end");
 }
 
-// Numbers of the body, one by one; each throws at the file's end.
+// The numbers of the body, one by one; reading past the file's end throws.
 function plyNumbers(bytes, head) {
   if (head.format === "ascii") {
     const words = new Words(bytes, head.end);
@@ -305,8 +306,8 @@ function ply(bytes) {
 
 // ------------------------------------------------------------------------------------------------
 
-// Moves the mesh to the middle and makes it as large as a ball of radius 1. In double numbers,
-// since scans may lie far from their origin.
+// Centres the mesh and scales it to a ball of radius 1. In double precision, since scans may be far
+// from their origin.
 function centre({ positions, corners }) {
   const low = [Infinity, Infinity, Infinity];
   const high = [-Infinity, -Infinity, -Infinity];

@@ -1,5 +1,5 @@
-// A mesh that one can turn: opened by a button with data-mesh, drawn by WebGL in a dialog. The file
-// is fetched only then, from this service; mesh-file.js reads it in a worker.
+// A mesh viewer: opened by a button with data-mesh, drawn with WebGL in a dialog. The file is
+// fetched from this service only when the viewer is opened; mesh-file.js reads it in a worker.
 
 const MAX_BYTES = 150 * 1024 * 1024;
 const MAX_READING_MILLIS = 60_000;
@@ -18,7 +18,7 @@ void main() {
   gl_Position = vec4(seen.xy * scale, -seen.z * 0.5, 1.0);
 }`;
 
-// Each triangle is lit as it lies, from both sides: what is shown is what is in the file.
+// Each triangle has flat shading, from both sides: the picture shows exactly the file.
 const FRAGMENT = `#version 300 es
 precision highp float;
 in vec3 seen;
@@ -45,7 +45,7 @@ function make(name, attributes = {}, ...children) {
 
 // ------------------------------------------------------------------------------------ the file
 
-// Why it cannot be had, as the service says it.
+// The service's reason for not sending the file.
 async function problemOf(answer) {
   if (answer.type === "opaqueredirect") {
     return "This file is not copied here, so it cannot be shown: download it from the Engine.";
@@ -125,7 +125,7 @@ function program(gl) {
   return linked;
 }
 
-// Rows of a rotation about the screen's axes, applied after the one there is.
+// The rows of a rotation about a screen axis, applied after the given one.
 function turned(turn, about, angle) {
   const [c, s] = [Math.cos(angle), Math.sin(angle)];
   const [first, second] = about === "x" ? [1, 2] : [2, 0];
@@ -183,7 +183,7 @@ class Picture {
     this.ask();
   }
 
-  // Draws with the next frame.
+  // Requests a redraw in the next frame.
   ask() {
     if (!this.isAsked) {
       this.isAsked = true;
@@ -214,7 +214,7 @@ class Picture {
   }
 }
 
-// The style sheet's colour for this scheme, as WebGL wants it.
+// The style sheet's colour in the current scheme, in WebGL's form.
 function colourOf(element) {
   const numbers = getComputedStyle(element).color.match(/[\d.]+/g) ?? [];
   return [0, 1, 2].map((index) => Number(numbers[index] ?? 200) / 255);

@@ -1,5 +1,5 @@
-// What every page does where scripts run: times in the reader's zone, copying, filters that apply
-// themselves, forms that ask before they do what cannot be undone. Pages read the same without it.
+// What scripts add to every page: times in the reader's zone, copy buttons, filters that apply on
+// change, confirmations before irreversible forms. Pages are complete without them.
 
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
@@ -12,7 +12,7 @@ const moment = new Intl.DateTimeFormat(undefined, {
   second: "2-digit",
 });
 
-// Makes a part of the page, just loaded or just replaced, the reader's own.
+// Sets up a part of the page that was just loaded or replaced.
 export function settle(part) {
   for (const time of part.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
@@ -55,8 +55,8 @@ document.addEventListener("change", (event) => {
   }
 });
 
-// Whoever follows a link from elsewhere comes without their session, since its cookie is for our own
-// pages only; asked from here, the server knows them and leads on.
+// A link on another site does not send the session cookie, which is for our own pages only. A
+// request from this page does, so the server then recognises the session and redirects.
 const signIn = document.querySelector("form[data-already]");
 if (signIn) {
   fetch(location.href, { redirect: "manual" }).then((answer) => {

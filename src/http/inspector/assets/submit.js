@@ -1,8 +1,8 @@
 // The submit page: the form writes into the JSON, the JSON is posted, the scans are uploaded with
-// their progress, and then it goes to the job. What the server refuses stands at its field.
+// progress, then the job's page opens. Errors from the server are shown at their fields.
 
 const form = document.querySelector("#submit");
-// What a proxy puts before our addresses, or nothing.
+// The path prefix of a proxy, or nothing.
 const root = form.getAttribute("action").replace(/\/submit$/, "");
 const body = form.elements.body;
 const alertBox = document.querySelector("#alert");
@@ -16,7 +16,7 @@ let usedFor = null; // the body that the key stands for on record
 
 // ------------------------------------------------------------------------- the form and the JSON
 
-// Keeps the digits of numbers where the browser can.
+// Keeps the digits of numbers if the browser supports it.
 const keepDigits = (_, value, context) =>
   typeof value === "number" && context?.source && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
 
@@ -104,7 +104,7 @@ function check() {
   }
 }
 
-// A scan that is chosen is given, and its name says what it ends in.
+// Choosing a file ticks its scan and sets its extension.
 form.addEventListener("change", (event) => {
   const { file: name } = event.target.dataset;
   const [chosen] = event.target.files ?? [];
@@ -133,7 +133,7 @@ function sayAt(place, text) {
   place.hidden = !text;
 }
 
-// The place of the longest pointer that leads there.
+// The element with the longest matching pointer.
 function wrongAt(pointer) {
   let best = null;
   for (const place of form.querySelectorAll("[data-wrong]:not([data-wrong=''])")) {
@@ -193,7 +193,7 @@ function tell(problem) {
 
 // ------------------------------------------------------------------------------------- submitting
 
-// A key for the next body, once the last one's is on record.
+// A new idempotency key for the next body, once the last one's job is recorded.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -276,7 +276,7 @@ function follow(job) {
 
 const mebibytes = (bytes) => `${(bytes / 1024 / 1024).toFixed(1)} MiB`;
 
-// One scan on its way.
+// The upload of one scan.
 class Row {
   static all = [];
   static whenAllAreDone = () => {};
@@ -371,5 +371,5 @@ addEventListener("beforeunload", (event) => {
   }
 });
 
-// A page brought back by the browser holds the key of the job that was made of it.
+// A page restored from the browser's history has the key of the job that it created: load it again.
 addEventListener("pageshow", (event) => event.persisted && location.reload());

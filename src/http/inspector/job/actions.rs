@@ -1,8 +1,8 @@
-//! What can be done with a job: look it up, send it again, pass its result on again, erase it.
+//! The actions on a job: refresh, resubmit, resend a relay, erase.
 //!
-//! Forms that work without scripts, each carried out by the code the API calls. The invariants:
-//! only what a visitor's key allows is offered, and it is checked again; what costs money or
-//! cannot be undone asks first.
+//! Forms that work without scripts and call the same code as the API. Only what the visitor's key
+//! allows is offered, and every request is checked again; actions that cost money or cannot be
+//! undone ask for confirmation.
 
 use axum::{
     extract::State,
@@ -33,10 +33,10 @@ use crate::{
     },
 };
 
-/// The field by which a person says that they mean it.
+/// The field that confirms an action.
 const CONFIRM: &str = "confirm";
 
-/// What was done, as it stands in an address: word, tone, sentence.
+/// Notices: the word in the address, tone, sentence.
 const NOTICES: [(&str, Tone, &str); 4] = [
     ("refreshed", Tone::Good, "The Engine was asked; what it said is below."),
     ("resubmitted", Tone::Good, "The job was sent to the Engine again."),
@@ -44,7 +44,7 @@ const NOTICES: [(&str, Tone, &str); 4] = [
     ("unconfirmed", Tone::Warning, "Nothing was done: tick the box to confirm."),
 ];
 
-/// What was done just now, if the address says so.
+/// The notice that the address names, if any.
 pub(super) fn notice(query: &str) -> Markup {
     let mut pairs = url::form_urlencoded::parse(query.as_bytes());
     let word = pairs.find(|(name, _)| name == "notice").map(|(_, word)| word);
@@ -56,7 +56,7 @@ pub(super) fn notice(query: &str) -> Markup {
     }
 }
 
-/// The actions that a visitor is offered.
+/// The actions that the visitor may use.
 pub(super) fn bar(job: &Job, visitor: &Visitor) -> Markup {
     let address = |action: &str| format!("/jobs/{}/{action}", job.id);
     let is_resubmittable =
@@ -84,7 +84,7 @@ pub(super) fn bar(job: &Job, visitor: &Visitor) -> Markup {
     }
 }
 
-/// Asks the Engine once.
+/// Asks the Engine once for the result.
 pub(in super::super) async fn refresh(
     visitor: Visitor,
     State(context): State<Context>,
@@ -108,7 +108,7 @@ pub(in super::super) async fn resubmit(
     Ok(back(id, "resubmitted"))
 }
 
-/// Orders a relay again.
+/// Sends a relay again.
 pub(in super::super) async fn resend(
     visitor: Visitor,
     State(context): State<Context>,
@@ -124,7 +124,7 @@ pub(in super::super) async fn resend(
     Ok(back(id, "resent"))
 }
 
-/// Asks whether a job is to be erased.
+/// Asks for confirmation before a job is erased.
 pub(in super::super) async fn ask_to_erase(
     visitor: Visitor,
     State(context): State<Context>,
@@ -172,7 +172,7 @@ pub(in super::super) async fn erase(
     Ok(Redirect::to("/jobs?notice=erased"))
 }
 
-/// To the job's page, which says what was done.
+/// Redirects to the job's page, which shows the notice.
 fn back(id: JobId, notice: &str) -> Redirect {
     Redirect::to(&format!("/jobs/{id}?notice={notice}"))
 }

@@ -1,7 +1,7 @@
-//! What was received for a job: each delivery with its evidence, and where two contradict.
+//! The deliveries of a job, each with its evidence, and the differences between conflicting ones.
 //!
-//! The invariant: bodies are read only to compare a conflict with the result, or to show the
-//! beginning of what could not be read; and only a few of them.
+//! Bodies are read only to compare a conflict with the result, or to show the beginning of an
+//! unreadable delivery; at most [`MAX_BODIES`] of them.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ const MAX_BODIES: usize = 4;
 /// A larger body is only linked.
 const MAX_BODY_BYTES: u64 = 1024 * 1024;
 
-/// The bodies that are to be shown.
+/// The bodies to show.
 pub(super) async fn bodies(
     context: &Context,
     facts: &Facts,

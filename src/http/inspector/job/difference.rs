@@ -1,6 +1,6 @@
-//! Two bodies side by side, line by line, where they differ.
+//! The lines in which two bodies differ, side by side.
 //!
-//! The invariant: what is compared is bounded, so the comparison is quick whatever was received.
+//! The input of the comparison is bounded, so it is fast for any body.
 
 use maud::{Markup, html};
 use similar::{Algorithm, DiffOp, capture_diff_slices, group_diff_ops};
@@ -75,7 +75,7 @@ fn cell(at: Option<usize>, lines: &[String], change: &str, is_equal: bool) -> Ma
     }
 }
 
-/// A body as lines: one for each name, value and bracket; and whether there are more.
+/// A body as lines, one for each name, value and bracket, and whether it was cut.
 fn lines(bytes: &[u8], veil: &Veil) -> (Vec<String>, bool) {
     let Ok(value) = json::parse(bytes) else {
         let (text, is_all) = veil.over_bytes(bytes, MAX_COMPARED_BYTES);

@@ -1,7 +1,7 @@
-//! What goes into a job and what comes out of it, file by file.
+//! A job's inputs and outputs, file by file.
 //!
-//! The invariant: a link that came from the Engine stands on no page, since its query is a
-//! credential; the API leads there, or serves the copy.
+//! Invariant: no page contains a link of the Engine, since its query is a credential; the API
+//! redirects to it, or serves the copy.
 
 use maud::{Markup, html};
 
@@ -73,7 +73,7 @@ pub(super) fn outputs(job: &Job) -> Markup {
     }
 }
 
-/// Its structures, as far as a cell holds them.
+/// The output's structures, cut to the size of a cell.
 fn structures(output: &Output) -> String {
     let mut text = String::new();
     for structure in output.structures.iter() {
@@ -101,7 +101,8 @@ fn status(output: &Output) -> Markup {
 }
 
 fn link(job: &Job, output: &Output) -> Markup {
-    // A name may hold anything that stands in a result; in an address it is one segment.
+    // An output's name comes from the result and may contain any text; in an address it must be one
+    // segment.
     let name: String = url::form_urlencoded::byte_serialize(output.name.as_bytes()).collect();
     let address = format!("/v1/jobs/{}/outputs/{}", job.id, name.replace('+', "%20"));
     let (where_it_is, bytes) = match (&output.file, &output.url) {
@@ -120,7 +121,7 @@ fn link(job: &Job, output: &Output) -> Markup {
     }
 }
 
-/// How its file is read as a mesh that one can turn; `None` if it is none.
+/// The format for the mesh viewer; `None` if the file is not a mesh it can show.
 fn mesh_format(output: &Output) -> Option<&'static str> {
     let extension = output.extension.as_deref()?.to_ascii_lowercase();
     ["stl", "ply", "obj"].into_iter().find(|format| extension.strip_prefix('.') == Some(format))

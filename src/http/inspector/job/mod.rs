@@ -1,7 +1,7 @@
-//! `/jobs/{id}`: everything about one job, from what was asked to who was told of the result.
+//! `/jobs/{id}`: everything about one job, from its request to its relays.
 //!
-//! One file for each part of the page. The invariant: however many and large a job's deliveries
-//! are, the page reads few of them and shows a bounded part of each.
+//! One file for each part of the page. The page is bounded: it reads few of a job's deliveries and
+//! shows a limited part of each.
 
 pub(super) mod actions;
 mod deliveries;
@@ -45,10 +45,10 @@ use crate::{
     store::{Lookup, StoredResult},
 };
 
-/// Bodies from this size on take long enough to read that others would notice.
+/// From this size on, parsing a body would hold up other tasks.
 const SLOW_BYTES: usize = 256 * 1024;
 
-/// What the page is made of.
+/// The data of the page.
 struct Facts {
     job: Job,
     marks: JobFlags,
@@ -60,11 +60,11 @@ struct Facts {
     veil: Veil,
 }
 
-/// A body to be shown.
+/// A body to show.
 enum Body {
     None,
     Found(StoredResult),
-    /// Too much is being read at the moment.
+    /// The memory limit for bodies is used up at the moment.
     NoRoom,
 }
 
@@ -158,13 +158,13 @@ async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
     })
 }
 
-/// A delivery's bytes, as long as there is room for them.
+/// A delivery's bytes; fails if the memory limit for bodies is used up.
 async fn body_of(context: &Context, id: DeliveryId) -> Result<Option<Bytes>, Refusal> {
     let Some(body) = context.store.delivery_body(id).await? else { return Ok(None) };
     Ok(Some(context.limits.answers.hold(body).map_err(Problem::from)?))
 }
 
-/// The result's tree. A large one is read on a thread for slow work, as it was when it came.
+/// The result's tree. A large result is parsed on a blocking thread, as it was when it arrived.
 async fn result_tree(context: &Context, facts: &Facts) -> Result<Option<Markup>, Refusal> {
     let Body::Found(result) = &facts.result else { return Ok(None) };
     if result.body.len() < SLOW_BYTES {
@@ -241,7 +241,7 @@ fn exact(id: JobId) -> Markup {
     html! { a href={ "/v1/jobs/" (id) "/result" } { "the exact bytes" } }
 }
 
-/// What was asked of the Engine and what it replied.
+/// The request to the Engine and its reply.
 fn exchange(facts: &Facts) -> Markup {
     let bodies = [
         ("request", "The body that was submitted", &facts.job.request),

@@ -1,6 +1,6 @@
-//! Who was told of a job's result, and what each said to it.
+//! The relays of a job's result, with every attempt and its answer.
 //!
-//! The invariant: a target is shown by its name or origin; its path and query may hold secrets.
+//! Invariant: a target is shown by its name or origin only; its path and query may contain secrets.
 
 use maud::{Markup, html};
 

@@ -1,7 +1,7 @@
-//! A job's time line, drawn to scale, and its events one by one.
+//! A job's timeline, drawn to scale, and its events as a list.
 //!
-//! The invariant: all rows share one scale, from the job's first instant to its last (to now while
-//! it is in flight), so what looks long was long.
+//! All rows share one scale, from the job's first instant to its last (to now while it is in
+//! flight), so lengths can be compared.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -14,19 +14,19 @@ use crate::domain::{
     relay::Attempt,
 };
 
-/// Units of a row's drawing from its beginning to its end.
+/// Width of a row's drawing, in its own units.
 const WIDTH: f64 = 1_000.0;
 
-/// The narrowest mark that can be seen.
+/// The narrowest visible mark.
 const NARROWEST: f64 = 5.0;
 
-/// The event that every output is copied.
+/// The event for "every output is copied".
 const SECURED: &str = "job.secured";
 
-/// Events of the job that rows of their own tell of.
+/// Job events that have rows of their own.
 const TOLD_ELSEWHERE: [&str; 3] = ["job.submitted", "job.finished", SECURED];
 
-/// Something that happened, or went on for a while.
+/// An instant or a period.
 struct Span {
     from: Timestamp,
     to: Timestamp,
@@ -37,7 +37,7 @@ struct Span {
 struct Row {
     name: String,
     spans: Vec<Span>,
-    /// All of them in a few words.
+    /// All spans in a few words.
     told: String,
 }
 
@@ -49,7 +49,7 @@ impl Row {
     }
 }
 
-/// Shows both.
+/// Shows the timeline and the list of events.
 pub(super) fn show(facts: &Facts, now: Timestamp) -> Markup {
     let rows = rows(facts, now);
     let spans = || rows.iter().flat_map(|row| &row.spans);
@@ -90,7 +90,7 @@ fn lane(row: &Row, begin: Timestamp, whole: u64) -> Markup {
     }
 }
 
-/// Where a span begins and how wide it is.
+/// A span's position and width in the drawing.
 fn place(span: &Span, begin: Timestamp, whole: u64) -> (f64, f64) {
     let unit = WIDTH / whole as f64;
     let width = (parts::millis_between(span.from, span.to) as f64 * unit).max(NARROWEST);

@@ -1,7 +1,7 @@
-//! JSON read token by token, without recursion, as far as anyone wants to look.
+//! A JSON tokenizer without recursion, which can stop anywhere.
 //!
-//! Used for the tree and the lines of a body that `json::parse` has found to be JSON. The
-//! invariant: reading costs no stack, and no more than the text that was read.
+//! Used for the tree and the lines of a body that `json::parse` has accepted. Reading needs no
+//! stack for nesting, and time only for the text that was read.
 
 use crate::domain::json::Json;
 
@@ -22,18 +22,18 @@ impl Shape {
     }
 }
 
-/// A piece of a JSON text, as it is written there.
+/// A piece of a JSON text, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
     Open(Shape),
     Close(Shape),
-    /// A member's name, in its quotes.
+    /// A member's name, in quotes.
     Name(&'a str),
-    /// A string in its quotes, a number, `true`, `false` or `null`.
+    /// A string in quotes, a number, `true`, `false` or `null`.
     Scalar(&'a str),
 }
 
-/// The tokens of a text, in their order.
+/// The tokens of a text, in order.
 pub(super) struct Tokens<'a> {
     text: &'a str,
     at: usize,
@@ -44,7 +44,7 @@ impl<'a> Tokens<'a> {
         Self { text: text.get(), at: 0 }
     }
 
-    /// Passes over the rest of an object or array that was just opened.
+    /// Skips the rest of an object or array that was just opened.
     pub(super) fn pass_over(&mut self) {
         let mut depth = 1;
         while depth > 0 {
@@ -57,7 +57,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Whether what was just opened is closed at once; then the end is passed over too.
+    /// Whether the object or array that was just opened is empty; then its end is skipped too.
     pub(super) fn pass_over_if_empty(&mut self) -> bool {
         self.pass(|byte| byte.is_ascii_whitespace());
         let is_empty = matches!(self.peek(), Some(b'}' | b']'));
@@ -75,7 +75,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Passes over a string, from its opening quote on.
+    /// Skips a string, starting at its opening quote.
     fn pass_string(&mut self) {
         self.at += 1;
         while let Some(byte) = self.peek() {

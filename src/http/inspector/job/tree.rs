@@ -1,7 +1,6 @@
-//! A body as a tree that can be folded, or as plain text where it is no JSON.
+//! A body as a foldable tree, or as plain text if it is not JSON.
 //!
-//! The invariant: a tree is bounded in nodes, levels and bytes, whatever the body is; the exact
-//! bytes are a link away.
+//! Trees are bounded in nodes, levels and bytes for any body; the page links to the exact bytes.
 
 use maud::{Markup, PreEscaped, html};
 
@@ -16,7 +15,7 @@ use crate::domain::{
     json,
 };
 
-/// Shows a body. `key` tells this tree from others of the page.
+/// Shows a body. `key` distinguishes this tree from others on the page.
 pub(super) fn body(bytes: &[u8], key: &str, veil: &Veil) -> Markup {
     match json::parse(bytes) {
         Ok(value) => {
@@ -28,7 +27,7 @@ pub(super) fn body(bytes: &[u8], key: &str, veil: &Veil) -> Markup {
     }
 }
 
-/// The beginning of a body that is no JSON.
+/// The beginning of a body that is not JSON.
 fn text(bytes: &[u8], veil: &Veil) -> Markup {
     let (shown, is_all) = veil.over_bytes(bytes, MAX_SHOWN_CHARS);
     html! {
@@ -38,7 +37,7 @@ fn text(bytes: &[u8], veil: &Veil) -> Markup {
 }
 
 struct Tree<'a> {
-    /// Grows from the root on; elements that are open are closed as levels end.
+    /// The HTML so far; open elements are closed as their levels end.
     html: String,
     nodes: usize,
     levels: Vec<Level>,
@@ -48,7 +47,7 @@ struct Tree<'a> {
 
 struct Level {
     shape: Shape,
-    /// The next element's place in an array.
+    /// Index of the next element of an array.
     place: usize,
 }
 
@@ -116,7 +115,7 @@ impl Tree<'_> {
         self.push(&html! { li { (named(label)) (value) } }.into_string());
     }
 
-    /// A member's name, or an element's place.
+    /// A member's name, or an element's index.
     fn label(&mut self, name: Option<&str>) -> Option<Markup> {
         if let Some(name) = name {
             let (name, _) = self.veil.over_string(name, MAX_SHOWN_CHARS).unwrap_or_default();

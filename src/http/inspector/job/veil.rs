@@ -1,17 +1,16 @@
-//! What must not be read off a page, taken out of text that came from outside.
+//! Removes secrets from received text before it is shown.
 //!
-//! The invariants: no page holds the signature of a callback address, with which anyone could forge
-//! the callback, nor the query of a link, which is a credential where links are signed.
+//! Invariants: no page contains the signature of a callback address, with which anyone could forge
+//! the callback, nor the query of a link, which is a credential if the link is signed.
 
 use crate::domain::{bounds::beginning, ids::JobId, json, signing_keys::SigningKeys};
 
-/// Stands where something was taken out.
+/// Replaces a removed part.
 const HIDDEN: &str = "…";
 
-/// The schemes of links.
 const SCHEMES: [&str; 2] = ["http://", "https://"];
 
-/// What is to be hidden on the page of one job.
+/// The secrets to hide on the page of one job.
 #[derive(Clone)]
 pub(super) struct Veil {
     signatures: Vec<String>,
@@ -22,7 +21,7 @@ impl Veil {
         Self { signatures: keys.signatures(id) }
     }
 
-    /// The text as it may be shown.
+    /// The text without secrets.
     pub(super) fn over(&self, text: &str) -> String {
         without_queries(&self.without_signatures(text))
     }
@@ -32,12 +31,12 @@ impl Veil {
         signatures.fold(text.to_owned(), |text, one| text.replace(one, HIDDEN))
     }
 
-    /// The beginning of a text, `most` characters of it as it may be shown, and whether that is all.
-    /// `is_all` says so of `text` itself.
+    /// The first `most` characters of a text without secrets, and whether that is the whole text.
+    /// `is_all` says whether `text` itself is complete.
     pub(super) fn over_beginning(&self, text: &str, is_all: bool, most: usize) -> (String, bool) {
         let mut shown = self.without_signatures(text);
         if !is_all {
-            // A signature may have been cut: the part that is left of it goes too.
+            // The text may end within a signature: remove that part too.
             let left = self.signatures.iter().map(|signature| cut_at_end(&shown, signature)).max();
             shown.truncate(shown.len() - left.unwrap_or_default());
         }
@@ -47,15 +46,15 @@ impl Veil {
         (kept.to_owned(), is_all)
     }
 
-    /// What a string says that is written in quotes, as [`Self::over_beginning`] has it; `None` if
-    /// it is no string.
+    /// [`Self::over_beginning`] of a string that is written in quotes; `None` if it is not a
+    /// string.
     pub(super) fn over_string(&self, written: &str, most: usize) -> Option<(String, bool)> {
-        // Four bytes are the longest character.
+        // A character has at most four bytes.
         let (text, is_all) = json::beginning(written, most * 4)?;
         Some(self.over_beginning(&text, is_all, most))
     }
 
-    /// The beginning of bytes that may be no text, as [`Self::over_beginning`] has it.
+    /// [`Self::over_beginning`] of bytes that may not be text.
     pub(super) fn over_bytes(&self, bytes: &[u8], most: usize) -> (String, bool) {
         let part = &bytes[..bytes.len().min(most * 4)];
         let is_all = part.len() == bytes.len();
@@ -63,19 +62,19 @@ impl Veil {
     }
 }
 
-/// How many bytes at the end of a text are the beginning of a signature.
+/// How many bytes at the end of a text are the start of a signature.
 fn cut_at_end(text: &str, signature: &str) -> usize {
     let part = (1..signature.len()).rev().find(|end| text.ends_with(&signature[..*end]));
     part.unwrap_or_default()
 }
 
-/// Cuts each link in a text before its query; what follows the link stays.
+/// Cuts each link in a text before its query; the text after the link stays.
 fn without_queries(text: &str) -> String {
     if !text.contains("://") {
         return text.to_owned();
     }
     let mut shown = String::with_capacity(text.len());
-    // Schemes are links in any case of their letters; the places are the same in both texts.
+    // Schemes are case-insensitive; positions are the same in both texts.
     let lower = text.to_ascii_lowercase();
     let mut rest = text;
     let next = |rest: &str| {

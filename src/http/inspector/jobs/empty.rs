@@ -1,6 +1,6 @@
-//! What the list says when it is empty: what to do next.
+//! What an empty list shows: the next steps.
 //!
-//! The invariant: every command shown runs as it stands.
+//! Every command shown runs unchanged.
 
 use maud::{Markup, html};
 
@@ -13,7 +13,7 @@ const FIRST_JOB: &str = r#"{
     "finishline": {"reference": "case-42"}
   }"#;
 
-/// Nothing was ever submitted.
+/// No job has been submitted yet.
 pub(super) fn no_jobs_yet(api: &Api) -> Markup {
     html! {
         section.empty {
@@ -40,7 +40,7 @@ pub(super) fn no_jobs_yet(api: &Api) -> Markup {
     }
 }
 
-/// There are jobs, but none that fits the filters.
+/// There are jobs, but none matches the filters.
 pub(super) fn nothing_fits() -> Markup {
     html! {
         section.empty {

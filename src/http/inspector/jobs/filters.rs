@@ -1,7 +1,7 @@
-//! The filters of the list: what stands in the address bar, and the form that writes it.
+//! The filters of the list: the query of the address, and the form that writes it.
 //!
-//! The invariant: an address made here is one that `GET /v1/jobs` takes as well, and every link of
-//! the page keeps the filters it does not change.
+//! Invariant: the query of an address made here is valid for `GET /v1/jobs` too, and every link of
+//! the page keeps the filters that it does not change.
 
 use jiff::Timestamp;
 use maud::{Markup, html};
@@ -17,7 +17,7 @@ const TEXTS: [(&str, &str); 5] = [
     ("externalJobId", "External id"),
 ];
 
-/// Bounds of the time a job was made: parameter, label.
+/// Bounds of a job's creation time: parameter, label.
 const DATES: [(&str, &str); 2] =
     [("createdAfter", "Created from (UTC)"), ("createdBefore", "Created before (UTC)")];
 
@@ -25,7 +25,7 @@ const DATES: [(&str, &str); 2] =
 const SWITCHES: [(&str, &str); 2] =
     [("overdue", "Overdue"), ("staleCallback", "Stale callback address")];
 
-/// Says what was done just now; no filter.
+/// Names a notice; not a filter.
 const NOTICE: &str = "notice";
 
 /// The parameters of the address.
@@ -40,13 +40,13 @@ impl Given {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// Whether all jobs are meant.
+    /// Whether no filter is set.
     pub(super) fn is_plain(&self) -> bool {
         self.0.iter().all(|(name, _)| matches!(name.as_str(), "limit" | NOTICE))
     }
 
-    /// The address as the API spells it, if this is not it: a form also sends fields that were
-    /// left empty, and days.
+    /// The address in the API's spelling, if it differs: a form also sends empty fields, and days
+    /// instead of instants.
     pub(super) fn plainer(&self) -> Option<String> {
         let spell = |(name, value): &(String, String)| {
             let is_date = DATES.iter().any(|(date, _)| date == name);
@@ -58,7 +58,7 @@ impl Given {
         (plain != self.0).then(|| Self(plain).address())
     }
 
-    /// The address with this parameter instead of the one it has.
+    /// The address with this parameter's value replaced.
     pub(super) fn with(&self, name: &str, value: &str) -> String {
         let mut pairs = self.others(&[name, NOTICE]);
         pairs.push((name.to_owned(), value.to_owned()));
@@ -70,12 +70,12 @@ impl Given {
         Self(self.others(&[name, NOTICE])).address()
     }
 
-    /// The query as the API takes it.
+    /// The query for the API.
     pub(super) fn query(&self) -> String {
         Self(self.others(&[NOTICE])).encoded()
     }
 
-    /// What was done just now.
+    /// The notice that the address names, if any.
     pub(super) fn notice(&self) -> Markup {
         html! {
             @if self.get(NOTICE) == Some("erased") {
@@ -100,7 +100,7 @@ impl Given {
     }
 }
 
-/// The form, filled in with what the list shows.
+/// The form, filled in with the current filters.
 pub(super) fn form(given: &Given, filter: &JobFilter) -> Markup {
     let is_any = !given.is_plain() && given.without("cursor") != "/jobs";
     let is_detailed = TEXTS.iter().chain(&DATES).any(|(name, _)| given.get(name).is_some());
@@ -144,7 +144,7 @@ fn chip(name: &str, value: &str, is_on: bool, label: &str) -> Markup {
     }
 }
 
-/// A day where the bound is one, else the instant as text.
+/// A date field if the bound is a whole day, else a text field with the instant.
 fn date_field(name: &str, given: Option<&str>) -> Markup {
     let instant = given.and_then(time::parse);
     let day = instant.map(|at| at.strftime("%Y-%m-%d").to_string());
@@ -159,7 +159,7 @@ fn date_field(name: &str, given: Option<&str>) -> Markup {
     }
 }
 
-/// The first instant of a day that is written `2026-11-23`, UTC.
+/// The first instant (UTC) of a day such as `2026-11-23`.
 fn midnight(day: &str) -> Option<Timestamp> {
     let day = day.trim();
     time::parse(&format!("{day}T00:00:00Z")).filter(|_| day.len() == "2026-11-23".len())

@@ -1,8 +1,7 @@
-//! `/jobs`: every job, newest first, page by page, kept fresh while it is looked at.
+//! `/jobs`: all jobs, newest first, in pages that update live.
 //!
-//! The filters are those of `GET /v1/jobs` and stand in the address bar. The invariant: a page
-//! costs the same however many jobs there are: it asks for what the indexes lead to, and counts
-//! nothing.
+//! The filters are those of `GET /v1/jobs`, in the address. A page costs the same for any number of
+//! jobs: its queries use indexes, and nothing is counted.
 
 mod empty;
 mod filters;

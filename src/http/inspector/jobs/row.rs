@@ -1,6 +1,6 @@
 //! One job as a row of the list.
 //!
-//! The invariant: whatever wants to be noticed about a job is a word in its row, not a colour alone.
+//! Anything unusual about a job is a word in its row, never a colour alone.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,16 @@ use crate::domain::{
     job::{InputState, Job, JobFlags},
 };
 
-/// Finished jobs that an expectation needs.
+/// Finished jobs that are needed for an expectation.
 const EXPECTED_FROM: usize = 5;
 
-/// The bar's whole length is this many times what nearly all jobs take.
+/// The bar's full length is this many times the 95th percentile.
 const BAR_OVER_P95: f64 = 1.25;
 
-/// Units of the bar's drawing.
+/// Length of the bar's drawing, in its own units.
 const BAR: f64 = 100.0;
 
-/// How long jobs took lately, in milliseconds.
+/// Durations of recent jobs, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Expected {
     median: u64,
@@ -30,7 +30,7 @@ pub(in super::super) struct Expected {
 }
 
 impl Expected {
-    /// `None` while too few have finished. Times ascend.
+    /// `None` while too few jobs have finished. The times must be ascending.
     pub(in super::super) fn of(ascending_millis: &[u64]) -> Option<Self> {
         let at = |percent: usize| {
             let rank = (ascending_millis.len() * percent).div_ceil(100).max(1);
@@ -43,7 +43,7 @@ impl Expected {
     }
 }
 
-/// What a row is made of.
+/// The data of a row.
 pub(super) struct Row<'a> {
     pub job: &'a Job,
     pub marks: JobFlags,
@@ -145,7 +145,7 @@ fn files(job: &Job) -> Markup {
     }
 }
 
-/// Says that there are more names than a row holds.
+/// Shows how many names the row leaves out.
 fn more(count: usize) -> Markup {
     let more = count.saturating_sub(MAX_NAMES_IN_A_ROW);
     html! { @if more > 0 { " and " (more) " more" } }

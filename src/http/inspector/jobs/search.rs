@@ -1,7 +1,7 @@
-//! `/search`: from any id, or a reference, to what it belongs to.
+//! `/search`: finds a job by any id or by its reference.
 //!
-//! The invariant: each possible meaning is one look through an index, and what is found is an
-//! address of the list or of a job, so it can be kept and shared.
+//! Each possible meaning is one index lookup. The result is a redirect to the list or to a job, so
+//! its address can be kept and shared.
 
 use axum::{
     extract::{RawQuery, State},
@@ -25,7 +25,7 @@ use crate::{
     store::Lookup,
 };
 
-/// Leads to what was looked for.
+/// Redirects to what was found.
 pub(in super::super) async fn lead(
     visitor: Visitor,
     State(context): State<Context>,
@@ -53,9 +53,9 @@ pub(in super::super) async fn lead(
     })
 }
 
-/// An id of ours, also as the `webhook-id` that a relay's receiver saw.
+/// One of our ids, also in the form of the `webhook-id` that a relay's receiver got.
 fn id_in(text: &str) -> Option<Uuid> {
-    // Those that were sent before the job stood in them are `msg_` and the relay.
+    // Older webhook ids are `msg_` and the relay's id, without the job's.
     let alone = || Uuid::try_parse(text.strip_prefix("msg_").unwrap_or(text)).ok();
     order_of_webhook_id(text).or_else(alone)
 }
@@ -72,7 +72,7 @@ async fn of_id(context: &Context, id: Uuid) -> Result<Option<String>, Refusal> {
     Ok(relay.map(|(relay, _)| place(relay)))
 }
 
-/// The list of the jobs that have it, by the first property that some job has.
+/// The jobs that match, by the first property that matches any job.
 async fn of_property(context: &Context, text: &str) -> Result<Option<String>, Refusal> {
     let given = || Some(text.to_owned());
     let meanings = [

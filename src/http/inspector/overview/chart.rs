@@ -1,15 +1,15 @@
-//! Columns drawn as SVG: stacked or single, with lines that mark something.
+//! Column charts as SVG: stacked or single, with marker lines.
 //!
-//! Called by the overview's parts. The invariants: a drawing is as wide as its place and its text
-//! keeps its size, since places across are per cent and places down are pixels; and whatever it
-//! shows stands as text beside it too.
+//! Called by the overview's parts. Horizontal positions are in per cent and vertical ones in
+//! pixels, so a chart fills its container and its text keeps its size. Everything it shows is
+//! available as text too.
 
 use std::fmt::Display;
 
 use maud::{Markup, html};
 
 /// Pixels from the top of the drawing to the highest grid line: room for a column's label, and for
-/// those of marks.
+/// the labels of marks.
 const TOP: f64 = 18.0;
 const TOP_WITH_MARKS: f64 = 40.0;
 
@@ -19,20 +19,19 @@ const PLOT: f64 = 160.0;
 /// Pixels for the labels below.
 const BELOW: f64 = 24.0;
 
-/// Of a column's place, the part that it fills.
+/// The part of a column's space that it fills.
 const FILLED: f64 = 0.76;
 
-/// Grid lines above the lowest, about.
+/// Approximate number of grid lines above the lowest.
 const GRID_LINES: u64 = 4;
 
-/// From here on a label stands to the left of its mark, so that it stays in the drawing.
+/// From here on a label is placed to the left of its mark, so that it stays in the drawing.
 const TURNING_POINT: f64 = 0.6;
 
-/// Pixels between the labels of two marks.
+/// Vertical distance between the labels of two marks, in pixels.
 const LABEL_LINE: f64 = 16.0;
 
-/// How a part of a column is filled. Each is told from the others without its colour: by its
-/// lightness or by its pattern.
+/// How a part of a column is filled. Parts differ by lightness or pattern, not by colour alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fill {
     /// A solid colour, by its class in the style sheet.
@@ -43,11 +42,11 @@ pub(super) enum Fill {
 
 /// One column.
 pub(super) struct Column {
-    /// What it stands for, shown when it is pointed at.
+    /// Its meaning, shown as a tooltip.
     pub told: String,
-    /// From the bottom up.
+    /// Its parts, from the bottom up.
     pub parts: Vec<(Fill, u64)>,
-    /// Whether its height stands above it.
+    /// Whether its height is written above it.
     pub is_labelled: bool,
 }
 
@@ -59,21 +58,21 @@ impl Column {
 
 /// A label below the columns.
 pub(super) struct Tick {
-    /// Of the drawing's width.
+    /// Position as a fraction of the drawing's width.
     pub at: f64,
     pub label: String,
 }
 
-/// A line across the columns.
+/// A vertical marker line.
 pub(super) struct Mark {
-    /// Of the drawing's width.
+    /// Position as a fraction of the drawing's width.
     pub at: f64,
     pub label: String,
 }
 
-/// What is drawn.
+/// A chart.
 pub(super) struct Chart {
-    /// The whole in one sentence, for those who do not see it.
+    /// The chart in one sentence, for readers who cannot see it.
     pub told: String,
     pub columns: Vec<Column>,
     pub ticks: Vec<Tick>,
@@ -135,7 +134,7 @@ impl Chart {
 
 /// A rectangle; `span` is its top and bottom in pixels.
 fn filled_rect(fill: Fill, x: &str, width: &str, span: (f64, f64)) -> Markup {
-    // A single job among many is still to be seen.
+    // A single job among many must stay visible.
     let height = pixels((span.1 - span.0).max(1.5));
     let y = pixels(span.0);
     html! {
@@ -159,7 +158,7 @@ fn mark_line(line: usize, mark: &Mark) -> Markup {
     }
 }
 
-/// The patterns that charts and legends of a page are filled with; to stand on it once.
+/// The patterns that charts and legends of a page use; include them once.
 pub(super) fn patterns() -> Markup {
     html! {
         svg.definitions width="0" height="0" aria-hidden="true" focusable="false" {
@@ -189,7 +188,7 @@ pub(super) fn patterns() -> Markup {
     }
 }
 
-/// A small field of that fill, for a legend.
+/// A small sample of a fill, for a legend.
 pub(super) fn swatch(fill: Fill) -> Markup {
     html! {
         svg.swatch width="18" height="14" aria-hidden="true" {
@@ -198,7 +197,7 @@ pub(super) fn swatch(fill: Fill) -> Markup {
     }
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -211,7 +210,7 @@ pub(super) fn grouped(number: u64) -> String {
     text
 }
 
-/// The distance of grid lines: 1, 2 or 5 with zeros.
+/// The distance between grid lines: 1, 2 or 5 followed by zeros.
 fn grid_step(highest: u64) -> u64 {
     let least = highest.div_ceil(GRID_LINES).max(1);
     let mut power = 1;

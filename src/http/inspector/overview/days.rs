@@ -1,6 +1,7 @@
-//! Jobs per day by status, as a drawing and as a table.
+//! Jobs per day by status, as a chart and as a table.
 //!
-//! The invariant: every status belongs to one group, so a column's height is the day's jobs.
+//! Invariant: every status belongs to exactly one group, so a column's height is the number of the
+//! day's jobs.
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use maud::{Markup, html};
@@ -11,10 +12,10 @@ use crate::{domain::job::JobStatus, store::Stats};
 /// Days that are shown, today included.
 const DAYS: usize = 30;
 
-/// Days from one label to the next: five labels fit on a phone.
+/// Days between two labels: five labels fit on a phone.
 const LABEL_EVERY: usize = 7;
 
-/// Statuses that are counted together, from the bottom of a column to its top.
+/// Groups of statuses, from the bottom of a column to its top.
 const GROUPS: [(&str, Fill, &[JobStatus]); 7] = [
     ("succeeded", Fill::Solid("series-succeeded"), &[JobStatus::Succeeded]),
     ("partial", Fill::Pattern("stripes"), &[JobStatus::Partial]),
@@ -27,7 +28,7 @@ const GROUPS: [(&str, Fill, &[JobStatus]); 7] = [
 
 type Counts = [u64; GROUPS.len()];
 
-/// A day, UTC, and its jobs by group.
+/// A day (UTC) and its jobs by group.
 struct Day {
     date: Date,
     counts: Counts,
@@ -54,7 +55,7 @@ impl Days {
         self.0.iter().map(Day::jobs).sum()
     }
 
-    /// Of all days, by group.
+    /// Jobs of all days, by group.
     fn totals(&self) -> Counts {
         let mut totals = Counts::default();
         for day in &self.0 {

@@ -1,7 +1,7 @@
-//! `/overview`: how the service fares, on one page.
+//! `/overview`: the state of the service on one page.
 //!
-//! One file for each part. The invariant: however many jobs are on record, the page asks the
-//! database for counts that an index answers, and for nothing twice.
+//! One file for each part. For any number of jobs, the page makes only queries that an index
+//! answers, each once.
 
 mod chart;
 mod days;
@@ -81,7 +81,7 @@ fn section(id: &str, title: &str, content: Markup) -> Markup {
     }
 }
 
-/// The figures that are looked for first.
+/// The most important figures.
 fn tiles(stats: &Stats) -> Markup {
     let open: u64 = counted(stats, JobStatus::is_in_flight);
     let of_percent = |percent| percentile(&stats.turnaround_millis, percent);
@@ -168,7 +168,7 @@ async fn public_url(context: &Context) -> Markup {
     )
 }
 
-/// What each target has yet to be told.
+/// The backlog of each target.
 fn relays(context: &Context, backlog: &[Backlog]) -> Markup {
     let configured = context.config.relay.targets.iter().map(|target| target.name.as_str());
     let idle = configured.filter(|name| backlog.iter().all(|one| one.target != *name));

@@ -1,7 +1,7 @@
-//! What the service takes of the disk, and what is left of it.
+//! Disk space: used by the service, and free.
 //!
-//! The invariant: the file system is asked on a thread for slow work; a disk that does not answer
-//! holds up no other page.
+//! The file system is queried on a blocking thread, so a disk that does not answer delays no other
+//! page.
 
 use std::path::Path;
 
@@ -13,18 +13,18 @@ use super::super::{
 };
 use crate::store::spool::SpoolState;
 
-/// Below it someone must act: callbacks are up to 16 MiB, and a backup needs room as well.
+/// Below this an operator must act: callbacks are up to 16 MiB, and a backup needs space as well.
 const LOW_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// What was found; what cannot be found out is `None`.
+/// The sizes; `None` where one cannot be determined.
 struct Sizes {
     database: Option<u64>,
     log: Option<u64>,
-    /// Of the database's file system: free for us, and in all.
+    /// The database's file system: bytes free for us, and in total.
     disk: Option<(u64, u64)>,
 }
 
-/// The disk as it is now.
+/// Shows the current disk usage.
 pub(super) async fn render(context: &Context) -> Markup {
     let path = context.config.database.path.clone();
     let sizes = tokio::task::spawn_blocking(move || measure(&path)).await.ok();

@@ -1,6 +1,7 @@
-//! How long jobs took, as a distribution with the median and the 95th percentile.
+//! Turnaround of jobs, as a distribution with the median and the 95th percentile.
 //!
-//! The invariant: every job that finished last is in one bin; the slowest share the last one.
+//! Invariant: each of the recently finished jobs is in exactly one bin; the slowest share the last
+//! one.
 
 use maud::{Markup, html};
 
@@ -9,13 +10,13 @@ use super::{
     chart::{Chart, Column, Fill, Mark, Tick, grouped},
 };
 
-/// At most this many columns: more would be thinner than a finger.
+/// Most columns: more would be too thin to point at.
 const MAX_BINS: u64 = 24;
 
-/// The drawing reaches this many times as far as nearly all jobs take.
+/// The chart ends at this many times the 95th percentile.
 const REACH_OVER_P95: f64 = 1.5;
 
-/// Labels below the columns, about.
+/// Approximate number of labels below the columns.
 const LABELS: u64 = 4;
 
 const SECOND: u64 = 1_000;
@@ -23,24 +24,24 @@ const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// Widths of a bin in milliseconds that people count in.
+/// Bin widths in milliseconds, in units that people use.
 #[rustfmt::skip]
 const WIDTHS: [u64; 24] = [
     1, 2, 5, 10, 20, 50, 100, 200, 500, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND, 15 * SECOND,
     30 * SECOND, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, DAY,
 ];
 
-/// Jobs counted by how long they took.
+/// Jobs counted by turnaround.
 struct Bins {
-    /// Milliseconds of one.
+    /// Milliseconds per bin.
     width: u64,
-    /// The last one holds whatever took longer, too.
+    /// Jobs per bin; the last bin also counts all longer ones.
     counts: Vec<u64>,
     is_last_open: bool,
 }
 
 impl Bins {
-    /// `None` if there are no times. Times ascend.
+    /// `None` if there are no times. The times must be ascending.
     fn of(ascending_millis: &[u64]) -> Option<Self> {
         let p95 = percentile(ascending_millis, 95)?;
         let longest = *ascending_millis.last()?;
@@ -63,13 +64,13 @@ impl Bins {
         }
     }
 
-    /// Where a time lies in the drawing.
+    /// A time's position in the chart, from 0 to 1.
     fn place(&self, millis: u64) -> f64 {
         (millis as f64 / (self.width * self.counts.len() as u64) as f64).min(1.0)
     }
 }
 
-/// The distribution; times ascend.
+/// Shows the distribution; the times must be ascending.
 pub(super) fn render(ascending_millis: &[u64]) -> Markup {
     let Some(bins) = Bins::of(ascending_millis) else {
         return html! { p.muted { "No job has finished yet. Its turnaround, from submission to result, is counted here." } };
@@ -125,7 +126,7 @@ fn chart(bins: &Bins, ascending_millis: &[u64]) -> Chart {
     }
 }
 
-/// A round duration, as short as can be: `45 s`, `2 min`, `1.5 h`.
+/// A short form of a round duration: `45 s`, `2 min`, `1.5 h`.
 fn short(millis: u64) -> String {
     let of = |unit: u64, name: &str| format!("{} {name}", (millis * 10 / unit) as f64 / 10.0);
     match millis {

@@ -1,7 +1,6 @@
-//! What the form says, and the job body it stands for.
+//! The form's fields, and the job body made of them.
 //!
-//! The invariant: the body is made of what was filled in and of nothing else; whether it is a good
-//! one is decided where every submission is.
+//! The body contains what was filled in and nothing else; it is validated like every submission.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,7 @@ use serde::Serialize;
 
 use super::super::form::Form;
 
-/// A kind of scan: its name in a body, what people call it, what its file may end in.
+/// A kind of scan: its name in a body, its title, and the extensions that its file may have.
 pub(super) struct Modality {
     pub name: &'static str,
     pub title: &'static str,
@@ -18,7 +17,7 @@ pub(super) struct Modality {
 
 const MESHES: &[&str] = &[".stl", ".ply", ".obj", ".zip"];
 
-/// The kinds of scans that the Engine's documentation names. Further ones go into the JSON.
+/// The kinds of scans in the Engine's documentation. Others can be added in the JSON.
 #[rustfmt::skip]
 pub(super) const MODALITIES: [Modality; 4] = [
     Modality { name: "cbct", title: "CBCT", extensions: &[
@@ -29,7 +28,7 @@ pub(super) const MODALITIES: [Modality; 4] = [
     Modality { name: "facial", title: "Face", extensions: MESHES },
 ];
 
-/// Structures that are asked for most; others are typed in.
+/// The most requested structures; others are typed in.
 pub(super) const STRUCTURES: [&str; 7] = [
     "mandible",
     "skull",
@@ -40,10 +39,10 @@ pub(super) const STRUCTURES: [&str; 7] = [
     "all_nerves",
 ];
 
-/// What a mesh can be written as.
+/// The formats of a mesh.
 pub(super) const OUTPUT_EXTENSIONS: [&str; 4] = [".stl", ".ply", ".obj", ".drc"];
 
-/// How structures are spread over files.
+/// How structures are distributed over files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spread {
     FileForEach,
@@ -62,12 +61,12 @@ impl Spread {
     }
 }
 
-/// A scan as it is filled in.
+/// A scan's fields.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scan {
     pub is_given: bool,
     pub extension: String,
-    /// Where the Engine fetches it; empty: it is uploaded.
+    /// The address from which the Engine fetches it; empty if it is uploaded.
     pub download_url: String,
 }
 
@@ -76,9 +75,9 @@ pub(super) struct Scan {
 pub(super) struct Draft {
     /// In the order of [`MODALITIES`].
     pub scans: [Scan; MODALITIES.len()],
-    /// Those of [`STRUCTURES`].
+    /// The selected ones of [`STRUCTURES`].
     pub structures: Vec<String>,
-    /// Others, with commas or spaces between them.
+    /// Others, separated by commas or spaces.
     pub further_structures: String,
     pub spread: Spread,
     pub output_extension: String,
@@ -131,7 +130,7 @@ impl Draft {
         }
     }
 
-    /// The job body, laid out to be read.
+    /// The job body, formatted for readers.
     pub(super) fn body(&self) -> String {
         let given = MODALITIES.iter().zip(&self.scans).filter(|(_, scan)| scan.is_given);
         let inputs = given.map(|(modality, scan)| {

@@ -1,7 +1,7 @@
-//! The form's fields, each with what is wrong with it.
+//! The form's fields, each with its errors.
 //!
-//! The invariant: a problem of the body stands at the field whose pointer leads to it, or among
-//! those that belong to no field; none is lost.
+//! Invariant: every error of the body is shown, at the field that its pointer leads to, or among
+//! those without a field.
 
 use maud::{Markup, html};
 
@@ -10,7 +10,7 @@ use super::{
     draft::{Draft, MODALITIES, Modality, OUTPUT_EXTENSIONS, STRUCTURES, Scan, Spread},
 };
 
-/// Pointers of the fields, by the longest of which a problem is placed.
+/// Pointers of the fields; an error is shown at the longest one that matches.
 const POINTERS: [&str; 10] = [
     "/inputFiles",
     "/inputFiles/cbct",
@@ -24,9 +24,9 @@ const POINTERS: [&str; 10] = [
     "/finishWebhook",
 ];
 
-/// What is wrong with the body, by field.
+/// The errors of the body, by field.
 pub(super) struct Wrong {
-    /// The field's pointer and what is said there.
+    /// The field's pointer and the error.
     placed: Vec<(&'static str, String)>,
     elsewhere: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Wrong {
         &self.elsewhere
     }
 
-    /// What is said at a field; scripts write here as well.
+    /// The errors of a field; scripts write here as well.
     fn at(&self, pointer: &str) -> Markup {
         let said: Vec<&str> = self
             .placed
@@ -68,7 +68,7 @@ impl Wrong {
     }
 }
 
-/// What counts where a field is left empty, from the settings.
+/// The settings' values for fields that are left empty.
 pub(super) struct Blanks {
     end_user_id: Option<String>,
     cloud_package: Option<String>,

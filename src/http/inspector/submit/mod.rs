@@ -1,8 +1,8 @@
-//! `/submit`: a form beside the job body it writes, and the way from there to the job.
+//! `/submit`: a form next to the job body that it writes.
 //!
 //! With scripts the page posts the JSON to the API and uploads the scans; without, the form or the
-//! JSON comes here. The invariants: both take the door of every submission, and an idempotency key
-//! made with the page keeps a double click from making two jobs.
+//! JSON is posted here. Both use the same code as every submission. The page's idempotency key
+//! keeps a double click from creating two jobs.
 
 mod draft;
 mod fields;
@@ -40,16 +40,16 @@ use crate::{
 /// The field that holds the page's idempotency key.
 const KEY: &str = "idempotencyKey";
 
-/// What is on the page.
+/// The content of the page.
 struct Sheet {
     draft: Draft,
     body: String,
-    /// Stands for one job, however often the page is sent.
+    /// Idempotency key: one job, however often the page is sent.
     key: String,
     problem: Option<Problem>,
 }
 
-/// Shows an untouched form.
+/// Shows the form with its defaults.
 pub(super) async fn show(
     visitor: Visitor,
     State(context): State<Context>,
@@ -60,7 +60,7 @@ pub(super) async fn show(
     Ok(page(&context, &visitor, &sheet).await)
 }
 
-/// Submits what the form, or the JSON beside it, says.
+/// Submits the form, or the JSON next to it.
 pub(super) async fn submit(
     visitor: Visitor,
     State(context): State<Context>,
@@ -98,12 +98,12 @@ async fn carry_out(
     }
 }
 
-/// Whether the key has been used up: the same key would bring the same answer again.
+/// Whether the key is used up: it would return the same answer again.
 fn is_settled(problem: &Problem) -> bool {
     matches!(problem, Problem::EngineRejected { .. } | Problem::IdempotencyMismatch | Problem::Gone)
 }
 
-/// An id is as good a key as any: it is never made twice.
+/// Any unique id can serve as a key.
 fn new_key(context: &Context) -> String {
     DeliveryId::new(context.clock.now()).to_string()
 }
@@ -140,7 +140,7 @@ async fn page(context: &Context, visitor: &Visitor, sheet: &Sheet) -> Response {
     layout::render(&page, content).into_response()
 }
 
-/// What went wrong as a whole; what belongs to a field stands there.
+/// The error as a whole; errors of a field are shown at the field.
 fn alert(problem: Option<&Problem>, wrong: &Wrong) -> Markup {
     html! {
         div.notice.is-bad #alert role="alert" hidden[problem.is_none()] {
@@ -160,7 +160,7 @@ fn alert(problem: Option<&Problem>, wrong: &Wrong) -> Markup {
     }
 }
 
-/// The job that was put on record before the Engine was asked.
+/// The job that was recorded before the Engine was asked.
 fn job_of(problem: &Problem) -> Option<JobId> {
     match problem {
         Problem::EngineRejected { job_id, .. }
