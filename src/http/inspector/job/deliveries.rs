@@ -86,7 +86,7 @@ fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> M
                 h3 { "Headers" }
                 dl.headers {
                     @for (name, value) in &delivery.headers {
-                        @let (shown, is_all) = facts.veil.over_beginning(value, true, MAX_CELL_CHARS);
+                        @let (shown, is_all) = facts.redactor.redact_beginning(value, true, MAX_CELL_CHARS);
                         div { dt { (name) } dd { (shown) @if !is_all { "…" } } }
                     }
                 }
@@ -107,12 +107,12 @@ fn shown_body(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>) -> Marku
         @match (delivery.outcome, body, &facts.result) {
             (Outcome::Conflict, Some(body), Body::Found(result)) => {
                 h3 { "Difference from the result" }
-                (difference::between(&result.body, body, &facts.veil))
+                (difference::between(&result.body, body, &facts.redactor))
             }
             (Outcome::Conflict, ..) => p.muted { "It is too large to be compared here." },
             (Outcome::Malformed | Outcome::Unrecognised, Some(body), _) => {
                 h3 { "What came" }
-                (tree::body(body, &key, &facts.veil))
+                (tree::body(body, &key, &facts.redactor))
             }
             _ => {}
         }

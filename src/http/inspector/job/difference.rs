@@ -6,8 +6,8 @@ use maud::{Markup, html};
 use similar::{Algorithm, DiffOp, capture_diff_slices, group_diff_ops};
 
 use super::{
+    redactor::Redactor,
     tokens::{Token, Tokens},
-    veil::Veil,
 };
 use crate::domain::{
     bounds::{MAX_COMPARED_BYTES, MAX_COMPARED_LINES, MAX_LINE_CHARS, MAX_TREE_DEPTH, beginning},
@@ -18,8 +18,9 @@ use crate::domain::{
 const AROUND: usize = 3;
 
 /// Shows where two bodies differ.
-pub(super) fn between(left: &[u8], right: &[u8], veil: &Veil) -> Markup {
-    let ((left, is_left_cut), (right, is_right_cut)) = (lines(left, veil), lines(right, veil));
+pub(super) fn between(left: &[u8], right: &[u8], redactor: &Redactor) -> Markup {
+    let ((left, is_left_cut), (right, is_right_cut)) =
+        (lines(left, redactor), lines(right, redactor));
     let is_cut = is_left_cut || is_right_cut;
     let operations = capture_diff_slices(Algorithm::Myers, &left, &right);
     let groups = group_diff_ops(operations, AROUND);
@@ -76,9 +77,9 @@ fn cell(at: Option<usize>, lines: &[String], change: &str, is_equal: bool) -> Ma
 }
 
 /// A body as lines, one for each name, value and bracket, and whether it was cut.
-fn lines(bytes: &[u8], veil: &Veil) -> (Vec<String>, bool) {
+fn lines(bytes: &[u8], redactor: &Redactor) -> (Vec<String>, bool) {
     let Ok(value) = json::parse(bytes) else {
-        let (text, is_all) = veil.over_bytes(bytes, MAX_COMPARED_BYTES);
+        let (text, is_all) = redactor.redact_bytes(bytes, MAX_COMPARED_BYTES);
         let lines: Vec<String> = text.lines().take(MAX_COMPARED_LINES).map(shortened).collect();
         let is_cut = !is_all || lines.len() == MAX_COMPARED_LINES;
         return (lines, is_cut);
@@ -91,11 +92,11 @@ fn lines(bytes: &[u8], veil: &Veil) -> (Vec<String>, bool) {
     while let Some(token) = tokens.next() {
         let words = match token {
             Token::Name(written) => {
-                let (said, _) = veil.over_string(written, MAX_LINE_CHARS).unwrap_or_default();
+                let (said, _) = redactor.redact_string(written, MAX_LINE_CHARS).unwrap_or_default();
                 name = format!("{said}: ");
                 continue;
             }
-            Token::Scalar(written) => match veil.over_string(written, MAX_LINE_CHARS) {
+            Token::Scalar(written) => match redactor.redact_string(written, MAX_LINE_CHARS) {
                 Some((said, _)) => format!("{said:?}"),
                 None => beginning(written, MAX_LINE_CHARS).to_owned(),
             },
@@ -135,11 +136,11 @@ mod tests {
 
     #[test]
     fn lines_that_differ_stand_side_by_side() {
-        let veil = Veil::of(&SigningKeys::first([1; 32]), JobId(uuid::Uuid::from_u128(7)));
+        let redactor = Redactor::of(&SigningKeys::first([1; 32]), JobId(uuid::Uuid::from_u128(7)));
         let left = br#"{"success":true,"url":"https://s/a?sig=1","n":[1,{"x":[]}]}"#;
         let right = br#"{"success":false,"url":"https://s/a?sig=2","n":[1,{"x":[]}]}"#;
         assert_eq!(
-            lines(left, &veil).0,
+            lines(left, &redactor).0,
             [
                 "{",
                 "  success: true",
@@ -154,7 +155,7 @@ mod tests {
                 "}"
             ]
         );
-        let html = between(left, right, &veil).into_string();
+        let html = between(left, right, &redactor).into_string();
         assert!(html.contains("<del>  success: true</del>"), "{html}");
         assert!(html.contains("<ins>  success: false</ins>"), "{html}");
         assert_eq!(html.matches("<del>").count(), 1, "the same link signed again is no difference");

@@ -7,11 +7,11 @@ pub(super) mod actions;
 mod deliveries;
 mod difference;
 pub(super) mod files;
+mod redactor;
 mod relays;
 mod timeline;
 mod tokens;
 mod tree;
-mod veil;
 
 use axum::{
     extract::{RawQuery, State},
@@ -21,7 +21,7 @@ use axum::{
 use bytes::Bytes;
 use maud::{Markup, html};
 
-use self::veil::Veil;
+use self::redactor::Redactor;
 use super::{
     super::{Context, error::Problem, extract::JobPath, jobs::found, view::without_webhook_query},
     curl::{Api, command},
@@ -57,7 +57,7 @@ struct Facts {
     deliveries: PageOf<Delivery>,
     relays: Vec<(Relay, Vec<Attempt>)>,
     result: Body,
-    veil: Veil,
+    redactor: Redactor,
 }
 
 /// A body to show.
@@ -98,7 +98,7 @@ pub(super) async fn show(
                 (actions::bar(job, &visitor))
             }
             (properties(job))
-            @for warning in &job.warnings { p.notice.is-warning { (facts.veil.over(warning)) } }
+            @for warning in &job.warnings { p.notice.is-warning { (facts.redactor.redact(warning)) } }
             (section("timeline", "Time line", timeline::show(&facts, now)))
             div.pair {
                 (section("inputs", "Inputs", files::inputs(job)))
@@ -153,7 +153,7 @@ async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
         deliveries: found(store.deliveries(id, None, MAX_SHOWN_DELIVERIES).await?)?,
         relays,
         result,
-        veil: Veil::of(store.signing_keys(), id),
+        redactor: Redactor::of(store.signing_keys(), id),
         job,
     })
 }
@@ -168,11 +168,11 @@ async fn body_of(context: &Context, id: DeliveryId) -> Result<Option<Bytes>, Ref
 async fn result_tree(context: &Context, facts: &Facts) -> Result<Option<Markup>, Refusal> {
     let Body::Found(result) = &facts.result else { return Ok(None) };
     if result.body.len() < SLOW_BYTES {
-        return Ok(Some(tree::body(&result.body, "result", &facts.veil)));
+        return Ok(Some(tree::body(&result.body, "result", &facts.redactor)));
     }
     let _place = context.limits.reading().await;
-    let (body, veil) = (result.body.clone(), facts.veil.clone());
-    let tree = tokio::task::spawn_blocking(move || tree::body(&body, "result", &veil));
+    let (body, redactor) = (result.body.clone(), facts.redactor.clone());
+    let tree = tokio::task::spawn_blocking(move || tree::body(&body, "result", &redactor));
     Ok(Some(tree.await.map_err(|_| Problem::Internal)?))
 }
 
@@ -256,7 +256,7 @@ fn exchange(facts: &Facts) -> Markup {
                     }
                 }
                 @match body {
-                    Some(body) => (tree::body(body.get().as_bytes(), key, &facts.veil)),
+                    Some(body) => (tree::body(body.get().as_bytes(), key, &facts.redactor)),
                     None => p.muted { "None is on record." },
                 }
             }

@@ -73,7 +73,7 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
 fn tried(facts: &Facts, attempt: &Attempt) -> Markup {
     let is_taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
     let tone = if is_taken { Tone::Good } else { Tone::Bad };
-    let (answer, is_all) = facts.veil.over_bytes(&attempt.answer, MAX_CELL_CHARS);
+    let (answer, is_all) = facts.redactor.redact_bytes(&attempt.answer, MAX_CELL_CHARS);
     html! {
         tr {
             td data-label="Attempt" { (attempt.number) }

@@ -5,8 +5,8 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::{
+    redactor::Redactor,
     tokens::{Shape, Token, Tokens},
-    veil::Veil,
 };
 use crate::domain::{
     bounds::{
@@ -16,20 +16,21 @@ use crate::domain::{
 };
 
 /// Shows a body. `key` distinguishes this tree from others on the page.
-pub(super) fn body(bytes: &[u8], key: &str, veil: &Veil) -> Markup {
+pub(super) fn body(bytes: &[u8], key: &str, redactor: &Redactor) -> Markup {
     match json::parse(bytes) {
         Ok(value) => {
-            let mut tree = Tree { html: String::new(), nodes: 0, levels: Vec::new(), key, veil };
+            let mut tree =
+                Tree { html: String::new(), nodes: 0, levels: Vec::new(), key, redactor };
             tree.grow(Tokens::of(value));
             html! { div.json tabindex="0" { ul { (PreEscaped(tree.html)) } } }
         }
-        Err(_) => text(bytes, veil),
+        Err(_) => text(bytes, redactor),
     }
 }
 
 /// The beginning of a body that is not JSON.
-fn text(bytes: &[u8], veil: &Veil) -> Markup {
-    let (shown, is_all) = veil.over_bytes(bytes, MAX_SHOWN_CHARS);
+fn text(bytes: &[u8], redactor: &Redactor) -> Markup {
+    let (shown, is_all) = redactor.redact_bytes(bytes, MAX_SHOWN_CHARS);
     html! {
         pre.raw tabindex="0" { (shown) }
         @if !is_all { p.cut { "This is its beginning." } }
@@ -42,7 +43,7 @@ struct Tree<'a> {
     nodes: usize,
     levels: Vec<Level>,
     key: &'a str,
-    veil: &'a Veil,
+    redactor: &'a Redactor,
 }
 
 struct Level {
@@ -118,7 +119,7 @@ impl Tree<'_> {
     /// A member's name, or an element's index.
     fn label(&mut self, name: Option<&str>) -> Option<Markup> {
         if let Some(name) = name {
-            let (name, _) = self.veil.over_string(name, MAX_SHOWN_CHARS).unwrap_or_default();
+            let (name, _) = self.redactor.redact_string(name, MAX_SHOWN_CHARS).unwrap_or_default();
             return Some(html! { span.member { (name) } });
         }
         let level = self.levels.last_mut().filter(|level| level.shape == Shape::Array)?;
@@ -127,7 +128,7 @@ impl Tree<'_> {
     }
 
     fn scalar(&self, written: &str) -> Markup {
-        let Some((shown, is_all)) = self.veil.over_string(written, MAX_SHOWN_CHARS) else {
+        let Some((shown, is_all)) = self.redactor.redact_string(written, MAX_SHOWN_CHARS) else {
             return html! { span.scalar { (beginning(written, MAX_SHOWN_CHARS)) } };
         };
         html! {
@@ -151,8 +152,8 @@ mod tests {
     use crate::domain::{ids::JobId, signing_keys::SigningKeys};
 
     fn shown(bytes: &[u8]) -> String {
-        let veil = Veil::of(&SigningKeys::first([1; 32]), JobId(uuid::Uuid::from_u128(7)));
-        body(bytes, "k", &veil).into_string()
+        let redactor = Redactor::of(&SigningKeys::first([1; 32]), JobId(uuid::Uuid::from_u128(7)));
+        body(bytes, "k", &redactor).into_string()
     }
 
     #[test]

@@ -12,17 +12,17 @@ const SCHEMES: [&str; 2] = ["http://", "https://"];
 
 /// The secrets to hide on the page of one job.
 #[derive(Clone)]
-pub(super) struct Veil {
+pub(super) struct Redactor {
     signatures: Vec<String>,
 }
 
-impl Veil {
+impl Redactor {
     pub(super) fn of(keys: &SigningKeys, id: JobId) -> Self {
         Self { signatures: keys.signatures(id) }
     }
 
     /// The text without secrets.
-    pub(super) fn over(&self, text: &str) -> String {
+    pub(super) fn redact(&self, text: &str) -> String {
         without_queries(&self.without_signatures(text))
     }
 
@@ -33,7 +33,7 @@ impl Veil {
 
     /// The first `most` characters of a text without secrets, and whether that is the whole text.
     /// `is_all` says whether `text` itself is complete.
-    pub(super) fn over_beginning(&self, text: &str, is_all: bool, most: usize) -> (String, bool) {
+    pub(super) fn redact_beginning(&self, text: &str, is_all: bool, most: usize) -> (String, bool) {
         let mut shown = self.without_signatures(text);
         if !is_all {
             // The text may end within a signature: remove that part too.
@@ -46,19 +46,19 @@ impl Veil {
         (kept.to_owned(), is_all)
     }
 
-    /// [`Self::over_beginning`] of a string that is written in quotes; `None` if it is not a
+    /// [`Self::redact_beginning`] of a string that is written in quotes; `None` if it is not a
     /// string.
-    pub(super) fn over_string(&self, written: &str, most: usize) -> Option<(String, bool)> {
+    pub(super) fn redact_string(&self, written: &str, most: usize) -> Option<(String, bool)> {
         // A character has at most four bytes.
         let (text, is_all) = json::beginning(written, most * 4)?;
-        Some(self.over_beginning(&text, is_all, most))
+        Some(self.redact_beginning(&text, is_all, most))
     }
 
-    /// [`Self::over_beginning`] of bytes that may not be text.
-    pub(super) fn over_bytes(&self, bytes: &[u8], most: usize) -> (String, bool) {
+    /// [`Self::redact_beginning`] of bytes that may not be text.
+    pub(super) fn redact_bytes(&self, bytes: &[u8], most: usize) -> (String, bool) {
         let part = &bytes[..bytes.len().min(most * 4)];
         let is_all = part.len() == bytes.len();
-        self.over_beginning(&String::from_utf8_lossy(part), is_all, most)
+        self.redact_beginning(&String::from_utf8_lossy(part), is_all, most)
     }
 }
 
@@ -107,31 +107,38 @@ mod tests {
     #[test]
     fn a_link_loses_its_query_and_a_callback_its_signature() {
         let id = JobId(uuid::Uuid::from_u128(7));
-        let veil = Veil::of(&SigningKeys::first([1; 32]), id);
+        let redactor = Redactor::of(&SigningKeys::first([1; 32]), id);
         let callback = format!("http://x/callbacks/{id}/{}", signature::sign(&[1; 32], id));
-        assert_eq!(veil.over(&callback), format!("http://x/callbacks/{id}/…"));
+        assert_eq!(redactor.redact(&callback), format!("http://x/callbacks/{id}/…"));
         assert_eq!(
-            veil.over("see https://s/a?sig=1&b=2 and http://t/b#c."),
+            redactor.redact("see https://s/a?sig=1&b=2 and http://t/b#c."),
             "see https://s/a?… and http://t/b#…"
         );
-        assert_eq!(veil.over("a? b https://s/a \"x?y\""), "a? b https://s/a \"x?y\"");
-        assert_eq!(veil.over("ä?https://"), "ä?https://");
-        assert_eq!(veil.over("Ä HTTPS://s/a?sig=1, hTTp://t?x"), "Ä HTTPS://s/a?… hTTp://t?…");
+        assert_eq!(redactor.redact("a? b https://s/a \"x?y\""), "a? b https://s/a \"x?y\"");
+        assert_eq!(redactor.redact("ä?https://"), "ä?https://");
+        assert_eq!(
+            redactor.redact("Ä HTTPS://s/a?sig=1, hTTp://t?x"),
+            "Ä HTTPS://s/a?… hTTp://t?…"
+        );
     }
 
     #[test]
     fn a_signature_that_is_cut_is_shown_in_no_part() {
         let id = JobId(uuid::Uuid::from_u128(7));
-        let veil = Veil::of(&SigningKeys::first([1; 32]), id);
+        let redactor = Redactor::of(&SigningKeys::first([1; 32]), id);
         let signature = signature::sign(&[1; 32], id);
         for end in 1..signature.len() {
             let text = format!("{}{}", "x".repeat(8), &signature[..end]);
-            assert_eq!(veil.over_beginning(&text, false, 100), ("x".repeat(8), false), "{end}");
+            assert_eq!(
+                redactor.redact_beginning(&text, false, 100),
+                ("x".repeat(8), false),
+                "{end}"
+            );
         }
         let long = format!("{}{signature}{}", "x".repeat(390), "y".repeat(400));
         let written = serde_json::to_string(&long).expect("JSON");
         for most in 1..500 {
-            let (shown, is_all) = veil.over_string(&written, most).expect("a string");
+            let (shown, is_all) = redactor.redact_string(&written, most).expect("a string");
             assert!(
                 !shown.contains(&signature[..1]) || signature.starts_with(['x', 'y']),
                 "{shown}"
