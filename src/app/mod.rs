@@ -32,7 +32,8 @@ use crate::{
     engine::Engine,
     erasure::Eraser,
     http::{
-        self, Context, Failures, Limits, Parts, Patterns, Readiness, Sessions, SignInLink, Turns,
+        self, Context, Failures, InputLocks, Limits, Parts, Patterns, Readiness, Sessions,
+        SignInLink,
         feed::Feed,
         listen::{self, Inherited, Listener},
         serve::{Connections, Door, serve},
@@ -216,7 +217,7 @@ impl App {
             started_at: clock.now(),
             limits: Limits::new(&config),
             readiness: Readiness::default(),
-            turns: Turns::default(),
+            input_locks: InputLocks::default(),
             sessions: Sessions::new(store.signing_key(), store.signed_out().await?),
             sign_in_link: SignInLink::default(),
             failures: Failures::default(),

@@ -29,6 +29,7 @@ mod gzip;
 mod headers;
 mod health;
 mod idempotency_key;
+mod input_locks;
 mod inputs;
 mod inspector;
 mod jobs;
@@ -55,7 +56,6 @@ mod session;
 mod sign_in_link;
 mod stats;
 mod submission;
-mod turns;
 mod upload;
 mod view;
 mod wait;
@@ -79,11 +79,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{error::Problem, feed::Feed, routes::Routes};
 pub use self::{
     failures::Failures,
+    input_locks::InputLocks,
     limits::Limits,
     readiness::Readiness,
     session::Sessions,
     sign_in_link::{LINK_LIFETIME, SignInLink},
-    turns::Turns,
 };
 use crate::{
     blobs::{Blobs, Verified},
@@ -127,8 +127,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// When the service was built.
     pub started_at: Timestamp,
-    /// Turns at uploading inputs and notifying the Engine.
-    pub turns: Turns,
+    /// Held while an input is uploaded and while it is decided whether to notify the Engine.
+    pub input_locks: InputLocks,
     /// Sessions of people in browsers.
     pub sessions: Sessions,
     /// Opens a session.

@@ -43,7 +43,7 @@ pub(super) async fn upload(
 ) -> Result<Job, Problem> {
     let tasks = context.tasks.clone();
     let uploaded = tasks.spawn(async move {
-        let outcome = carry_out(&context, (id, &name), file).await;
+        let outcome = upload_and_notify(&context, (id, &name), file).await;
         let answer = outcome.as_ref().map_or_else(Problem::code, |_| "uploaded");
         telemetry::UPLOADS.of([answer.into()]).increment(1);
         outcome
@@ -58,7 +58,7 @@ pub(super) async fn notify(context: Context, id: JobId, name: String) -> Result<
     let notified = tasks.spawn(async move {
         let job = found(context.store.job(id).await?)?;
         match target(&job, &name) {
-            Ok(_) => settle(&context, (id, &name), None).await,
+            Ok(_) => finish_upload(&context, (id, &name), None).await,
             Err(NoUpload::Notified) => Ok(job),
             Err(reason) => Err(reason.into()),
         }
@@ -66,13 +66,13 @@ pub(super) async fn notify(context: Context, id: JobId, name: String) -> Result<
     notified.await.unwrap_or(Err(Problem::Internal))
 }
 
-async fn carry_out(
+async fn upload_and_notify(
     context: &Context,
     (id, name): (JobId, &str),
     file: Arriving,
 ) -> Result<Job, Problem> {
     let Arriving { head, body, place: _until_recorded } = file;
-    let turn = context.turns.take_over(id, name).await;
+    let lock = context.input_locks.take_over(id, name).await;
     let address = {
         let job = found(context.store.job(id).await?)?;
         target(&job, name)?.1.to_owned()
@@ -80,7 +80,7 @@ async fn carry_out(
     let length = head.length;
     let sent = tokio::select! {
         sent = context.engine.upload(&address, head, pieces(&context.limits, body)) => sent,
-        () = turn.is_over.cancelled() => {
+        () = lock.is_over.cancelled() => {
             let detail = "another upload of this input took its place".into();
             return Err(Problem::UploadFailed { detail, storage: None });
         }
@@ -90,7 +90,7 @@ async fn carry_out(
         note_failure(context, (id, name), &problem).await;
         return Err(problem);
     }
-    settle(context, (id, name), Some(length)).await
+    finish_upload(context, (id, name), Some(length)).await
 }
 
 /// Records the failure of an upload that had begun in the log and in the job's timeline.
@@ -111,12 +111,12 @@ async fn note_failure(context: &Context, (id, name): (JobId, &str), problem: &Pr
 }
 
 /// Records an upload and notifies the Engine if that is due.
-async fn settle(
+async fn finish_upload(
     context: &Context,
     (id, name): (JobId, &str),
     length: Option<u64>,
 ) -> Result<Job, Problem> {
-    let _turn = context.turns.wait_for(id).await;
+    let _lock = context.input_locks.wait_for(id).await;
     let store = &context.store;
     let job = found(store.record_upload(id, name, length, context.clock.now()).await?)?;
     let Some(notice) = due_notice(&job.inputs, name) else { return Ok(job) };
