@@ -10,7 +10,7 @@
 //! (`tests/house.rs` holds the table, `docs/ARCHITECTURE.md` walks along each path):
 //!
 //! - [`domain`]: plain values and decisions. [`config`], [`clock`], [`telemetry`]: settings, time,
-//!   logs and figures. [`wake`], [`pulse`]: that something was committed, that a loop turns.
+//!   logs and figures. [`wake`], [`heartbeats`]: that something was committed, that a loop turns.
 //!   [`printable`]: foreign text made fit to be shown.
 //!   [`private_files`], [`key_file`]: what only the owner may read, and the key the service makes.
 //! - [`api`]: the JSON of our own API. [`outbound`]: the one builder of HTTP clients. [`blobs`]:
@@ -38,13 +38,13 @@ pub mod doctor;
 pub mod domain;
 pub mod engine;
 pub mod erasure;
+pub mod heartbeats;
 pub mod http;
 pub mod key_file;
 pub mod outbound;
 pub mod printable;
 pub mod private_files;
 pub mod public_url;
-pub mod pulse;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;

@@ -31,6 +31,7 @@ use crate::{
     domain::pace::Pace,
     engine::Engine,
     erasure::Eraser,
+    heartbeats::Heartbeats,
     http::{
         self, Context, Failures, InputLocks, Limits, Parts, Patterns, Readiness, Sessions,
         SignInLink,
@@ -40,7 +41,6 @@ use crate::{
     },
     outbound::{Outbound, Permissions},
     public_url::PublicUrl,
-    pulse::Pulse,
     store::{ResultOrders, Store, intake::Intake, spool::Spool, sqlite::SqliteStore},
     telemetry,
     wake::Wake,
@@ -232,7 +232,7 @@ impl App {
             blobs,
             verified: Verified::default(),
             clock,
-            pulse: Pulse::default(),
+            heartbeats: Heartbeats::default(),
             metrics: telemetry::start_metrics(),
             tasks: TaskTracker::new(),
         });
@@ -389,8 +389,8 @@ fn turn<W: Worker + 'static>(
     worker: W,
     commits: Option<watch::Receiver<u64>>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let (clock, pulse) = (context.clock.clone(), context.pulse.clone());
-    workers::turn(worker, clock, pulse, context.stopping.clone(), commits)
+    let (clock, heartbeats) = (context.clock.clone(), context.heartbeats.clone());
+    workers::turn(worker, clock, heartbeats, context.stopping.clone(), commits)
 }
 
 /// What the settings order for every result.

@@ -62,7 +62,7 @@ pub async fn ready(KnownCaller(caller): KnownCaller, State(context): State<Conte
         false => context.readiness.last(&context).await,
     };
     let now = context.clock.now();
-    let is_turning = context.pulse.beats().values().all(|beat| !beat.is_missed(now));
+    let is_turning = context.heartbeats.beats().values().all(|beat| !beat.is_missed(now));
     let is_ready = finding.database.is_ok() && finding.public_url["ok"] == true && is_turning;
     let details = has_key.then(|| checks(&context, &finding));
     answer(is_ready, details)
@@ -102,7 +102,7 @@ fn checks(context: &Context, finding: &Finding) -> Value {
             }),
             None => json!({ "ok": true, "detail": "off" }),
         },
-        "loops": context.pulse.beats().iter().map(|(name, beat)| {
+        "loops": context.heartbeats.beats().iter().map(|(name, beat)| {
             let last = json!({
                 "ok": !beat.is_missed(now),
                 "lastTurnAt": time::render(beat.at),

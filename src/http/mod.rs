@@ -92,9 +92,9 @@ use crate::{
     doctor::Doctor,
     engine::Engine,
     erasure::Eraser,
+    heartbeats::Heartbeats,
     outbound::Outbound,
     public_url::PublicUrl,
-    pulse::Pulse,
     store::{Store, intake::Intake},
     wake::Wake,
 };
@@ -120,7 +120,7 @@ pub struct Parts {
     /// Copies that were verified since the start.
     pub verified: Verified,
     pub clock: Clock,
-    pub pulse: Pulse,
+    pub heartbeats: Heartbeats,
     pub wake: Wake,
     pub feed: Feed,
     pub limits: Limits,

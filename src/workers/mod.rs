@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Clock, pulse::Pulse};
+use crate::{clock::Clock, heartbeats::Heartbeats};
 
 /// Pause after a failed step: long enough not to flood the log, short enough to resume soon.
 const FAILURE_PAUSE: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ pub trait Worker: Send + Sync {
 pub async fn turn<W: Worker>(
     worker: W,
     clock: Clock,
-    pulse: Pulse,
+    heartbeats: Heartbeats,
     stopping: CancellationToken,
     mut commits: Option<watch::Receiver<u64>>,
 ) {
@@ -67,7 +67,7 @@ pub async fn turn<W: Worker>(
         if let Some(commits) = &mut commits {
             commits.mark_unchanged();
         }
-        pulse.beat(W::NAME, clock.now(), W::IDLE_PAUSE + PATIENCE);
+        heartbeats.beat(W::NAME, clock.now(), W::IDLE_PAUSE + PATIENCE);
         let step = tokio::select! {
             step = worker.step() => step,
             () = stopping.cancelled() => return,
