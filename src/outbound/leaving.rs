@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use url::{Host, Url};
 
-use super::{Lookup, Outbound, Refused, Standing, address};
+use super::{Outbound, Refused, Resolver, Standing, address};
 
 /// The limit of a name look-up. The caller of a redirect waits for it.
 const LOOKUP_TIME: Duration = Duration::from_secs(2);
@@ -40,24 +40,24 @@ impl Outbound {
 
 /// Resolves names for links that leave.
 pub(super) struct Names {
-    lookup: Arc<dyn Lookup>,
+    resolver: Arc<dyn Resolver>,
     places: Arc<Semaphore>,
 }
 
 impl Names {
-    pub(super) fn new(lookup: Arc<dyn Lookup>) -> Self {
-        Self { lookup, places: Arc::new(Semaphore::new(LOOKUPS_AT_A_TIME)) }
+    pub(super) fn new(resolver: Arc<dyn Resolver>) -> Self {
+        Self { resolver, places: Arc::new(Semaphore::new(LOOKUPS_AT_A_TIME)) }
     }
 
     /// Refuses a name with at least one address that is not public.
     async fn check(&self, name: &str) -> Result<(), Refused> {
         let found = timeout(LOOKUP_TIME, async {
             let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-            let (lookup, name) = (Arc::clone(&self.lookup), name.to_owned());
+            let (resolver, name) = (Arc::clone(&self.resolver), name.to_owned());
             // A separate task, which keeps the permit for as long as the thread is in use.
             let looking = tokio::spawn(async move {
                 let _place = place;
-                lookup.addresses(&name).await
+                resolver.addresses(&name).await
             });
             looking.await.ok()?.ok()
         });

@@ -46,7 +46,7 @@ pub struct Permissions {
 
 /// Resolves names. Outside tests this is the system's resolver.
 #[async_trait]
-pub trait Lookup: Send + Sync {
+pub trait Resolver: Send + Sync {
     /// All addresses of `name`, unchecked: the guard checks them afterwards.
     ///
     /// # Errors
@@ -120,10 +120,10 @@ impl Outbound {
     /// # Errors
     /// A trusted URL has no host, or the clients cannot be built.
     pub fn new(permissions: Permissions, trusted: &[Url]) -> Result<Self, BuildError> {
-        Self::with_resolver(permissions, trusted, Arc::new(SystemLookup))
+        Self::with_resolver(permissions, trusted, Arc::new(SystemResolver))
     }
 
-    /// Like [`Outbound::new`], but resolves names with `lookup`; the addresses that it finds are
+    /// Like [`Outbound::new`], but resolves names with `resolver`; the addresses that it finds are
     /// checked too.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ impl Outbound {
     pub fn with_resolver(
         permissions: Permissions,
         trusted: &[Url],
-        lookup: Arc<dyn Lookup>,
+        resolver: Arc<dyn Resolver>,
     ) -> Result<Self, BuildError> {
         let trusted = trusted.iter().map(|url| {
             Destination::of(url).ok_or_else(|| BuildError::Trusted(redact(url.as_str())))
@@ -140,8 +140,8 @@ impl Outbound {
         let foreign_reach = if permissions.allow_private { Reach::Anywhere } else { Reach::Public };
         install_tls_provider();
         let client = |reach, roots| {
-            let lookup = Arc::clone(&lookup);
-            builder(Guard { lookup, reach }, roots).build()
+            let resolver = Arc::clone(&resolver);
+            builder(Guard { resolver, reach }, roots).build()
         };
         let both = |roots| -> reqwest::Result<(Client, Client)> {
             Ok((client(Reach::Anywhere, roots)?, client(foreign_reach, roots)?))
@@ -160,7 +160,7 @@ impl Outbound {
             }
         };
         let (configured, foreign) = clients;
-        let rules = Arc::new(Rules { permissions, trusted, names: Names::new(lookup) });
+        let rules = Arc::new(Rules { permissions, trusted, names: Names::new(resolver) });
         Ok(Self { rules, configured, foreign, has_certificates })
     }
 
@@ -274,16 +274,16 @@ enum Roots {
 /// The resolver of a client. reqwest connects to the addresses that it returns and does not resolve
 /// again, so only checked addresses are connected to.
 struct Guard {
-    lookup: Arc<dyn Lookup>,
+    resolver: Arc<dyn Resolver>,
     reach: Reach,
 }
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let lookup = Arc::clone(&self.lookup);
+        let resolver = Arc::clone(&self.resolver);
         let reach = self.reach;
         Box::pin(async move {
-            let found = lookup.addresses(name.as_str()).await.map_err(Unresolved)?;
+            let found = resolver.addresses(name.as_str()).await.map_err(Unresolved)?;
             if found.is_empty() {
                 return Err(Unresolved(io::ErrorKind::NotFound.into()).into());
             }
@@ -304,10 +304,10 @@ impl Resolve for Guard {
 #[error("the name leads to no address")]
 struct Unresolved(#[source] io::Error);
 
-struct SystemLookup;
+struct SystemResolver;
 
 #[async_trait]
-impl Lookup for SystemLookup {
+impl Resolver for SystemResolver {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         let found = tokio::net::lookup_host((name, 0)).await?;
         Ok(found.map(|address| address.ip()).collect())

@@ -22,12 +22,13 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(5);
 /// A step may take this long beyond its pause before readiness calls it missed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a worker found to do.
+/// Whether a worker goes on at once or pauses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// More is waiting than one step handled.
-    More,
-    Nothing,
+pub enum Step {
+    /// More may be waiting than one step handled.
+    Busy,
+    /// Nothing was due.
+    Idle,
 }
 
 /// A worker: a step that is repeated until the service stops.
@@ -46,7 +47,7 @@ pub trait Worker: Send + Sync {
     ///
     /// # Errors
     /// The loop logs the error and repeats the step after 5 seconds.
-    async fn step(&self) -> anyhow::Result<Found>;
+    async fn step(&self) -> anyhow::Result<Step>;
 
     /// Returns when there may be something to do before the pause is over; by default never.
     async fn woken(&self) {
@@ -74,8 +75,8 @@ pub async fn turn<W: Worker>(
         };
         let step_is_ok = step.is_ok();
         let pause = match step {
-            Ok(Found::More) => W::BUSY_PAUSE,
-            Ok(Found::Nothing) => W::IDLE_PAUSE,
+            Ok(Step::Busy) => W::BUSY_PAUSE,
+            Ok(Step::Idle) => W::IDLE_PAUSE,
             Err(error) => {
                 tracing::error!(worker = W::NAME, error = format!("{error:#}"), "a step failed");
                 FAILURE_PAUSE

@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Found, Worker};
+use super::{Step, Worker};
 use crate::{clock, config::RetentionConfig, erasure::Eraser, store::EraseTarget};
 
 /// See the module.
@@ -40,19 +40,19 @@ impl Worker for Purger {
     const IDLE_PAUSE: Duration = Duration::from_secs(30);
     const BUSY_PAUSE: Duration = Duration::ZERO;
 
-    async fn step(&self) -> anyhow::Result<Found> {
+    async fn step(&self) -> anyhow::Result<Step> {
         if let Some(before) = self.due() {
             let batch = self.eraser.erase_some(&EraseTarget::FinishedBefore(before)).await?;
             if batch.jobs > 0 {
                 tracing::info!(jobs = batch.jobs, "jobs erased: they finished long ago");
             }
             if !batch.is_last {
-                return Ok(Found::More);
+                return Ok(Step::Busy);
             }
             *self.locked() = Some(clock::add(self.eraser.clock.now(), self.config.every));
         }
         self.finish().await;
-        Ok(Found::Nothing)
+        Ok(Step::Idle)
     }
 }
 

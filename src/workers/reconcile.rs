@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 
-use super::{Found, Worker};
+use super::{Step, Worker};
 use crate::{
     clock::{self, Clock},
     config::{ReconcileAfter, ReconcileConfig},
@@ -43,7 +43,7 @@ impl Worker for Reconciler {
     const IDLE_PAUSE: Duration = Duration::from_secs(5);
     const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
-    async fn step(&self) -> anyhow::Result<Found> {
+    async fn step(&self) -> anyhow::Result<Step> {
         let schedule = self.schedule().await?;
         self.store.schedule_looks(schedule.after).await?;
         if let Ok(public_url) = self.public_url.current().await {
@@ -53,12 +53,12 @@ impl Worker for Reconciler {
         let horizon = schedule.give_up.max(schedule.after);
         let lease_until = clock::add(now, LEASE);
         let due = self.store.claim_due(now, lease_until, horizon, LOOKS).await?;
-        let found = if due.len() == LOOKS as usize { Found::More } else { Found::Nothing };
+        let step = if due.len() == LOOKS as usize { Step::Busy } else { Step::Idle };
         let looks = stream::iter(due).map(|job| self.look(job, schedule));
         let outcomes: Vec<anyhow::Result<()>> =
             looks.buffer_unordered(LOOKS_AT_ONCE).collect().await;
         outcomes.into_iter().collect::<anyhow::Result<()>>()?;
-        Ok(found)
+        Ok(step)
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::{Found, Worker};
+use super::{Step, Worker};
 use crate::{
     clock::{self, Clock, Stopwatch},
     config::{RelayConfig, Secret},
@@ -84,14 +84,14 @@ impl Worker for Relayer {
     const BUSY_PAUSE: Duration = Duration::ZERO;
 
     /// Starts the attempts that are due and have room; they run as tasks of their own.
-    async fn step(&self) -> anyhow::Result<Found> {
+    async fn step(&self) -> anyhow::Result<Step> {
         let now = self.clock.now();
         let lease_until = clock::add(now, self.config.timeout + LEASE_MARGIN);
         let under_way: Vec<(String, u32)> =
             self.locked().iter().map(|(target, count)| (target.clone(), *count)).collect();
         let concurrency = self.config.concurrency;
         let claimed = self.store.claim_relays(now, lease_until, under_way, concurrency).await?;
-        let found = if claimed.is_empty() { Found::Nothing } else { Found::More };
+        let step = if claimed.is_empty() { Step::Idle } else { Step::Busy };
         for relay in claimed {
             *self.locked().entry(relay.target.clone()).or_default() += 1;
             let relayer = self.clone();
@@ -104,7 +104,7 @@ impl Worker for Relayer {
                 relayer.leave(&target);
             });
         }
-        Ok(found)
+        Ok(step)
     }
 
     async fn woken(&self) {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use finishline::outbound::{Lookup, Outbound, Permissions};
+use finishline::outbound::{Outbound, Permissions, Resolver};
 use reqwest::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ impl Names {
 }
 
 #[async_trait::async_trait]
-impl Lookup for Names {
+impl Resolver for Names {
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.questions.fetch_add(1, Ordering::SeqCst);
         let found = self.table.lock().unwrap().get(name).cloned();

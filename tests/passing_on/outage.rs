@@ -24,7 +24,7 @@ use finishline::{
         signature,
     },
     store::{Arrival, Store},
-    workers::{Found, Worker, relay::Relayer},
+    workers::{Step, Worker, relay::Relayer},
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -200,7 +200,7 @@ async fn a_target_may_be_dead_for_eight_hours_with_fifty_thousand_results_waitin
     for turn in 0..TURNS {
         clock.advance(Duration::from_secs(1));
         let begun = Instant::now();
-        if relayer.step().await.expect("a step") == Found::Nothing {
+        if relayer.step().await.expect("a step") == Step::Idle {
             idle += begun.elapsed();
         }
         within(relayer.attempts.wait()).await;
@@ -233,9 +233,9 @@ async fn a_target_may_be_dead_for_eight_hours_with_fifty_thousand_results_waitin
     while target.taken() < everything || target.under_way.load(Ordering::SeqCst) > 0 {
         let found = relayer.step().await.expect("a step");
         tokio::select! {
-            () = std::future::ready(()), if found == Found::More => {}
-            () = relayer.woken(), if found == Found::Nothing => {}
-            () = relayer.attempts.wait(), if found == Found::Nothing => {
+            () = std::future::ready(()), if found == Step::Busy => {}
+            () = relayer.woken(), if found == Step::Idle => {}
+            () = relayer.attempts.wait(), if found == Step::Idle => {
                 // What was tried before waits for its next try.
                 clock.advance(PAUSE);
                 moved += 1;

@@ -28,7 +28,7 @@ use finishline::{
     simulator::{Options, Processing, Simulator},
     store::{Store, sqlite::SqliteStore},
     wake::Wake,
-    workers::{Found, Worker, reconcile::Reconciler, relay::Relayer},
+    workers::{Step, Worker, reconcile::Reconciler, relay::Relayer},
 };
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -246,7 +246,7 @@ impl Service {
     }
 
     /// Takes one step of reconciliation by hand.
-    pub async fn reconcile(&self) -> Found {
+    pub async fn reconcile(&self) -> Step {
         let reconciler = self.reconciler.as_ref().expect("the service has been opened");
         reconciler.step().await.expect("a step of reconciliation")
     }

@@ -24,7 +24,7 @@ pub use self::{
     fetch::{Fault, Fetcher},
     renewal::Renewal,
 };
-use super::{Found, Worker};
+use super::{Step, Worker};
 use crate::{
     blobs::FileKey,
     clock,
@@ -130,15 +130,15 @@ impl Worker for Mirrorer {
     const BUSY_PAUSE: Duration = Duration::ZERO;
 
     /// Starts the copies that are due and have room; they run as tasks of their own.
-    async fn step(&self) -> anyhow::Result<Found> {
+    async fn step(&self) -> anyhow::Result<Step> {
         let places = self.under_way.free_of(self.config.concurrency);
         if places.all == 0 {
-            return Ok(Found::Nothing);
+            return Ok(Step::Idle);
         }
         let now = self.fetcher.clock.now();
         let lease_until = clock::add(now, ATTEMPT_LIMIT + LEASE_MARGIN);
         let claimed = self.store().claim_mirrors(now, lease_until, places).await?;
-        let found = if claimed.is_empty() { Found::Nothing } else { Found::More };
+        let step = if claimed.is_empty() { Step::Idle } else { Step::Busy };
         for due in claimed {
             let place = self.under_way.begin(&due);
             let mirrorer = self.clone();
@@ -150,7 +150,7 @@ impl Worker for Mirrorer {
                 mirrorer.ended.notify_one();
             });
         }
-        Ok(found)
+        Ok(step)
     }
 
     async fn woken(&self) {
