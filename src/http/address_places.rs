@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::limits::Full;
+use super::limits::Overloaded;
 use crate::domain::ids::JobId;
 
 /// Bodies received and recorded at once for one address.
@@ -50,21 +50,21 @@ impl AddressPlaces {
         &self,
         id: JobId,
         patience: Duration,
-    ) -> Result<AddressPlace, Full> {
+    ) -> Result<AddressPlace, Overloaded> {
         let places = self.line_up(id)?;
         let mut place = AddressPlace { id, all: self.clone(), permit: None };
-        let permit = timeout(patience, places.acquire_owned()).await.map_err(|_| Full)?;
-        place.permit = Some(permit.map_err(|_| Full)?);
+        let permit = timeout(patience, places.acquire_owned()).await.map_err(|_| Overloaded)?;
+        place.permit = Some(permit.map_err(|_| Overloaded)?);
         Ok(place)
     }
 
-    fn line_up(&self, id: JobId) -> Result<Arc<Semaphore>, Full> {
+    fn line_up(&self, id: JobId) -> Result<Arc<Semaphore>, Overloaded> {
         let mut lines = locked(&self.0);
         let line = lines
             .entry(id)
             .or_insert_with(|| Line { places: Arc::new(Semaphore::new(PLACES)), senders: 0 });
         if line.senders >= PLACES + MAX_WAITING {
-            return Err(Full);
+            return Err(Overloaded);
         }
         line.senders += 1;
         Ok(line.places.clone())

@@ -21,7 +21,7 @@ use hyper::body::{Frame, SizeHint};
 use super::{
     Context,
     error::Problem,
-    limits::{Full, Room},
+    limits::{Overloaded, Room},
 };
 
 /// Middleware: counts the memory of an API answer.
@@ -35,9 +35,9 @@ pub(super) async fn count(
 
 /// The answer together with the room that it takes. A stream has no known size and accounts for its
 /// memory itself.
-pub(super) fn counted(context: &Context, response: Response) -> Result<Response, Full> {
+pub(super) fn counted(context: &Context, response: Response) -> Result<Response, Overloaded> {
     let bytes = response.body().size_hint().exact().unwrap_or_default();
-    let bytes = usize::try_from(bytes).map_err(|_| Full)?;
+    let bytes = usize::try_from(bytes).map_err(|_| Overloaded)?;
     Ok(match context.limits.answers.room(bytes)? {
         Some(room) => response.map(|body| Body::new(Counted { body, room: Arc::new(room) })),
         None => response,

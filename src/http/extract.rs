@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     error::Problem,
     gzip::read_unpacked,
-    limits::{Full, Limits},
+    limits::{Limits, Overloaded},
 };
 use crate::{
     clock::Stopwatch,
@@ -230,8 +230,8 @@ impl BodyError {
     }
 }
 
-impl From<Full> for BodyError {
-    fn from(_: Full) -> Self {
+impl From<Overloaded> for BodyError {
+    fn from(_: Overloaded) -> Self {
         Self::NoRoom
     }
 }

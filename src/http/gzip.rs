@@ -16,7 +16,7 @@ use flate2::read::MultiGzDecoder;
 use super::{
     error::Problem,
     extract::{BodyError, read_body},
-    limits::{Held, Limits},
+    limits::{BufferedBody, Limits},
 };
 
 /// First bytes of every gzip member (RFC 1952); no JSON text begins with them.
@@ -79,7 +79,7 @@ pub(super) async fn read_unpacked(
 /// The unpacked body, or why it is broken.
 pub(super) fn unpack(
     body: &[u8],
-    mut unpacked: Held,
+    mut unpacked: BufferedBody,
     limit: usize,
 ) -> Result<Result<Bytes, String>, BodyError> {
     let mut decoder = MultiGzDecoder::new(body);

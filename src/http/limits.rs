@@ -50,10 +50,10 @@ const GROWTH: usize = 4;
 
 /// There is no room; the sender may retry.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct Overloaded;
 
-impl From<Full> for Problem {
-    fn from(_: Full) -> Self {
+impl From<Overloaded> for Problem {
+    fn from(_: Overloaded) -> Self {
         Self::Overloaded
     }
 }
@@ -114,15 +114,15 @@ impl Limits {
 
     /// Permission for a submission whose request holds this many bytes. Keep it until the Engine's
     /// answer is recorded.
-    pub(super) fn submission(&self, bytes: usize) -> Result<(Permit, Permit), Full> {
+    pub(super) fn submission(&self, bytes: usize) -> Result<(Permit, Permit), Overloaded> {
         let bytes = bytes.saturating_mul(SUBMISSION_COPIES).min(self.submitted.most);
         let room = self.submitted.take(bytes)?;
-        let permit = self.submissions.clone().try_acquire_owned().map_err(|_| Full)?;
+        let permit = self.submissions.clone().try_acquire_owned().map_err(|_| Overloaded)?;
         Ok((permit, room))
     }
 
     /// The same for a job that is sent again.
-    pub(super) fn resubmission(&self) -> Result<(Permit, Permit), Full> {
+    pub(super) fn resubmission(&self) -> Result<(Permit, Permit), Overloaded> {
         self.submission(RESUBMISSION_BYTES / SUBMISSION_COPIES)
     }
 
@@ -133,7 +133,7 @@ impl Limits {
 
     /// Waits for a place at the callback address of a job, at most as long as a body may take. Keep
     /// it until the callback is recorded.
-    pub(super) async fn address(&self, id: JobId) -> Result<AddressPlace, Full> {
+    pub(super) async fn address(&self, id: JobId) -> Result<AddressPlace, Overloaded> {
         self.addresses.wait_for(id, self.body_timeout).await
     }
 
@@ -185,12 +185,12 @@ impl Budget {
     }
 
     /// An empty body of at most `most` bytes.
-    pub(super) fn body(&self, most: usize) -> Held {
-        Held { bytes: Vec::new(), most, budget: self.clone(), allowed: 0, room: None }
+    pub(super) fn body(&self, most: usize) -> BufferedBody {
+        BufferedBody { bytes: Vec::new(), most, budget: self.clone(), allowed: 0, room: None }
     }
 
     /// Takes room for the bytes beyond the free ones; `None` if all are free.
-    pub(super) fn room(&self, bytes: usize) -> Result<Option<Room>, Full> {
+    pub(super) fn room(&self, bytes: usize) -> Result<Option<Room>, Overloaded> {
         match bytes.saturating_sub(FREE_BYTES) {
             0 => Ok(None),
             bytes => self.take(bytes).map(Some),
@@ -205,7 +205,7 @@ impl Budget {
     }
 
     /// Takes room for existing bytes until their last owner drops them.
-    pub(super) fn hold(&self, bytes: Bytes) -> Result<Bytes, Full> {
+    pub(super) fn hold(&self, bytes: Bytes) -> Result<Bytes, Overloaded> {
         let _room = self.room(bytes.len())?;
         Ok(Bytes::from_owner(Lent { bytes, _room }))
     }
@@ -216,14 +216,14 @@ impl Budget {
         Bytes::from_owner(Lent { bytes, _room })
     }
 
-    fn take(&self, bytes: usize) -> Result<Room, Full> {
-        let bytes = u32::try_from(bytes).map_err(|_| Full)?;
-        self.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Full)
+    fn take(&self, bytes: usize) -> Result<Room, Overloaded> {
+        let bytes = u32::try_from(bytes).map_err(|_| Overloaded)?;
+        self.bytes.clone().try_acquire_many_owned(bytes).map_err(|_| Overloaded)
     }
 }
 
 /// A body that grows as its pieces arrive, within a budget.
-pub(super) struct Held {
+pub(super) struct BufferedBody {
     bytes: Vec<u8>,
     most: usize,
     budget: Budget,
@@ -233,13 +233,13 @@ pub(super) struct Held {
     room: Option<Room>,
 }
 
-impl Held {
+impl BufferedBody {
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Adds a piece, if there is room.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Full> {
+    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Overloaded> {
         let needed = self.bytes.len() + piece.len();
         if needed > self.allowed {
             let step = self.allowed.clamp(SMALLEST_STEP, LARGEST_STEP);
@@ -254,7 +254,7 @@ impl Held {
         Ok(())
     }
 
-    fn allow(&mut self, bytes: usize) -> Result<(), Full> {
+    fn allow(&mut self, bytes: usize) -> Result<(), Overloaded> {
         let has = self.room.as_ref().map_or(0, Room::num_permits);
         let more = bytes.saturating_sub(FREE_BYTES).saturating_sub(has);
         if more > 0 {
@@ -274,7 +274,7 @@ impl Held {
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for BufferedBody {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -299,7 +299,7 @@ mod tests {
         let bytes = body.into_bytes();
         let slice = bytes.slice(1..2);
         drop(bytes);
-        assert_eq!(budget.take(2 * MIB).err(), Some(Full));
+        assert_eq!(budget.take(2 * MIB).err(), Some(Overloaded));
         drop(slice);
         assert!(budget.take(2 * MIB).is_ok());
     }
@@ -313,8 +313,8 @@ mod tests {
         }
         let mut small = budget.body(2 * MIB);
         small.push(&vec![2; FREE_BYTES / 2]).expect("free");
-        assert_eq!(small.push(&vec![2; MIB]), Err(Full));
-        assert_eq!(budget.hold(vec![0; MIB].into()), Err(Full));
+        assert_eq!(small.push(&vec![2; MIB]), Err(Overloaded));
+        assert_eq!(budget.hold(vec![0; MIB].into()), Err(Overloaded));
         assert!(budget.hold(vec![0; FREE_BYTES].into()).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use axum::{body::Body, response::Response};
 
-use super::{kept::Kept, limits::Full};
+use super::{kept::Kept, limits::Overloaded};
 
 /// Places of all keys together: a sixteenth of the connections of a door
 /// (`service.max_connections`). An upload may hold half a megabyte of its file, the others far
@@ -53,12 +53,12 @@ impl Places {
     /// the empty name.
     ///
     /// # Errors
-    /// [`Full`]: the key has its share, or no place is left.
-    pub(super) fn take(&self, key: &str) -> Result<Place, Full> {
+    /// [`Overloaded`]: the key has its share, or no place is left.
+    pub(super) fn take(&self, key: &str) -> Result<Place, Overloaded> {
         let mut taken = self.taken();
         let of_key = taken.by_key.get(key).copied().unwrap_or(0);
         if taken.all >= self.0.most || of_key >= self.0.most_per_key {
-            return Err(Full);
+            return Err(Overloaded);
         }
         taken.all += 1;
         taken.by_key.insert(key.to_owned(), of_key + 1);
