@@ -35,7 +35,7 @@ use super::{
     observe::REQUEST_ID,
     progress::{Deadline, Progress, REFUSAL_TIME},
     serve::Opened,
-    wire::{Answering, Received, Sent, Socket},
+    wire::{Answering, RequestBody, ResponseBody, TrackedStream},
 };
 use crate::telemetry;
 
@@ -67,15 +67,15 @@ pub(super) async fn live(stream: TcpStream, peer: SocketAddr, place: Place, open
 /// Serves a connection from its first byte on.
 async fn talk(stream: TcpStream, peer: SocketAddr, progress: Arc<Progress>, opened: &Opened) {
     let Opened { door, connections, .. } = opened;
-    let answers = Answers { router: door.router.clone(), peer, progress: progress.clone() };
-    let socket = TokioIo::new(Socket::new(stream, progress.clone()));
+    let service = RouterService { router: door.router.clone(), peer, progress: progress.clone() };
+    let socket = TokioIo::new(TrackedStream::new(stream, progress.clone()));
     let mut connection = http1::Builder::new()
         .max_buf_size(MAX_BUFFER_BYTES)
         .max_headers(MAX_PARSED_HEADERS)
         .half_close(door.answers_half_closed)
         // hyper has one limit for slow heads and idle connections; ours are separate.
         .header_read_timeout(None)
-        .serve_connection(socket, answers);
+        .serve_connection(socket, service);
     let end = watch(&mut connection, &progress, &connections.stopping).await;
     let (reason, answer) = match end {
         _ if progress.is_head_over() => {
@@ -130,7 +130,7 @@ async fn has_begun(
 
 /// Drives a connection until it closes or the peer misses a deadline.
 async fn watch(
-    connection: &mut http1::Connection<TokioIo<Socket>, Answers>,
+    connection: &mut http1::Connection<TokioIo<TrackedStream>, RouterService>,
     progress: &Progress,
     stopping: &CancellationToken,
 ) -> End {
@@ -170,21 +170,21 @@ async fn watch(
 }
 
 /// The router as a hyper service.
-struct Answers {
+struct RouterService {
     router: Router,
     peer: SocketAddr,
     progress: Arc<Progress>,
 }
 
-impl Service<Request<Incoming>> for Answers {
-    type Response = Response<Sent>;
+impl Service<Request<Incoming>> for RouterService {
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Sent>, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let progress = self.progress.clone();
         progress.request_began();
-        let mut request = request.map(|body| Received::new(body, progress.clone()));
+        let mut request = request.map(|body| RequestBody::new(body, progress.clone()));
         request.extensions_mut().insert(ConnectInfo(self.peer));
         let answer = self.router.clone().call(request);
         Box::pin(async move {
@@ -194,13 +194,16 @@ impl Service<Request<Incoming>> for Answers {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
-            Ok(response.map(|body| Sent::new(body, Answering(progress))))
+            Ok(response.map(|body| ResponseBody::new(body, Answering(progress))))
         })
     }
 }
 
 /// Writes an answer in hyper's place and ends the connection.
-async fn refuse(mut socket: Socket, mut response: axum::response::Response) -> std::io::Result<()> {
+async fn refuse(
+    mut socket: TrackedStream,
+    mut response: axum::response::Response,
+) -> std::io::Result<()> {
     headers::complete(&mut response);
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();

@@ -25,12 +25,12 @@ use super::{kept::Kept, progress::Progress};
 const FORGOTTEN_BYTES: usize = 16 * 1024;
 
 /// A connection's socket.
-pub(super) struct Socket {
+pub(super) struct TrackedStream {
     stream: TcpStream,
     progress: Arc<Progress>,
 }
 
-impl Socket {
+impl TrackedStream {
     pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
         Self { stream, progress }
     }
@@ -43,7 +43,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for TrackedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -61,7 +61,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for TrackedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -128,19 +128,19 @@ impl AsyncWrite for Socket {
 }
 
 /// A request's body.
-pub(super) struct Received {
+pub(super) struct RequestBody {
     body: Incoming,
     is_ended: bool,
     progress: Arc<Progress>,
 }
 
-impl Received {
+impl RequestBody {
     pub(super) fn new(body: Incoming, progress: Arc<Progress>) -> Self {
         Self { body, is_ended: false, progress }
     }
 }
 
-impl HttpBody for Received {
+impl HttpBody for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -162,7 +162,7 @@ impl HttpBody for Received {
     }
 }
 
-impl Drop for Received {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if !self.is_ended && !self.body.is_end_stream() {
             self.progress.body_left();
@@ -171,7 +171,7 @@ impl Drop for Received {
 }
 
 /// An answer's body.
-pub(super) type Sent = Kept<Answering>;
+pub(super) type ResponseBody = Kept<Answering>;
 
 /// Reports to the connection's progress when the answer has been handed over or dropped.
 pub(super) struct Answering(pub(super) Arc<Progress>);
