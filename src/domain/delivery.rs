@@ -1,6 +1,6 @@
 //! A delivery: what was received for a job, and its effect on the job.
 //!
-//! The store calls [`judge`] inside the transaction that writes the delivery.
+//! The store calls [`classify`] inside the transaction that writes the delivery.
 //!
 //! Invariant: the first result is final; no later delivery changes what it says.
 
@@ -72,9 +72,9 @@ impl Outcome {
     }
 }
 
-/// What a body says, reduced to what [`judge`] needs.
+/// What a body says, reduced to what [`classify`] needs.
 #[derive(Clone, Copy, Debug)]
-pub enum Says {
+pub enum Verdict {
     /// Digest of the reading, see [`super::result::reading_digest`].
     Result([u8; 32]),
     Unrecognised,
@@ -84,14 +84,14 @@ pub enum Says {
 /// Classifies a delivery, given the digest of the reading of the job's result, if it has one, and
 /// whether the same bytes are stored already. A malformed body is malformed however often it
 /// arrives.
-pub fn judge(says: Says, result: Option<[u8; 32]>, seen_before: bool) -> Outcome {
-    match (says, result) {
-        (Says::Malformed, _) => Outcome::Malformed,
+pub fn classify(verdict: Verdict, result: Option<[u8; 32]>, seen_before: bool) -> Outcome {
+    match (verdict, result) {
+        (Verdict::Malformed, _) => Outcome::Malformed,
         _ if seen_before => Outcome::Duplicate,
-        (Says::Unrecognised, _) => Outcome::Unrecognised,
-        (Says::Result(_), None) => Outcome::Stored,
-        (Says::Result(said), Some(stands)) if said == stands => Outcome::Refreshed,
-        (Says::Result(_), Some(_)) => Outcome::Conflict,
+        (Verdict::Unrecognised, _) => Outcome::Unrecognised,
+        (Verdict::Result(_), None) => Outcome::Stored,
+        (Verdict::Result(reading), Some(current)) if reading == current => Outcome::Refreshed,
+        (Verdict::Result(_), Some(_)) => Outcome::Conflict,
     }
 }
 
@@ -179,13 +179,13 @@ mod tests {
     #[test]
     fn the_first_result_stands() {
         let (one, other) = ([1; 32], [2; 32]);
-        assert_eq!(judge(Says::Result(one), None, false), Outcome::Stored);
-        assert_eq!(judge(Says::Result(one), Some(one), true), Outcome::Duplicate);
-        assert_eq!(judge(Says::Result(one), Some(one), false), Outcome::Refreshed);
-        assert_eq!(judge(Says::Result(other), Some(one), false), Outcome::Conflict);
-        assert_eq!(judge(Says::Unrecognised, Some(one), false), Outcome::Unrecognised);
-        assert_eq!(judge(Says::Unrecognised, None, true), Outcome::Duplicate);
-        assert_eq!(judge(Says::Malformed, None, true), Outcome::Malformed);
+        assert_eq!(classify(Verdict::Result(one), None, false), Outcome::Stored);
+        assert_eq!(classify(Verdict::Result(one), Some(one), true), Outcome::Duplicate);
+        assert_eq!(classify(Verdict::Result(one), Some(one), false), Outcome::Refreshed);
+        assert_eq!(classify(Verdict::Result(other), Some(one), false), Outcome::Conflict);
+        assert_eq!(classify(Verdict::Unrecognised, Some(one), false), Outcome::Unrecognised);
+        assert_eq!(classify(Verdict::Unrecognised, None, true), Outcome::Duplicate);
+        assert_eq!(classify(Verdict::Malformed, None, true), Outcome::Malformed);
     }
 
     #[test]

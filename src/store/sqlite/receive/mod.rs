@@ -22,7 +22,7 @@ use super::{mirror_orders, pipeline::Pipeline, relay_orders, rows};
 use crate::{
     domain::{
         callback_address::Standing,
-        delivery::{Budget, MAX_REPEAT_EVENTS, Outcome, Says, judge},
+        delivery::{Budget, MAX_REPEAT_EVENTS, Outcome, Verdict, classify},
         event::{EventType, NewEvent},
         ids::JobId,
         job::{Origin, Output},
@@ -191,15 +191,16 @@ impl<'a> Batch<'a> {
             Standing::Ended => return Receipt::Ended,
             Standing::NotOurs => return Receipt::Unproven,
         }
-        let (says, outputs) = match &arrival.reading {
+        let (verdict, outputs) = match &arrival.reading {
             Reading::Result(result) => {
                 let outputs = result.apply(&state.outputs);
-                (Says::Result(reading_digest(result.success, &outputs)), outputs)
+                (Verdict::Result(reading_digest(result.success, &outputs)), outputs)
             }
-            Reading::Unrecognised(_) => (Says::Unrecognised, Vec::new()),
-            Reading::Malformed(_) => (Says::Malformed, Vec::new()),
+            Reading::Unrecognised(_) => (Verdict::Unrecognised, Vec::new()),
+            Reading::Malformed(_) => (Verdict::Malformed, Vec::new()),
         };
-        let outcome = judge(says, state.result_reading, state.known.contains_key(&arrival.sha256));
+        let outcome =
+            classify(verdict, state.result_reading, state.known.contains_key(&arrival.sha256));
         let receipt = Receipt::Kept { job_id: state.id, outcome };
         if let Some(known) = state.known.get_mut(&arrival.sha256) {
             *self.repeats.entry(known.delivery).or_default() += 1;
@@ -221,7 +222,7 @@ impl<'a> Batch<'a> {
             None => {
                 let delivery = self.next_delivery;
                 self.next_delivery += 1;
-                state.keep(outcome, says, delivery, arrival);
+                state.keep(outcome, verdict, delivery, arrival);
                 self.deliveries.push((delivery, seq, outcome, arrival));
             }
         }

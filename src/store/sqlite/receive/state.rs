@@ -11,7 +11,7 @@ use super::super::{callback_addresses, pipeline::Pipeline, rows};
 use crate::{
     domain::{
         callback_address::{AddressRecord, Standing},
-        delivery::{Budget, Kept, Outcome, Says},
+        delivery::{Budget, Kept, Outcome, Verdict},
         event::{EventType, NewEvent},
         ids::JobId,
         job::{self, JobStatus, Origin, Output},
@@ -150,11 +150,17 @@ impl State {
     }
 
     /// Adds a delivery that is kept under this seq.
-    pub(super) fn keep(&mut self, outcome: Outcome, says: Says, delivery: i64, arrival: &Arrival) {
+    pub(super) fn keep(
+        &mut self,
+        outcome: Outcome,
+        verdict: Verdict,
+        delivery: i64,
+        arrival: &Arrival,
+    ) {
         self.kept.add(outcome, arrival.body.len() as u64, self.result_delivery.is_some());
         self.known.insert(arrival.sha256, Known { delivery, repeats: 0 });
         self.is_changed = true;
-        if let (Outcome::Stored, Says::Result(reading)) = (outcome, says) {
+        if let (Outcome::Stored, Verdict::Result(reading)) = (outcome, verdict) {
             self.result_delivery = Some(delivery);
             self.result_reading = Some(reading);
         }
