@@ -55,7 +55,7 @@ pub(super) fn routes(context: &Context) -> Routes {
         .route("/jobs/{id}/relays/{relay}/resend", post(job::actions::resend))
         .route("/overview", get(overview::show))
         .route("/submit", get(submit::show).post(submit::submit))
-        .route("/search", get(jobs::search::lead))
+        .route("/search", get(jobs::search::redirect_to_match))
         .route("/sign-in", get(sign_in::show).post(sign_in::sign_in))
         .route("/sign-in/{secret}", get(link::show).post(link::sign_in))
         .route("/sign-out", post(sign_in::sign_out))

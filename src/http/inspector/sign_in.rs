@@ -50,7 +50,7 @@ pub(super) async fn show(
         // After a link on another site, browsers withhold the session cookie until one of our pages
         // makes a request, as the form's script does.
         Some(visitor) if visitor.may(Scope::Read) => Redirect::to(&next).into_response(),
-        visitor => page(&context, &headers, Sheet { next, visitor, wrong: None }),
+        visitor => page(&context, &headers, SignInForm { next, visitor, wrong: None }),
     }
 }
 
@@ -83,8 +83,8 @@ async fn refused(context: &Context, form: &Form, is_missing: bool, next: String)
     };
     let (status, retry_after) = (problem.status(), problem.retry_after_seconds());
     let wrong = if status == StatusCode::TOO_MANY_REQUESTS { TOO_MANY } else { WRONG };
-    let sheet = Sheet { next, visitor: None, wrong: Some(wrong) };
-    let mut response = (status, page(context, &form.parts.headers, sheet)).into_response();
+    let content = SignInForm { next, visitor: None, wrong: Some(wrong) };
+    let mut response = (status, page(context, &form.parts.headers, content)).into_response();
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
@@ -145,22 +145,22 @@ fn local(next: &str) -> String {
 }
 
 /// The content of the sign-in page.
-struct Sheet {
+struct SignInForm {
     next: String,
     visitor: Option<Visitor>,
     wrong: Option<&'static str>,
 }
 
-fn page(context: &Context, headers: &HeaderMap, sheet: Sheet) -> Response {
+fn page(context: &Context, headers: &HeaderMap, content: SignInForm) -> Response {
     let (token, cookie) = form::token_of_browser(headers, context);
     let content = html! {
         section.card.sign-in {
             h1 { "Sign in" }
             p.lead { "With one of the service's API keys. What you may do here is what the key may do." }
-            (key_form(&sheet.next, token, sheet.wrong))
+            (key_form(&content.next, token, content.wrong))
         }
     };
-    let visitor = sheet.visitor.as_ref();
+    let visitor = content.visitor.as_ref();
     let page = Page { title: "Sign in", place: None, live: None, visitor };
     let mut response = layout::render(&page, content).into_response();
     if let Some(cookie) = cookie {

@@ -15,7 +15,7 @@ use super::{
         parts::{self, Tone},
         refusal::Refusal,
     },
-    Body, Facts, body_of, difference, tree,
+    Body, JobPageData, body_of, difference, tree,
 };
 use crate::domain::{
     bounds::MAX_CELL_CHARS,
@@ -33,7 +33,7 @@ const MAX_BODY_BYTES: u64 = 1024 * 1024;
 /// The bodies to show.
 pub(super) async fn bodies(
     context: &Context,
-    facts: &Facts,
+    data: &JobPageData,
 ) -> Result<HashMap<DeliveryId, Bytes>, Refusal> {
     let is_meant = |delivery: &&Delivery| {
         let is_odd = matches!(
@@ -43,26 +43,26 @@ pub(super) async fn bodies(
         is_odd && delivery.bytes <= MAX_BODY_BYTES
     };
     let mut bodies = HashMap::new();
-    for delivery in facts.deliveries.rows.iter().filter(is_meant).take(MAX_BODIES) {
+    for delivery in data.deliveries.rows.iter().filter(is_meant).take(MAX_BODIES) {
         bodies.extend(body_of(context, delivery.id).await?.map(|body| (delivery.id, body)));
     }
     Ok(bodies)
 }
 
-pub(super) fn show(facts: &Facts, bodies: &HashMap<DeliveryId, Bytes>, api: &Api) -> Markup {
+pub(super) fn show(data: &JobPageData, bodies: &HashMap<DeliveryId, Bytes>, api: &Api) -> Markup {
     html! {
-        @if facts.deliveries.rows.is_empty() { p.muted { "Nothing was received yet." } }
-        @for delivery in &facts.deliveries.rows {
-            (one(facts, delivery, bodies.get(&delivery.id), api))
+        @if data.deliveries.rows.is_empty() { p.muted { "Nothing was received yet." } }
+        @for delivery in &data.deliveries.rows {
+            (one(data, delivery, bodies.get(&delivery.id), api))
         }
-        @if facts.deliveries.next.is_some() {
-            p.cut { "The first " (facts.deliveries.rows.len()) ". "
-                a href={ "/v1/jobs/" (facts.job.id) "/deliveries" } { "All of them as JSON" } }
+        @if data.deliveries.next.is_some() {
+            p.cut { "The first " (data.deliveries.rows.len()) ". "
+                a href={ "/v1/jobs/" (data.job.id) "/deliveries" } { "All of them as JSON" } }
         }
     }
 }
 
-fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> Markup {
+fn one(data: &JobPageData, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> Markup {
     let (tone, why) = meaning(delivery.outcome);
     let id = delivery.id;
     let is_open = delivery.outcome == Outcome::Conflict;
@@ -86,12 +86,12 @@ fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> M
                 h3 { "Headers" }
                 dl.headers {
                     @for (name, value) in &delivery.headers {
-                        @let (shown, is_all) = facts.redactor.redact_beginning(value, true, MAX_CELL_CHARS);
+                        @let (shown, is_all) = data.redactor.redact_beginning(value, true, MAX_CELL_CHARS);
                         div { dt { (name) } dd { (shown) @if !is_all { "…" } } }
                     }
                 }
             }
-            (shown_body(facts, delivery, body))
+            (shown_body(data, delivery, body))
             h3 { "Copy as curl" }
             (command(&api.body(id)))
             p { "Replayed against the callbacks' door, where " code { "SIGNATURE" }
@@ -101,18 +101,18 @@ fn one(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>, api: &Api) -> M
     }
 }
 
-fn shown_body(facts: &Facts, delivery: &Delivery, body: Option<&Bytes>) -> Markup {
+fn shown_body(data: &JobPageData, delivery: &Delivery, body: Option<&Bytes>) -> Markup {
     let key = format!("body-{}", delivery.id);
     html! {
-        @match (delivery.outcome, body, &facts.result) {
+        @match (delivery.outcome, body, &data.result) {
             (Outcome::Conflict, Some(body), Body::Found(result)) => {
                 h3 { "Difference from the result" }
-                (difference::between(&result.body, body, &facts.redactor))
+                (difference::between(&result.body, body, &data.redactor))
             }
             (Outcome::Conflict, ..) => p.muted { "It is too large to be compared here." },
             (Outcome::Malformed | Outcome::Unrecognised, Some(body), _) => {
                 h3 { "What came" }
-                (tree::body(body, &key, &facts.redactor))
+                (tree::body(body, &key, &data.redactor))
             }
             _ => {}
         }

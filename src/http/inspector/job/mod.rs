@@ -49,7 +49,7 @@ use crate::{
 const SLOW_BYTES: usize = 256 * 1024;
 
 /// The data of the page.
-struct Facts {
+struct JobPageData {
     job: Job,
     marks: JobFlags,
     expected: Option<Expected>,
@@ -77,12 +77,12 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let _place = context.limits.page().await;
-    let facts = gather(&context, id).await?;
+    let data = gather(&context, id).await?;
     let api = Api::of(&headers, &context);
-    let bodies = deliveries::bodies(&context, &facts).await?;
-    let tree = result_tree(&context, &facts).await?;
+    let bodies = deliveries::bodies(&context, &data).await?;
+    let tree = result_tree(&context, &data).await?;
     let now = context.clock.now();
-    let job = &facts.job;
+    let job = &data.job;
     let name = job.reference.clone().unwrap_or_else(|| parts::short_id(&id.to_string()).to_owned());
     let content = html! {
         (actions::notice(query.as_deref().unwrap_or_default()))
@@ -93,21 +93,21 @@ pub(super) async fn show(
         }
         div #job data-live {
             div.summary {
-                div.states { (parts::status(job.status)) (row::marks(job, facts.marks)) }
-                (row::turnaround(job, facts.expected, now))
+                div.states { (parts::status(job.status)) (row::marks(job, data.marks)) }
+                (row::turnaround(job, data.expected, now))
                 (actions::bar(job, &visitor))
             }
             (properties(job))
-            @for warning in &job.warnings { p.notice.is-warning { (facts.redactor.redact(warning)) } }
-            (section("timeline", "Time line", timeline::show(&facts, now)))
+            @for warning in &job.warnings { p.notice.is-warning { (data.redactor.redact(warning)) } }
+            (section("timeline", "Time line", timeline::show(&data, now)))
             div.pair {
                 (section("inputs", "Inputs", files::inputs(job)))
                 (section("outputs", "Outputs", files::outputs(job)))
             }
-            (section("result", "Result", result(&facts, tree, &api)))
-            (section("deliveries", "Deliveries", deliveries::show(&facts, &bodies, &api)))
-            (section("relays", "Relays", relays::show(&facts, &visitor)))
-            (section("request", "Request and reply", exchange(&facts)))
+            (section("result", "Result", result(&data, tree, &api)))
+            (section("deliveries", "Deliveries", deliveries::show(&data, &bodies, &api)))
+            (section("relays", "Relays", relays::show(&data, &visitor)))
+            (section("request", "Request and reply", exchange(&data)))
             (section("commands", "Copy as curl", html! {
                 h3 { "This job" } (command(&api.job(id)))
                 h3 { "Its events" } (command(&api.get(&format!("/v1/jobs/{id}/events"))))
@@ -126,7 +126,7 @@ pub(super) async fn show(
     Ok(layout::render(&page, content).into_response())
 }
 
-async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
+async fn gather(context: &Context, id: JobId) -> Result<JobPageData, Refusal> {
     let store = &context.store;
     let mut job = found(store.job(id).await?)?.into_shown();
     job.request = job.request.map(without_webhook_query);
@@ -146,7 +146,7 @@ async fn gather(context: &Context, id: JobId) -> Result<Facts, Refusal> {
         },
         _ => Body::None,
     };
-    Ok(Facts {
+    Ok(JobPageData {
         marks,
         expected: Expected::of(&store.turnarounds().await?),
         events: found(store.events(id, None, MAX_SHOWN_EVENTS).await?)?,
@@ -165,13 +165,13 @@ async fn body_of(context: &Context, id: DeliveryId) -> Result<Option<Bytes>, Ref
 }
 
 /// The result's tree. A large result is parsed on a blocking thread, as it was when it arrived.
-async fn result_tree(context: &Context, facts: &Facts) -> Result<Option<Markup>, Refusal> {
-    let Body::Found(result) = &facts.result else { return Ok(None) };
+async fn result_tree(context: &Context, data: &JobPageData) -> Result<Option<Markup>, Refusal> {
+    let Body::Found(result) = &data.result else { return Ok(None) };
     if result.body.len() < SLOW_BYTES {
-        return Ok(Some(tree::body(&result.body, "result", &facts.redactor)));
+        return Ok(Some(tree::body(&result.body, "result", &data.redactor)));
     }
     let _place = context.limits.reading().await;
-    let (body, redactor) = (result.body.clone(), facts.redactor.clone());
+    let (body, redactor) = (result.body.clone(), data.redactor.clone());
     let tree = tokio::task::spawn_blocking(move || tree::body(&body, "result", &redactor));
     Ok(Some(tree.await.map_err(|_| Problem::Internal)?))
 }
@@ -212,12 +212,12 @@ fn properties(job: &Job) -> Markup {
     }
 }
 
-fn result(facts: &Facts, tree: Option<Markup>, api: &Api) -> Markup {
-    let id = facts.job.id;
-    match &facts.result {
+fn result(data: &JobPageData, tree: Option<Markup>, api: &Api) -> Markup {
+    let id = data.job.id;
+    match &data.result {
         Body::None => html! {
             p.muted {
-                @if facts.job.status.is_in_flight() { "Not yet: it appears here when the Engine calls back." }
+                @if data.job.status.is_in_flight() { "Not yet: it appears here when the Engine calls back." }
                 @else { "There is none." }
             }
         },
@@ -225,7 +225,7 @@ fn result(facts: &Facts, tree: Option<Markup>, api: &Api) -> Markup {
             p.muted { "Too much is being read at the moment; load the page again, or take " (exact(id)) "." }
         },
         Body::Found(result) => html! {
-            p.facts {
+            p.data {
                 span { (parts::size(result.body.len() as u64)) }
                 span { "SHA-256 " (parts::copyable(&hex(&result.sha256))) }
                 span { (exact(id)) }
@@ -242,21 +242,21 @@ fn exact(id: JobId) -> Markup {
 }
 
 /// The request to the Engine and its reply.
-fn exchange(facts: &Facts) -> Markup {
+fn exchange(data: &JobPageData) -> Markup {
     let bodies = [
-        ("request", "The body that was submitted", &facts.job.request),
-        ("reply", "The Engine's reply", &facts.job.engine_response),
+        ("request", "The body that was submitted", &data.job.request),
+        ("reply", "The Engine's reply", &data.job.engine_response),
     ];
     html! {
         @for (key, title, body) in bodies {
             details.fold data-key=(key) {
                 summary { (title)
-                    @if key == "reply" && let Some(status) = facts.job.engine_status {
+                    @if key == "reply" && let Some(status) = data.job.engine_status {
                         span.muted { " · " (status) }
                     }
                 }
                 @match body {
-                    Some(body) => (tree::body(body.get().as_bytes(), key, &facts.redactor)),
+                    Some(body) => (tree::body(body.get().as_bytes(), key, &data.redactor)),
                     None => p.muted { "None is on record." },
                 }
             }

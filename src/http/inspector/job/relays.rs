@@ -10,7 +10,7 @@ use super::{
         parts::{self, Tone},
         visitor::Visitor,
     },
-    Facts,
+    JobPageData,
 };
 use crate::{
     config::Scope,
@@ -20,19 +20,19 @@ use crate::{
     },
 };
 
-pub(super) fn show(facts: &Facts, visitor: &Visitor) -> Markup {
+pub(super) fn show(data: &JobPageData, visitor: &Visitor) -> Markup {
     html! {
-        @if facts.relays.is_empty() {
+        @if data.relays.is_empty() {
             p.muted {
-                @if facts.job.status.is_finished() { "The result is passed on to nobody: no target is configured, and the job named none." }
+                @if data.job.status.is_finished() { "The result is passed on to nobody: no target is configured, and the job named none." }
                 @else { "Nothing is passed on before the result." }
             }
         }
-        @for (relay, attempts) in &facts.relays { (one(facts, relay, attempts, visitor)) }
+        @for (relay, attempts) in &data.relays { (one(data, relay, attempts, visitor)) }
     }
 }
 
-fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) -> Markup {
+fn one(data: &JobPageData, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) -> Markup {
     let (tone, why) = match relay.state {
         RelayState::Pending => (Tone::Quiet, "Another attempt follows"),
         RelayState::Delivered => (Tone::Good, "Its target took it"),
@@ -54,14 +54,14 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
                     }
                 }
             }
-            p.facts { span { "webhook-id " (parts::copyable(&webhook_id(relay.job_id, relay.id))) } }
+            p.data { span { "webhook-id " (parts::copyable(&webhook_id(relay.job_id, relay.id))) } }
             @if attempts.is_empty() { p.muted { "No attempt yet." } }
             @else {
                 div.scroll tabindex="0" {
                     table.plain.cards {
                         thead { tr { th scope="col" { "Attempt" } th scope="col" { "When" } th scope="col" { "Took" } th scope="col" { "Answer" } } }
                         tbody {
-                            @for attempt in attempts.iter().rev().take(MAX_SHOWN_ATTEMPTS).rev() { (tried(facts, attempt)) }
+                            @for attempt in attempts.iter().rev().take(MAX_SHOWN_ATTEMPTS).rev() { (tried(data, attempt)) }
                         }
                     }
                 }
@@ -70,10 +70,10 @@ fn one(facts: &Facts, relay: &Relay, attempts: &[Attempt], visitor: &Visitor) ->
     }
 }
 
-fn tried(facts: &Facts, attempt: &Attempt) -> Markup {
+fn tried(data: &JobPageData, attempt: &Attempt) -> Markup {
     let is_taken = attempt.status.is_some_and(|status| (200..300).contains(&status));
     let tone = if is_taken { Tone::Good } else { Tone::Bad };
-    let (answer, is_all) = facts.redactor.redact_bytes(&attempt.answer, MAX_CELL_CHARS);
+    let (answer, is_all) = data.redactor.redact_bytes(&attempt.answer, MAX_CELL_CHARS);
     html! {
         tr {
             td data-label="Attempt" { (attempt.number) }

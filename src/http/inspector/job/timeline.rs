@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{super::parts, Facts};
+use super::{super::parts, JobPageData};
 use crate::domain::{
     bounds::{MAX_CELL_CHARS, beginning},
     delivery::{Delivery, Outcome},
@@ -50,10 +50,10 @@ impl Row {
 }
 
 /// Shows the timeline and the list of events.
-pub(super) fn show(facts: &Facts, now: Timestamp) -> Markup {
-    let rows = rows(facts, now);
+pub(super) fn show(data: &JobPageData, now: Timestamp) -> Markup {
+    let rows = rows(data, now);
     let spans = || rows.iter().flat_map(|row| &row.spans);
-    let begin = spans().map(|span| span.from).min().unwrap_or(facts.job.created_at);
+    let begin = spans().map(|span| span.from).min().unwrap_or(data.job.created_at);
     let end = spans().map(|span| span.to).max().unwrap_or(begin);
     let whole = parts::millis_between(begin, end).max(1);
     html! {
@@ -68,7 +68,7 @@ pub(super) fn show(facts: &Facts, now: Timestamp) -> Markup {
                 }
             }
         }
-        (events(facts, begin))
+        (events(data, begin))
     }
 }
 
@@ -98,12 +98,12 @@ fn place(span: &Span, begin: Timestamp, whole: u64) -> (f64, f64) {
     (x.min(WIDTH - NARROWEST), width.min(WIDTH))
 }
 
-fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
-    let job = &facts.job;
+fn rows(data: &JobPageData, now: Timestamp) -> Vec<Row> {
+    let job = &data.job;
     let answered = job.submitted_at.unwrap_or(job.created_at);
     let mut rows = vec![
         Row::new("Submission", vec![going_on(job.created_at, answered, "calm")]),
-        Row::new("Uploads", marks(facts, |kind| kind.starts_with("input."))),
+        Row::new("Uploads", marks(data, |kind| kind.starts_with("input."))),
     ];
     if let Some(submitted_at) = job.submitted_at {
         let (end, class) = match job.finished_at {
@@ -112,12 +112,12 @@ fn rows(facts: &Facts, now: Timestamp) -> Vec<Row> {
         };
         rows.push(Row::new("At the Engine", vec![going_on(submitted_at, end, class)]));
     }
-    rows.push(Row::new("Deliveries", facts.deliveries.rows.iter().map(received).collect()));
+    rows.push(Row::new("Deliveries", data.deliveries.rows.iter().map(received).collect()));
     let is_of_mirror = |kind: &str| kind.starts_with("output.") || kind == SECURED;
-    rows.push(Row::new("Mirror", marks(facts, is_of_mirror)));
+    rows.push(Row::new("Mirror", marks(data, is_of_mirror)));
     let is_note = |kind: &str| kind.starts_with("job.") && !TOLD_ELSEWHERE.contains(&kind);
-    rows.push(Row::new("Notes", marks(facts, is_note)));
-    for (relay, attempts) in &facts.relays {
+    rows.push(Row::new("Notes", marks(data, is_note)));
+    for (relay, attempts) in &data.relays {
         let name = format!("Relay to {}", relay.target);
         let spans = attempts.iter().map(attempted).collect();
         let told = format!("{}, attempts: {}", relay.state.as_str(), attempts.len());
@@ -159,7 +159,7 @@ fn attempted(attempt: &Attempt) -> Span {
 }
 
 /// Marks for the events of these types.
-fn marks(facts: &Facts, is_meant: impl Fn(&str) -> bool) -> Vec<Span> {
+fn marks(data: &JobPageData, is_meant: impl Fn(&str) -> bool) -> Vec<Span> {
     let mark = |event: &Event| Span {
         from: event.at,
         to: event.at,
@@ -171,11 +171,11 @@ fn marks(facts: &Facts, is_meant: impl Fn(&str) -> bool) -> Vec<Span> {
         },
         told: event.kind.split_once('.').map_or("", |(_, what)| what).replace('_', " "),
     };
-    facts.events.rows.iter().filter(|event| is_meant(&event.kind)).map(mark).collect()
+    data.events.rows.iter().filter(|event| is_meant(&event.kind)).map(mark).collect()
 }
 
-fn events(facts: &Facts, begin: Timestamp) -> Markup {
-    let events = &facts.events.rows;
+fn events(data: &JobPageData, begin: Timestamp) -> Markup {
+    let events = &data.events.rows;
     html! {
         details.fold data-key="events" {
             summary { "Events " span.muted { "· " (events.len()) } }
@@ -194,8 +194,8 @@ fn events(facts: &Facts, begin: Timestamp) -> Markup {
                     }
                 }
             }
-            @if facts.events.next.is_some() {
-                p.cut { "The first " (events.len()) ". " a href={ "/v1/jobs/" (facts.job.id) "/events" } { "All of them as JSON" } }
+            @if data.events.next.is_some() {
+                p.cut { "The first " (events.len()) ". " a href={ "/v1/jobs/" (data.job.id) "/events" } { "All of them as JSON" } }
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Redirects to what was found.
-pub(in super::super) async fn lead(
+pub(in super::super) async fn redirect_to_match(
     visitor: Visitor,
     State(context): State<Context>,
     RawQuery(query): RawQuery,

@@ -44,12 +44,12 @@ pub(super) const OUTPUT_EXTENSIONS: [&str; 4] = [".stl", ".ply", ".obj", ".drc"]
 
 /// How structures are distributed over files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Spread {
+pub(super) enum FileLayout {
     FileForEach,
     AllInOne,
 }
 
-impl Spread {
+impl FileLayout {
     pub(super) const ALL: [(Self, &'static str); 2] =
         [(Self::FileForEach, "A file for each"), (Self::AllInOne, "All merged into one")];
 
@@ -79,7 +79,7 @@ pub(super) struct Draft {
     pub structures: Vec<String>,
     /// Others, separated by commas or spaces.
     pub further_structures: String,
-    pub spread: Spread,
+    pub layout: FileLayout,
     pub output_extension: String,
     pub reference: String,
     pub end_user_id: String,
@@ -98,7 +98,7 @@ impl Default for Draft {
             scans,
             structures: vec![STRUCTURES[0].to_owned()],
             further_structures: String::new(),
-            spread: Spread::FileForEach,
+            layout: FileLayout::FileForEach,
             output_extension: OUTPUT_EXTENSIONS[0].to_owned(),
             reference: String::new(),
             end_user_id: String::new(),
@@ -116,12 +116,12 @@ impl Draft {
             extension: text(&format!("extension.{}", modality.name)),
             download_url: text(&format!("url.{}", modality.name)),
         };
-        let is_merged = form.get("spread") == Some(Spread::AllInOne.as_str());
+        let is_merged = form.get("spread") == Some(FileLayout::AllInOne.as_str());
         Self {
             scans: MODALITIES.map(scan),
             structures: form.all("structure").map(str::to_owned).collect(),
             further_structures: text("structures"),
-            spread: if is_merged { Spread::AllInOne } else { Spread::FileForEach },
+            layout: if is_merged { FileLayout::AllInOne } else { FileLayout::FileForEach },
             output_extension: text("outputExtension"),
             reference: text("reference"),
             end_user_id: text("endUserId"),
@@ -157,10 +157,10 @@ impl Draft {
         let structures: Vec<&str> =
             self.structures.iter().map(String::as_str).chain(further).collect();
         let mesh = |structures| Mesh { extension: &self.output_extension, structures };
-        match self.spread {
+        match self.layout {
             _ if structures.is_empty() => Vec::new(),
-            Spread::AllInOne => vec![mesh(structures)],
-            Spread::FileForEach => structures.into_iter().map(|one| mesh(vec![one])).collect(),
+            FileLayout::AllInOne => vec![mesh(structures)],
+            FileLayout::FileForEach => structures.into_iter().map(|one| mesh(vec![one])).collect(),
         }
     }
 }
@@ -232,7 +232,7 @@ mod tests {
     fn structures_get_a_file_each_or_share_one() {
         let mut draft = Draft { further_structures: "tooth11, tooth12".into(), ..Draft::default() };
         assert_eq!(body(&draft)["outputFiles"]["meshes"].as_array().map(Vec::len), Some(3));
-        draft.spread = Spread::AllInOne;
+        draft.layout = FileLayout::AllInOne;
         let merged =
             json!([{"extension": ".stl", "structures": ["mandible", "tooth11", "tooth12"]}]);
         assert_eq!(body(&draft)["outputFiles"]["meshes"], merged);

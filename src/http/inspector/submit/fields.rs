@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::{
     super::super::{Context, error::Problem},
-    draft::{Draft, MODALITIES, Modality, OUTPUT_EXTENSIONS, STRUCTURES, Scan, Spread},
+    draft::{Draft, FileLayout, MODALITIES, Modality, OUTPUT_EXTENSIONS, STRUCTURES, Scan},
 };
 
 /// Pointers of the fields; an error is shown at the longest one that matches.
@@ -25,16 +25,16 @@ const POINTERS: [&str; 10] = [
 ];
 
 /// The errors of the body, by field.
-pub(super) struct Wrong {
+pub(super) struct FieldErrors {
     /// The field's pointer and the error.
     placed: Vec<(&'static str, String)>,
     elsewhere: Vec<String>,
 }
 
-impl Wrong {
+impl FieldErrors {
     pub(super) fn of(problem: Option<&Problem>) -> Self {
-        let mut wrong = Self { placed: Vec::new(), elsewhere: Vec::new() };
-        let Some(Problem::ValidationFailed(violations)) = problem else { return wrong };
+        let mut errors = Self { placed: Vec::new(), elsewhere: Vec::new() };
+        let Some(Problem::ValidationFailed(violations)) = problem else { return errors };
         for violation in violations {
             let covers = |field: &&&str| {
                 let rest = violation.pointer.strip_prefix(**field);
@@ -49,7 +49,7 @@ impl Wrong {
                 None => wrong.elsewhere.push(format!("{} {}", violation.pointer, violation.detail)),
             }
         }
-        wrong
+        errors
     }
 
     pub(super) fn elsewhere(&self) -> &[String] {
@@ -69,14 +69,14 @@ impl Wrong {
 }
 
 /// The settings' values for fields that are left empty.
-pub(super) struct Blanks {
+pub(super) struct Placeholders {
     end_user_id: Option<String>,
     cloud_package: Option<String>,
     /// Hosts that a webhook may be on.
     allowed_hosts: Vec<String>,
 }
 
-impl Blanks {
+impl Placeholders {
     pub(super) fn of(context: &Context) -> Self {
         let config = &context.config;
         Self {
@@ -87,12 +87,12 @@ impl Blanks {
     }
 }
 
-pub(super) fn all(draft: &Draft, wrong: &Wrong, blanks: &Blanks) -> Markup {
+pub(super) fn all(draft: &Draft, errors: &FieldErrors, placeholders: &Placeholders) -> Markup {
     html! {
         fieldset.card.part data-part="inputs" {
             legend { "Scans" }
             @for (modality, scan) in MODALITIES.iter().zip(&draft.scans) {
-                (scan_fields(modality, scan, wrong))
+                (scan_fields(modality, scan, errors))
             }
             (wrong.at("/inputFiles"))
         }
@@ -109,9 +109,9 @@ pub(super) fn all(draft: &Draft, wrong: &Wrong, blanks: &Blanks) -> Markup {
                 }
                 fieldset.choice {
                     legend { "Files" }
-                    @for (spread, title) in Spread::ALL {
+                    @for (layout, title) in FileLayout::ALL {
                         label.chip {
-                            input type="radio" name="spread" value=(spread.as_str()) checked[draft.spread == spread];
+                            input type="radio" name="spread" value=(layout.as_str()) checked[draft.layout == layout];
                             span { (title) }
                         }
                     }
@@ -127,15 +127,15 @@ pub(super) fn all(draft: &Draft, wrong: &Wrong, blanks: &Blanks) -> Markup {
                     (wrong.at("/finishline"))
                 }
                 div {
-                    (text_field("endUserId", "End user", &draft.end_user_id, &blank(blanks.end_user_id.as_deref())))
+                    (text_field("endUserId", "End user", &draft.end_user_id, &blank(placeholders.end_user_id.as_deref())))
                     (wrong.at("/endUserId"))
                 }
                 div {
-                    (text_field("cloudPackage", "Cloud package", &draft.cloud_package, &blank(blanks.cloud_package.as_deref())))
+                    (text_field("cloudPackage", "Cloud package", &draft.cloud_package, &blank(placeholders.cloud_package.as_deref())))
                     (wrong.at("/cloudPackage"))
                 }
                 div {
-                    (text_field("finishWebhook", "Pass the result on to", &draft.finish_webhook, &webhook_hint(&blanks.allowed_hosts)))
+                    (text_field("finishWebhook", "Pass the result on to", &draft.finish_webhook, &webhook_hint(&placeholders.allowed_hosts)))
                     (wrong.at("/finishWebhook"))
                 }
             }
@@ -147,7 +147,7 @@ pub(super) fn all(draft: &Draft, wrong: &Wrong, blanks: &Blanks) -> Markup {
     }
 }
 
-fn scan_fields(modality: &Modality, scan: &Scan, wrong: &Wrong) -> Markup {
+fn scan_fields(modality: &Modality, scan: &Scan, errors: &FieldErrors) -> Markup {
     let Modality { name, title, extensions } = modality;
     html! {
         div.scan {
@@ -229,9 +229,9 @@ mod tests {
             violation("/inputFiles/cbcts"),
             violation("/options/a"),
         ]);
-        let wrong = Wrong::of(Some(&problem));
+        let errors = FieldErrors::of(Some(&problem));
         let placed = [("/inputFiles/cbct", "extension: no"), ("/inputFiles", "cbcts: no")];
-        assert_eq!(wrong.placed, placed.map(|(field, text)| (field, text.to_owned())));
+        assert_eq!(errors.placed, placed.map(|(field, text)| (field, text.to_owned())));
         assert_eq!(wrong.elsewhere, ["/options/a no"]);
     }
 }

@@ -15,7 +15,7 @@ use maud::{Markup, html};
 
 use self::{
     draft::Draft,
-    fields::{Blanks, Wrong},
+    fields::{FieldErrors, Placeholders},
 };
 use super::{
     super::{
@@ -41,7 +41,7 @@ use crate::{
 const KEY: &str = "idempotencyKey";
 
 /// The content of the page.
-struct Sheet {
+struct FormState {
     draft: Draft,
     body: String,
     /// Idempotency key: one job, however often the page is sent.
@@ -56,8 +56,8 @@ pub(super) async fn show(
 ) -> Result<Response, Refusal> {
     visitor.require(Scope::Submit)?;
     let draft = Draft::default();
-    let sheet = Sheet { body: draft.body(), draft, key: new_key(&context), problem: None };
-    Ok(page(&context, &visitor, &sheet).await)
+    let state = FormState { body: draft.body(), draft, key: new_key(&context), problem: None };
+    Ok(page(&context, &visitor, &state).await)
 }
 
 /// Submits the form, or the JSON next to it.
@@ -81,8 +81,8 @@ pub(super) async fn submit(
     };
     let key = if is_settled(&problem) { new_key(&context) } else { key };
     let status = problem.status();
-    let sheet = Sheet { draft, body, key, problem: Some(problem) };
-    Ok((status, page(&context, &visitor, &sheet).await).into_response())
+    let state = FormState { draft, body, key, problem: Some(problem) };
+    Ok((status, page(&context, &visitor, &state).await).into_response())
 }
 
 async fn carry_out(
@@ -108,20 +108,20 @@ fn new_key(context: &Context) -> String {
     DeliveryId::new(context.clock.now()).to_string()
 }
 
-async fn page(context: &Context, visitor: &Visitor, sheet: &Sheet) -> Response {
+async fn page(context: &Context, visitor: &Visitor, state: &FormState) -> Response {
     let unknown = context.public_url.current().await.err();
-    let wrong = Wrong::of(sheet.problem.as_ref());
+    let errors = FieldErrors::of(state.problem.as_ref());
     let content = html! {
         div.heading { h1 { "Submit a job" } }
         @if let Some(unknown) = &unknown {
             p.notice.is-warning { strong { "Nothing can be submitted now. " } (unknown) }
         }
-        (alert(sheet.problem.as_ref(), &wrong))
+        (alert(state.problem.as_ref(), &errors))
         form.submit #submit method="post" action="/submit" autocomplete="off" {
             (form::token(visitor))
-            input type="hidden" name=(KEY) value=(sheet.key);
-            div.write { (fields::all(&sheet.draft, &wrong, &Blanks::of(context))) }
-            (editor(&sheet.body))
+            input type="hidden" name=(KEY) value=(state.key);
+            div.write { (fields::all(&state.draft, &errors, &Placeholders::of(context))) }
+            (editor(&state.body))
         }
         section.card.part #uploads hidden aria-labelledby="uploads-title" {
             h2 #uploads-title tabindex="-1" { "The job is submitted" }
@@ -141,7 +141,7 @@ async fn page(context: &Context, visitor: &Visitor, sheet: &Sheet) -> Response {
 }
 
 /// The error as a whole; errors of a field are shown at the field.
-fn alert(problem: Option<&Problem>, wrong: &Wrong) -> Markup {
+fn alert(problem: Option<&Problem>, errors: &FieldErrors) -> Markup {
     html! {
         div.notice.is-bad #alert role="alert" hidden[problem.is_none()] {
             @if let Some(problem) = problem {
@@ -149,8 +149,8 @@ fn alert(problem: Option<&Problem>, wrong: &Wrong) -> Markup {
                 @if let Problem::EngineRejected { engine_body: Some(body), .. } = problem {
                     pre.raw { (body.get()) }
                 }
-                @if !wrong.elsewhere().is_empty() {
-                    ul { @for line in wrong.elsewhere() { li { (line) } } }
+                @if !errors.elsewhere().is_empty() {
+                    ul { @for line in errors.elsewhere() { li { (line) } } }
                 }
                 @if let Some(id) = job_of(problem) {
                     p { a href={ "/jobs/" (id) } { "It is on record as a job" } }
@@ -183,7 +183,7 @@ fn editor(body: &str) -> Markup {
                 }
                 textarea #body name="body" rows="20" spellcheck="false" autocomplete="off"
                     aria-describedby="body-hint body-wrong" { (body) }
-                p.wrong #body-wrong data-wrong hidden {}
+                p.errors #body-errors data-errors hidden {}
                 div.actions {
                     button.without-script name="from" value="json" { "Submit this JSON" }
                     button.primary.with-script type="submit" { "Submit" }
