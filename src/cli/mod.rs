@@ -169,7 +169,7 @@ pub fn run() -> ExitCode {
     drop(typed);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(carry_out(arguments)),
+        Ok(runtime) => runtime.block_on(run_command(arguments)),
         Err(error) => Err(error.into()),
     };
     ended(done)
@@ -226,7 +226,7 @@ fn explain(mut error: clap::Error) -> ExitCode {
     }
 }
 
-async fn carry_out(arguments: Arguments) -> Result<(), Failure> {
+async fn run_command(arguments: Arguments) -> Result<(), Failure> {
     let file = arguments.config;
     let connection = &arguments.connection.with_settings(file.clone());
     if flags::is_client(&arguments.command) {

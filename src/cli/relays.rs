@@ -114,11 +114,15 @@ pub(super) async fn run(
     command: Command,
 ) -> Result<(), Failure> {
     let (client, mut screen) = (connection.client()?, connection.screen());
-    or_interrupted(carry_out(&client, &mut screen, command)).await?;
+    or_interrupted(run_command(&client, &mut screen, command)).await?;
     Ok(screen.flush()?)
 }
 
-async fn carry_out(client: &Client, screen: &mut Screen, command: Command) -> Result<(), Failure> {
+async fn run_command(
+    client: &Client,
+    screen: &mut Screen,
+    command: Command,
+) -> Result<(), Failure> {
     match command {
         Command::List { filter, extent } => {
             let pages = Pages::new(client, "/v1/relays", filter.query(), extent);

@@ -47,7 +47,7 @@ pub(super) async fn submit(
     let tasks = context.tasks.clone();
     let submitted = tasks.spawn(async move {
         let _until_recorded = place;
-        let outcome = carry_out(&context, request, idempotency).await;
+        let outcome = record_and_send(&context, request, idempotency).await;
         let answer = match &outcome {
             Ok(Submitted::Now(_)) => "submitted",
             Ok(Submitted::Replay(_)) => "replayed",
@@ -110,7 +110,7 @@ fn check_relay_target(context: &Context, request: &JobRequest) -> Result<(), Pro
     }
 }
 
-async fn carry_out(
+async fn record_and_send(
     context: &Context,
     mut request: JobRequest,
     idempotency: Option<Idempotency>,

@@ -18,7 +18,7 @@ impl Simulator {
     /// Finishes a job now, even if it still waits for inputs, and sends its callback; false if
     /// there is no unfinished job with this id.
     pub fn finish(&self, engine_job_id: &str) -> bool {
-        let finished = self.settle(engine_job_id, None);
+        let finished = self.finish_with(engine_job_id, None);
         if finished {
             self.spawn_conclude(engine_job_id);
         }
@@ -27,7 +27,7 @@ impl Simulator {
 
     /// As `finish`, and waits until the callback has ended; dropping the future does not stop it.
     pub(super) async fn finish_and_wait(&self, engine_job_id: &str) {
-        if self.settle(engine_job_id, None) {
+        if self.finish_with(engine_job_id, None) {
             // Fails only while the simulator is stopping.
             self.spawn_conclude(engine_job_id).await.ok();
         }
@@ -59,7 +59,7 @@ impl Simulator {
             };
             sleep(duration).await;
         }
-        if self.settle(engine_job_id, error) {
+        if self.finish_with(engine_job_id, error) {
             self.conclude(engine_job_id).await;
         }
     }

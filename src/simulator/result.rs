@@ -1,6 +1,6 @@
 //! The result of a job: its content is decided once, its form follows the dialect.
 //!
-//! `settle` is called when a job finishes; callbacks and polls render again only to re-sign links.
+//! `finish_with` is called when a job finishes; callbacks and polls render again only to re-sign links.
 //! Invariant: rendering again changes only the links.
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::{Conflict, Echo, Options, ResultShape, Simulator, State};
 impl Simulator {
     /// Finishes a job with its result, a failure if there is an error; false if there is no
     /// unfinished job with this id.
-    pub(super) fn settle(&self, engine_job_id: &str, error: Option<String>) -> bool {
+    pub(super) fn finish_with(&self, engine_job_id: &str, error: Option<String>) -> bool {
         let settled = self.change(|state| {
             let State { options, random, jobs, job_positions, .. } = state;
             let job = jobs.get_mut(*job_positions.get(engine_job_id)?)?;

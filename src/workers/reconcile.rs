@@ -54,9 +54,9 @@ impl Worker for Reconciler {
         let lease_until = clock::add(now, LEASE);
         let due = self.store.claim_due(now, lease_until, horizon, LOOKS).await?;
         let step = if due.len() == LOOKS as usize { Step::Busy } else { Step::Idle };
-        let looks = stream::iter(due).map(|job| self.look(job, schedule));
+        let polls = stream::iter(due).map(|job| self.poll(job, schedule));
         let outcomes: Vec<anyhow::Result<()>> =
-            looks.buffer_unordered(LOOKS_AT_ONCE).collect().await;
+            polls.buffer_unordered(LOOKS_AT_ONCE).collect().await;
         outcomes.into_iter().collect::<anyhow::Result<()>>()?;
         Ok(step)
     }
@@ -87,7 +87,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn look(&self, job: DueJob, schedule: Schedule) -> anyhow::Result<()> {
+    async fn poll(&self, job: DueJob, schedule: Schedule) -> anyhow::Result<()> {
         if let Some(engine_job_id) = &job.engine_job_id {
             match self.engine.fetch_result(engine_job_id).await {
                 Ok(Polled::Finished(body)) => {

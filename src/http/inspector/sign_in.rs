@@ -151,16 +151,16 @@ struct SignInForm {
     wrong: Option<&'static str>,
 }
 
-fn page(context: &Context, headers: &HeaderMap, content: SignInForm) -> Response {
+fn page(context: &Context, headers: &HeaderMap, shown: SignInForm) -> Response {
     let (token, cookie) = form::token_of_browser(headers, context);
     let content = html! {
         section.card.sign-in {
             h1 { "Sign in" }
             p.lead { "With one of the service's API keys. What you may do here is what the key may do." }
-            (key_form(&content.next, token, content.wrong))
+            (key_form(&shown.next, token, shown.wrong))
         }
     };
-    let visitor = content.visitor.as_ref();
+    let visitor = shown.visitor.as_ref();
     let page = Page { title: "Sign in", place: None, live: None, visitor };
     let mut response = layout::render(&page, content).into_response();
     if let Some(cookie) = cookie {

@@ -121,9 +121,9 @@ impl Fetcher {
 /// How an incomplete answer ended.
 enum Break {
     /// The connection broke; the bytes received so far are good.
-    Off(String),
+    Interrupted(String),
     /// The bytes received cannot be trusted, or no more will come.
-    For(Fault),
+    Failed(Fault),
 }
 
 impl From<Fault> for Break {
@@ -151,8 +151,8 @@ impl Download<'_> {
             let reason = match self.one_answer().await {
                 Ok(()) if self.copy.is_whole() => return Ok(()),
                 Ok(()) => "the answer ended before the file did".to_owned(),
-                Err(Break::Off(reason)) => reason,
-                Err(Break::For(fault)) => return Err(fault),
+                Err(Break::Interrupted(reason)) => reason,
+                Err(Break::Failed(fault)) => return Err(fault),
             };
             // Without an ETag, the rest may belong to another file.
             if self.copy.received == 0 || self.copy.etag().is_none() {
@@ -252,8 +252,8 @@ impl Download<'_> {
         let piece = timeout(patience, response.chunk()).await;
         let bytes = piece.as_ref().ok().and_then(|piece| piece.as_ref().ok()?.as_ref());
         self.note(stopwatch, bytes.map_or(0, Bytes::len))?;
-        let piece = piece.map_err(|_| Break::Off("the server stopped sending".into()))?;
-        piece.map_err(|error| Break::Off(outbound::describe(&error).into()))
+        let piece = piece.map_err(|_| Break::Interrupted("the server stopped sending".into()))?;
+        piece.map_err(|error| Break::Interrupted(outbound::describe(&error).into()))
     }
 
     // `&mut self` because the writer is not `Sync`.
@@ -273,8 +273,8 @@ impl Download<'_> {
         self.note(stopwatch, 0)?;
         match answer {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(Break::Off(outbound::describe(&error).into())),
-            Err(_) => Err(Break::Off("the server does not answer".into())),
+            Ok(Err(error)) => Err(Break::Interrupted(outbound::describe(&error).into())),
+            Err(_) => Err(Break::Interrupted("the server does not answer".into())),
         }
     }
 

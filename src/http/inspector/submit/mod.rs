@@ -75,7 +75,7 @@ pub(super) async fn submit(
     };
     let key = form.get(KEY).filter(|key| !key.is_empty()).map(str::to_owned);
     let key = key.unwrap_or_else(|| new_key(&context));
-    let problem = match carry_out(&context, &visitor, &body, &key).await {
+    let problem = match submit_form(&context, &visitor, &body, &key).await {
         Ok(id) => return Ok(Redirect::to(&format!("/jobs/{id}")).into_response()),
         Err(problem) => problem,
     };
@@ -85,7 +85,7 @@ pub(super) async fn submit(
     Ok((status, page(&context, &visitor, &state).await).into_response())
 }
 
-async fn carry_out(
+async fn submit_form(
     context: &Context,
     visitor: &Visitor,
     body: &str,
