@@ -128,7 +128,7 @@ enum Break {
 
 impl From<Fault> for Break {
     fn from(fault: Fault) -> Self {
-        Self::For(fault)
+        Self::Failed(fault)
     }
 }
 

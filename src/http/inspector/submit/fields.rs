@@ -44,9 +44,9 @@ impl FieldErrors {
                 Some(field) => {
                     let rest = violation.pointer.trim_start_matches(field).trim_start_matches('/');
                     let place = if rest.is_empty() { String::new() } else { format!("{rest}: ") };
-                    wrong.placed.push((*field, format!("{place}{}", violation.detail)));
+                    errors.placed.push((*field, format!("{place}{}", violation.detail)));
                 }
-                None => wrong.elsewhere.push(format!("{} {}", violation.pointer, violation.detail)),
+                None => errors.elsewhere.push(format!("{} {}", violation.pointer, violation.detail)),
             }
         }
         errors
@@ -94,7 +94,7 @@ pub(super) fn all(draft: &Draft, errors: &FieldErrors, placeholders: &Placeholde
             @for (modality, scan) in MODALITIES.iter().zip(&draft.scans) {
                 (scan_fields(modality, scan, errors))
             }
-            (wrong.at("/inputFiles"))
+            (errors.at("/inputFiles"))
         }
         fieldset.card.part data-part="outputs" {
             legend { "Meshes" }
@@ -117,26 +117,26 @@ pub(super) fn all(draft: &Draft, errors: &FieldErrors, placeholders: &Placeholde
                     }
                 }
             }
-            (wrong.at("/outputFiles"))
+            (errors.at("/outputFiles"))
         }
         fieldset.card.part data-part="labels" {
             legend { "Labels and billing" }
             div.fields-row {
                 div {
                     (text_field("reference", "Reference", &draft.reference, "case-42"))
-                    (wrong.at("/finishline"))
+                    (errors.at("/finishline"))
                 }
                 div {
                     (text_field("endUserId", "End user", &draft.end_user_id, &blank(placeholders.end_user_id.as_deref())))
-                    (wrong.at("/endUserId"))
+                    (errors.at("/endUserId"))
                 }
                 div {
                     (text_field("cloudPackage", "Cloud package", &draft.cloud_package, &blank(placeholders.cloud_package.as_deref())))
-                    (wrong.at("/cloudPackage"))
+                    (errors.at("/cloudPackage"))
                 }
                 div {
                     (text_field("finishWebhook", "Pass the result on to", &draft.finish_webhook, &webhook_hint(&placeholders.allowed_hosts)))
-                    (wrong.at("/finishWebhook"))
+                    (errors.at("/finishWebhook"))
                 }
             }
             div.actions.without-script {
@@ -172,7 +172,7 @@ fn scan_fields(modality: &Modality, scan: &Scan, errors: &FieldErrors) -> Markup
                         placeholder="https://…" autocomplete="off" spellcheck="false";
                 }
             }
-            (wrong.at(&format!("/inputFiles/{name}")))
+            (errors.at(&format!("/inputFiles/{name}")))
         }
     }
 }
@@ -232,6 +232,6 @@ mod tests {
         let errors = FieldErrors::of(Some(&problem));
         let placed = [("/inputFiles/cbct", "extension: no"), ("/inputFiles", "cbcts: no")];
         assert_eq!(errors.placed, placed.map(|(field, text)| (field, text.to_owned())));
-        assert_eq!(wrong.elsewhere, ["/options/a no"]);
+        assert_eq!(errors.elsewhere, ["/options/a no"]);
     }
 }
