@@ -1,7 +1,7 @@
 //! Mirrored files through the API: whole, in part, as a bundle; and what stands in for them.
 
 use std::{
-    io::{Cursor, Read},
+    io::{Cursor, Read, Write},
     path::Path,
 };
 
@@ -236,6 +236,41 @@ async fn a_bundle_opens_in_readers_that_stream() {
     }
     let end = zip::read::read_zipfile_from_stream(&mut stream).expect("the directory");
     assert!(end.is_none(), "there are three files");
+}
+
+/// Java is where such readers are most used.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_opens_in_java_as_it_arrives() {
+    if std::process::Command::new("javac").arg("-version").output().is_err() {
+        let what = "Java is not installed";
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{what}; .ci/run installs it");
+        // Not `eprintln`, which is shown for failing tests only.
+        let _ = writeln!(std::io::stderr(), "\nNOT READ WITH JAVA: {what}; see .ci/run\n");
+        return;
+    }
+    let service = Setup::new().set("MIRROR__STORE", "memory:///").start().await;
+    let outputs = json!([mesh("mandible"), mesh("skull"), mesh("left_nerve")]);
+    let job = mirrored(&service, outputs, "Müller").await;
+    let path = format!("/v1/jobs/{}/outputs?bundle=zip", text(&job["id"]));
+    let folder = tempfile::tempdir().expect("a folder");
+    let archive = folder.path().join("bundle.zip");
+    std::fs::write(&archive, service.get(&path).await.expect(200).body).expect("written");
+    let reader = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/ReadAsItArrives.java");
+    let ended = std::process::Command::new("java")
+        .arg(reader)
+        .stdin(std::fs::File::open(&archive).expect("the archive"))
+        .output()
+        .expect("java runs");
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let mut expected = String::new();
+    for (position, name) in ["mandible", "skull", "left_nerve"].into_iter().enumerate() {
+        let output = output_path(&job, &format!("meshes-{position}"));
+        let file = service.get(&output).await.expect(200).body;
+        let digest: String =
+            Sha256::digest(&file).iter().map(|byte| format!("{byte:02x}")).collect();
+        expected += &format!("{digest} Müller-{name}.stl\n");
+    }
+    assert_eq!(String::from_utf8_lossy(&ended.stdout).replace("\r\n", "\n"), expected);
 }
 
 #[tokio::test]

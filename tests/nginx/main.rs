@@ -347,3 +347,31 @@ async fn the_api_is_whole_behind_it() {
     let page = Answer::of(front.request(Method::GET, API, "/jobs")).await.expect(303);
     assert!(page.header("location").expect("a form").starts_with("/sign-in?"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limit_that_nginx_has_by_itself_is_found_before_a_result_is_lost() {
+    // nginx needs the service's address first, and the service nginx's.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let callbacks = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let Some(nginx) = Nginx::in_front_of(&format!("http://{callbacks}")).await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = [
+        ("CALLBACKS__LISTEN", callbacks.as_str()),
+        ("CALLBACKS__PUBLIC_URL", &nginx.origin()),
+        ("ENGINE__BASE_URL", "http://127.0.0.1:1/24.06"),
+        ("ENGINE__AUTH__TOKEN_URL", "http://127.0.0.1:1/oauth/token"),
+        ("ENGINE__AUTH__CLIENT_ID", "a"),
+        ("ENGINE__AUTH__CLIENT_SECRET", "b"),
+    ];
+    let program = Program::serve(folder.path(), &settings).await;
+    let found = wait_for("a finding about the public URL", async || {
+        let ready = Answer::of(http_client().get(format!("{}/readyz", program.api))).await;
+        let public_url = ready.json()["checks"]["publicUrl"].clone();
+        (!public_url["checkedAt"].is_null()).then_some(public_url)
+    })
+    .await;
+    assert_eq!(found["ok"], false, "{found}");
+    assert!(found.to_string().contains("client_max_body_size"), "{found}");
+    assert!(nginx.log().contains("too large body"), "{}", nginx.log());
+}

@@ -46,7 +46,9 @@ impl FieldErrors {
                     let place = if rest.is_empty() { String::new() } else { format!("{rest}: ") };
                     errors.placed.push((*field, format!("{place}{}", violation.detail)));
                 }
-                None => errors.elsewhere.push(format!("{} {}", violation.pointer, violation.detail)),
+                None => {
+                    errors.elsewhere.push(format!("{} {}", violation.pointer, violation.detail))
+                }
             }
         }
         errors
