@@ -104,8 +104,11 @@ async fn a_damaged_record_costs_only_itself() {
     for place in [ends[1] + 9, ends[1] + 80] {
         let copy = folder.file("damaged");
         fs::copy(folder.spool(), &copy).expect("a copy");
-        let file = fs::OpenOptions::new().write(true).open(&copy).expect("the copy");
-        file.write_all_at(&[0xFF], place as u64).expect("a byte of damage");
+        let file = fs::OpenOptions::new().read(true).write(true).open(&copy).expect("the copy");
+        // Another byte than the one that is there, which may be any.
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, place as u64).expect("a byte");
+        file.write_all_at(&[!byte[0]], place as u64).expect("a byte of damage");
         let spool = open_spool(&copy, SIZE);
         let found = waiting(&spool).await;
         let words: Vec<_> =

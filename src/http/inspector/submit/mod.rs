@@ -183,7 +183,7 @@ fn editor(body: &str) -> Markup {
                 }
                 textarea #body name="body" rows="20" spellcheck="false" autocomplete="off"
                     aria-describedby="body-hint body-wrong" { (body) }
-                p.errors #body-errors data-errors hidden {}
+                p.wrong #body-wrong data-wrong hidden {}
                 div.actions {
                     button.without-script name="from" value="json" { "Submit this JSON" }
                     button.primary.with-script type="submit" { "Submit" }
