@@ -139,7 +139,7 @@ impl PublicUrl {
         url
     }
 
-    /// The last result of [`Self::current`], whoever called it.
+    /// The last result of [`Self::current`], for any caller.
     pub fn watch(&self) -> watch::Receiver<Option<String>> {
         self.0.known.subscribe()
     }

@@ -44,7 +44,7 @@ pub trait Receiving: Send + Sync {
     /// Records that a body for this job was too large to be kept; nothing if its address has ended.
     ///
     /// # Errors
-    /// The refusal of the body may have left no trace. The caller refuses the body all the same.
+    /// The refusal of the body may have left no trace. The caller refuses the body in any case.
     async fn record_oversize(
         &self,
         id: JobId,

@@ -102,7 +102,7 @@ pub trait Submissions: Send + Sync {
     ///
     /// # Errors
     /// The caller must not call the Engine. It may repeat the submission under its idempotency
-    /// key; without a key, the job may be on record all the same.
+    /// key; without a key, the job may be on record even so.
     async fn begin_submission(&self, submission: NewSubmission) -> Result<Begun, StoreError>;
 
     /// Records the Engine's answer. A job that a callback has finished in the meantime keeps its

@@ -1,4 +1,4 @@
-//! The demo and the service, ended by a signal or by whoever reads.
+//! The demo and the service, ended by a signal or by a reader that closes the pipe.
 
 use std::{
     io::{BufRead, BufReader},

@@ -1,4 +1,4 @@
-//! Storages that send files packed: what is kept and downloaded is the file all the same.
+//! Storages that send files packed: copies and downloads are the unpacked file.
 
 use std::{io::Write as _, sync::LazyLock};
 

@@ -134,7 +134,7 @@ async fn running_job(service: &Service) -> (String, String) {
     (id, path)
 }
 
-/// A result of so many bytes that does not pack to nothing.
+/// A result of this many bytes that gzip cannot shrink much.
 fn result_of(bytes: usize) -> Bytes {
     let start = br#"{"success":true,"outputFiles":{},"padding":""#;
     let end = br#""}"#;
